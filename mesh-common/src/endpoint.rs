@@ -1,0 +1,93 @@
+//! Endpoint rows, and the slots that point at them.
+
+use crate::{addr::Address, reason::Failure};
+use bytemuck::{Pod, Zeroable};
+
+/// One entry of the slot arena, one word: an endpoint's id, and the tag its row must carry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(transparent)]
+pub struct Slot(pub u64);
+
+impl Slot {
+    /// The slot of endpoint `id` while its row carries `tag`.
+    #[must_use]
+    pub const fn new(id: u32, tag: u32) -> Self {
+        Self((tag as u64) << 32 | id as u64)
+    }
+
+    /// Index of the endpoint's row.
+    #[inline(always)]
+    #[must_use]
+    pub const fn id(self) -> u32 {
+        self.0 as u32
+    }
+
+    /// The tag its row must carry.
+    #[inline(always)]
+    #[must_use]
+    pub const fn tag(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+}
+
+/// One endpoint of one service. Written by the daemon only; it does not change while its tag stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct EndpointRow {
+    /// Where it listens.
+    pub address: Address,
+    /// Its port, network byte order.
+    pub port: u16,
+    /// 1 while the endpoint belongs to a service, 0 in a free row.
+    pub used: u16,
+    /// Counts the uses of this row; never 0 in a used one.
+    pub tag: u32,
+    /// The service it serves.
+    pub service: u32,
+    /// Always zero.
+    pub zero: u32,
+}
+
+impl Default for Address {
+    fn default() -> Self {
+        Self::zeroed()
+    }
+}
+
+/// What the kernel counts for one endpoint: words that only grow, added to atomically.
+///
+/// Counters of a *free* row belong to the daemon, which zeroes them before the row's next use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct EndpointCounts {
+    /// Connects that the connect hook sent to this endpoint.
+    pub picked: u64,
+    /// Connections that TCP began to open (SYN about to leave).
+    pub opened: u64,
+    /// Connections that became established.
+    pub established: u64,
+    /// Connections that ended, in whatever way; `opened - closed` are active.
+    pub closed: u64,
+    /// Failed connects by [`Failure`].
+    pub failures: [u64; Failure::COUNT],
+    /// Payload bytes that the endpoint's TCP acknowledged, of closed connections.
+    pub sent: u64,
+    /// Payload bytes that arrived in order from the endpoint, of closed connections.
+    pub received: u64,
+    /// Segments sent again, of closed connections.
+    pub retransmits: u64,
+}
+
+impl EndpointCounts {
+    /// Connections open now (being opened included).
+    #[must_use]
+    pub const fn active(&self) -> u64 {
+        self.opened.saturating_sub(self.closed)
+    }
+
+    /// Failed connects, whatever the reason.
+    #[must_use]
+    pub fn failed(&self) -> u64 {
+        self.failures.iter().sum()
+    }
+}

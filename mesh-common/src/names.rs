@@ -1,0 +1,30 @@
+//! Names of maps and programs: what the object calls them is what their pins and `bpftool` show.
+//!
+//! The kernel keeps 15 characters of a name.
+
+/// Version of the rows' layout and of the maps' meaning. Part of the pin path, so that a daemon with another
+/// layout gets its own set beside the old one.
+pub const LAYOUT: u32 = 1;
+
+/// VIP key → service id, a hash.
+pub const VIPS: &str = "VIPS";
+/// Service id → service row.
+pub const SERVICES: &str = "SERVICES";
+/// The slot arena.
+pub const SLOTS: &str = "SLOTS";
+/// Endpoint id → endpoint row.
+pub const ENDPOINTS: &str = "ENDPOINTS";
+/// Service id → the turn of its round robin.
+pub const CURSORS: &str = "CURSORS";
+/// Service id → connects not forwarded, by reason.
+pub const SERVICE_COUNTS: &str = "SERVICE_COUNTS";
+/// Endpoint id → what the kernel counts for it.
+pub const ENDPOINT_COUNTS: &str = "ENDPOINT_COUNTS";
+/// The settings row.
+pub const SETTINGS: &str = "SETTINGS";
+/// Socket → connection record (socket storage).
+pub const CONNECTIONS: &str = "CONNECTIONS";
+
+/// Every pinned map.
+pub const MAPS: [&str; 9] =
+    [VIPS, SERVICES, SLOTS, ENDPOINTS, CURSORS, SERVICE_COUNTS, ENDPOINT_COUNTS, SETTINGS, CONNECTIONS];

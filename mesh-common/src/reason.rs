@@ -1,0 +1,91 @@
+//! Why a connection was not forwarded, or failed: a number for the kernel, a word for people.
+
+/// Declares a numbered enum with the words that metrics, logs and JSON use.
+macro_rules! words {
+    ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident = $word:literal,)+ }) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr(u8)]
+        pub enum $name { $($(#[$doc])* $variant,)+ }
+
+        impl $name {
+            /// Every value, in the order of their numbers.
+            pub const ALL: [Self; Self::COUNT] = [$(Self::$variant,)+];
+            /// How many values there are: the length of a row of counters.
+            pub const COUNT: usize = [$($word,)+].len();
+
+            /// The word in metrics, logs and JSON.
+            #[must_use]
+            pub const fn word(self) -> &'static str {
+                match self { $(Self::$variant => $word,)+ }
+            }
+        }
+    };
+}
+
+words! {
+    /// Why a connect to a VIP was not sent to an endpoint. Numbers index the service's row of counters.
+    Reason {
+        /// Refused: the service has no endpoint that can be chosen.
+        NoEndpoint = "no_endpoint",
+        /// Refused: its endpoints are of a family that this socket cannot reach.
+        FamilyMismatch = "family_mismatch",
+        /// Refused: rows kept changing under the hook. Not expected to be seen.
+        StaleRows = "stale_rows",
+        /// Passed untouched: `mesh bypass on`.
+        Bypass = "bypass",
+        /// Passed untouched: `dataplane.mode: observe`.
+        Observe = "observe",
+        /// Passed untouched: the socket carries the daemon's own mark.
+        Own = "own",
+        /// Passed untouched: the kernel had no memory for the connection's record.
+        NoMemory = "no_memory",
+    }
+}
+
+impl Reason {
+    /// Whether the connect is refused with `ECONNREFUSED`; otherwise it passes untouched.
+    #[inline(always)]
+    #[must_use]
+    pub const fn refuses(self) -> bool {
+        matches!(self, Self::NoEndpoint | Self::FamilyMismatch | Self::StaleRows)
+    }
+}
+
+words! {
+    /// How a connect failed: the `reason` of `mesh_tcp_connect_failures_total`.
+    Failure {
+        /// `ECONNREFUSED`.
+        Refused = "refused",
+        /// `ETIMEDOUT`.
+        Timeout = "timeout",
+        /// `EHOSTUNREACH` or `ENETUNREACH`.
+        Unreachable = "unreachable",
+        /// `ECONNRESET`, `EPIPE` or `ECONNABORTED`.
+        Reset = "reset",
+        /// Anything else the network or the peer did.
+        Other = "other",
+    }
+}
+
+impl Failure {
+    /// The failure behind a socket's error (`sk_err`) when it closes before it was established.
+    ///
+    /// `None` for 0: our own side gave up (cancelled, happy eyeballs), which is held against nobody.
+    #[inline(always)]
+    #[must_use]
+    pub const fn from_errno(errno: i32) -> Option<Self> {
+        // Numbers of asm-generic/errno.h, which all supported architectures share.
+        match errno {
+            0 => None,
+            111 => Some(Self::Refused),
+            110 => Some(Self::Timeout),
+            113 | 101 => Some(Self::Unreachable),
+            104 | 103 | 32 => Some(Self::Reset),
+            _ => Some(Self::Other),
+        }
+    }
+}
+
+/// One service's row of counters, indexed by [`Reason`].
+pub type ServiceCounts = [u64; Reason::COUNT];

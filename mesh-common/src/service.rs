@@ -1,0 +1,166 @@
+//! Service rows: from a dialled address to a range of slots.
+
+use crate::addr::Address;
+use bytemuck::{Pod, Zeroable};
+
+/// `IPPROTO_TCP`.
+pub const TCP: u8 = 6;
+
+/// Key of the VIP table: what an application dials.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Pod, Zeroable)]
+#[repr(C)]
+pub struct VipKey {
+    /// The dialled address.
+    pub address: Address,
+    /// The dialled port, network byte order.
+    pub port: u16,
+    /// The IP protocol: [`TCP`].
+    pub protocol: u8,
+    /// Always zero: hash keys are compared byte by byte.
+    pub zero: u8,
+}
+
+impl VipKey {
+    /// The key of `address` and `port` (network byte order) over TCP.
+    #[inline(always)]
+    #[must_use]
+    pub const fn tcp(address: Address, port: u16) -> Self {
+        Self { address, port, protocol: TCP, zero: 0 }
+    }
+
+    /// 32 bits that tell this key from another one.
+    ///
+    /// A hash table reuses the memory of a deleted entry at once, also under a reader that just found it.
+    /// The value repeats this fingerprint of its key, so such a reader notices.
+    #[inline(always)]
+    #[must_use]
+    pub const fn fingerprint(&self) -> u32 {
+        let [a, b, c, d] = self.address.words;
+        let mut h = ((a as u64) << 32 | b as u64) ^ 0x9e37_79b9_7f4a_7c15;
+        h = (h ^ ((c as u64) << 32 | d as u64)).wrapping_mul(0xff51_afd7_ed55_8ccd);
+        h ^= h >> 33;
+        h = (h ^ ((self.port as u64) << 8 | self.protocol as u64)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+        (h >> 32) as u32
+    }
+}
+
+/// Value of the VIP table, one word: the service's id, and the fingerprint of the key it belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(transparent)]
+pub struct VipRow(pub u64);
+
+impl VipRow {
+    /// The row that leads `key` to `service`.
+    #[must_use]
+    pub const fn new(key: &VipKey, service: u32) -> Self {
+        Self((key.fingerprint() as u64) << 32 | service as u64)
+    }
+
+    /// The service's id, unless this row belongs to another key.
+    #[inline(always)]
+    #[must_use]
+    pub const fn service(self, key: &VipKey) -> Option<u32> {
+        if (self.0 >> 32) as u32 == key.fingerprint() { Some(self.0 as u32) } else { None }
+    }
+}
+
+/// Which endpoints a socket can reach: the position in [`ServiceRow::views`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum View {
+    /// IPv4 endpoints: for an IPv4 VIP, dialled as such or v4-mapped.
+    V4 = 0,
+    /// IPv6 endpoints only: an IPv6 VIP dialled by a socket that is `IPV6_V6ONLY`.
+    V6 = 1,
+    /// Endpoints of both families, IPv4 ones as v4-mapped addresses: any other socket that dials an IPv6 VIP.
+    Any = 2,
+}
+
+impl View {
+    /// All views, in the order of [`ServiceRow::views`].
+    pub const ALL: [Self; 3] = [Self::V4, Self::V6, Self::Any];
+}
+
+/// A range of the slot arena, one 64-bit word in a row so that it is swapped whole.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct SlotRange {
+    /// Index of the first slot.
+    pub base: u32,
+    /// Number of slots; 0: nothing to choose from.
+    pub count: u32,
+}
+
+impl SlotRange {
+    /// The range as the word in a row.
+    #[must_use]
+    pub const fn word(self) -> u64 {
+        (self.base as u64) << 32 | self.count as u64
+    }
+
+    /// The range of a row's word.
+    #[inline(always)]
+    #[must_use]
+    pub const fn from_word(word: u64) -> Self {
+        Self { base: (word >> 32) as u32, count: word as u32 }
+    }
+}
+
+/// How the kernel picks among a service's slots.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Policy {
+    /// One slot after the other, in the order the daemon laid them out.
+    #[default]
+    RoundRobin = 0,
+    /// Any slot, each as likely as another.
+    Random = 1,
+}
+
+impl Policy {
+    /// The policy of a row's word: its lowest byte. Unknown numbers (a newer daemon's) read as round robin.
+    #[inline(always)]
+    #[must_use]
+    pub const fn from_word(word: u64) -> Self {
+        if word & 0xff == Self::Random as u64 { Self::Random } else { Self::RoundRobin }
+    }
+}
+
+/// One service. Written by the daemon only, word by word.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct ServiceRow {
+    /// A [`SlotRange`] for each [`View`].
+    pub views: [u64; 3],
+    /// The [`Policy`] in the lowest byte.
+    pub policy: u64,
+    /// [`name_hash`] of the service's name, by which a restarted daemon finds its rows again; 0: the row is free.
+    pub name: u64,
+}
+
+/// The 64-bit FNV-1a hash of a service's name; never 0.
+#[must_use]
+pub fn name_hash(name: &str) -> u64 {
+    let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
+    if hash == 0 { 1 } else { hash }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_range_survives_its_word(base: u32, count: u32) {
+            let range = SlotRange { base, count };
+            prop_assert_eq!(SlotRange::from_word(range.word()), range);
+        }
+
+        #[test]
+        fn a_row_answers_only_its_own_key(words: [u32; 4], port: u16, other: u16, service: u32) {
+            let key = VipKey::tcp(Address { words }, port);
+            let row = VipRow::new(&key, service);
+            prop_assert_eq!(row.service(&key), Some(service));
+            prop_assume!(port != other);
+            prop_assert_eq!(row.service(&VipKey::tcp(Address { words }, other)), None);
+        }
+    }
+}

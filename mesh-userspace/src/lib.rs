@@ -1,0 +1,6 @@
+//! The node daemon.
+
+pub mod api;
+pub mod cli;
+pub mod config;
+pub mod model;

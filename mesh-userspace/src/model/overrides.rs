@@ -1,0 +1,114 @@
+//! What operators changed while the daemon runs, laid over what discovery says.
+
+use super::{Policy, Service};
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::SocketAddr,
+};
+
+/// Runtime changes. They hold until the daemon restarts, also over reloads, and also for an endpoint that goes and
+/// comes back.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Overrides {
+    policies: HashMap<String, Policy>,
+    endpoints: HashMap<String, BTreeMap<SocketAddr, EndpointOverride>>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct EndpointOverride {
+    weight: Option<u16>,
+    draining: Option<bool>,
+}
+
+/// Why a runtime change makes no sense.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OverrideError {
+    /// No such service.
+    #[error("no service is named {0:?}; `mesh services` lists them")]
+    NoService(String),
+    /// The service has no such endpoint.
+    #[error("service {service:?} has no endpoint {address}; `mesh endpoints {service}` lists them")]
+    NoEndpoint {
+        /// The service.
+        service: String,
+        /// The address that is none of its endpoints.
+        address: SocketAddr,
+    },
+}
+
+impl Overrides {
+    /// Sets the policy of a service.
+    ///
+    /// # Errors
+    /// [`OverrideError::NoService`].
+    pub fn set_policy(&mut self, services: &[Service], service: &str, policy: Policy) -> Result<(), OverrideError> {
+        find(services, service)?;
+        self.policies.insert(service.to_owned(), policy);
+        Ok(())
+    }
+
+    /// Sets the weight of an endpoint.
+    ///
+    /// # Errors
+    /// [`OverrideError`], if there is no such service or endpoint.
+    pub fn set_weight(
+        &mut self,
+        services: &[Service],
+        service: &str,
+        address: SocketAddr,
+        weight: u16,
+    ) -> Result<(), OverrideError> {
+        self.endpoint(services, service, address)?.weight = Some(weight);
+        Ok(())
+    }
+
+    /// Takes an endpoint out of selection, or puts it back.
+    ///
+    /// # Errors
+    /// [`OverrideError`], if there is no such service or endpoint.
+    pub fn set_draining(
+        &mut self,
+        services: &[Service],
+        service: &str,
+        address: SocketAddr,
+        draining: bool,
+    ) -> Result<(), OverrideError> {
+        self.endpoint(services, service, address)?.draining = Some(draining);
+        Ok(())
+    }
+
+    fn endpoint(
+        &mut self,
+        services: &[Service],
+        service: &str,
+        address: SocketAddr,
+    ) -> Result<&mut EndpointOverride, OverrideError> {
+        let found = find(services, service)?;
+        if !found.endpoints.iter().any(|e| e.address == address) {
+            return Err(OverrideError::NoEndpoint { service: service.to_owned(), address });
+        }
+        Ok(self.endpoints.entry(service.to_owned()).or_default().entry(address).or_default())
+    }
+
+    /// `service` as it is after these changes.
+    #[must_use]
+    pub fn apply(&self, service: &Service) -> Service {
+        let mut changed = service.clone();
+        if let Some(policy) = self.policies.get(&service.name) {
+            changed.policy = *policy;
+        }
+        if let Some(endpoints) = self.endpoints.get(&service.name) {
+            for endpoint in &mut changed.endpoints {
+                if let Some(change) = endpoints.get(&endpoint.address) {
+                    endpoint.weight = change.weight.unwrap_or(endpoint.weight);
+                    endpoint.draining = change.draining.unwrap_or(endpoint.draining);
+                }
+            }
+        }
+        changed
+    }
+}
+
+fn find<'a>(services: &'a [Service], name: &str) -> Result<&'a Service, OverrideError> {
+    services.iter().find(|s| s.name == name).ok_or_else(|| OverrideError::NoService(name.to_owned()))
+}

@@ -1,0 +1,85 @@
+//! A service and its endpoints, as one source states them.
+
+use std::net::SocketAddr;
+
+/// A named set of interchangeable endpoints.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// `[a-z0-9.-]`, unique on the node.
+    pub name: String,
+    /// VIPs: the addresses applications dial. Each belongs to one service.
+    pub addresses: Vec<SocketAddr>,
+    /// How its connections are treated.
+    pub protocol: Protocol,
+    /// How an endpoint is picked.
+    pub policy: Policy,
+    /// Who serves it; an address stands once.
+    pub endpoints: Vec<Endpoint>,
+}
+
+/// One address that serves a service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Its share among the service's endpoints; 0 gets nothing.
+    pub weight: u16,
+    /// The zone it runs in; empty: not known.
+    pub zone: String,
+    /// The region it runs in; empty: not known.
+    pub region: String,
+    /// The node it runs on; empty: not known.
+    pub node: String,
+    /// Out of selection: its connections finish, it gets no new ones.
+    pub draining: bool,
+}
+
+impl Endpoint {
+    /// An endpoint of weight 1 about which nothing more is known.
+    #[must_use]
+    pub fn new(address: SocketAddr) -> Self {
+        Self { address, weight: 1, zone: String::new(), region: String::new(), node: String::new(), draining: false }
+    }
+}
+
+/// How a service's connections are treated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Protocol {
+    /// Connections, balanced in the kernel.
+    #[default]
+    Tcp,
+}
+
+impl Protocol {
+    /// The word in configuration, JSON and tables.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+        }
+    }
+}
+
+/// How an endpoint is picked; every policy honours weights and draining.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Policy {
+    /// Each in turn, heavier ones more often, spread evenly.
+    #[default]
+    RoundRobin,
+    /// Any, with a probability in proportion to its weight.
+    Random,
+}
+
+impl Policy {
+    /// Every policy.
+    pub const ALL: [Self; 2] = [Self::RoundRobin, Self::Random];
+
+    /// The word in configuration, JSON and tables.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::RoundRobin => "round_robin",
+            Self::Random => "random",
+        }
+    }
+}
