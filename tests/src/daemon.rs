@@ -24,6 +24,7 @@ pub struct Setup {
     admin: Port,
     pins: PinDirectory,
     cgroup: PathBuf,
+    alone: bool,
 }
 
 /// A daemon. Dropped, it is ended, unloaded, and nothing may be left of it in the kernel.
@@ -49,13 +50,20 @@ impl Setup {
             "dataplane": { "cgroup": cgroup, "bpffs": pins.path() },
             "services": services,
         });
-        Self { config, dir, admin, pins, cgroup: cgroup.to_owned() }
+        Self { config, dir, admin, pins, cgroup: cgroup.to_owned(), alone: true }
     }
 
     /// Changes the configuration.
     #[must_use]
     pub fn with(mut self, change: impl FnOnce(&mut Value)) -> Self {
         change(&mut self.config);
+        self
+    }
+
+    /// Says that another daemon has programs on this cgroup, which are not this one's to clear away.
+    #[must_use]
+    pub const fn beside_another(mut self) -> Self {
+        self.alone = false;
         self
     }
 
@@ -300,6 +308,19 @@ impl Daemon {
         http::tcp(&self.admin(), method, path, "").unwrap_or_else(|e| panic!("{method} {path}: {e}\n{}", self.log()))
     }
 
+    /// A JSON answer of the admin port.
+    ///
+    /// # Panics
+    /// Where it fails or is no JSON.
+    #[must_use]
+    pub fn http_json(&self, path: &str) -> Value {
+        let response = self.http("GET", path);
+        assert_eq!(response.status, 200, "{path}: {response:?}");
+        let kind = response.header("content-type").unwrap_or_default();
+        assert!(kind.starts_with("application/json"), "{path}: {response:?}");
+        serde_json::from_str(&response.body).unwrap_or_else(|e| panic!("{path}: no JSON ({e}): {}", response.body))
+    }
+
     /// A scrape of `/metrics`.
     ///
     /// # Panics
@@ -343,7 +364,8 @@ impl Drop for Daemon {
             return;
         }
         assert_eq!(unload.code, 0, "{unload}");
-        assert_eq!(left, (Vec::new(), 0), "pins and programs left after: {unload}");
+        assert!(left.0.is_empty(), "pins left: {left:?} after: {unload}");
+        assert!(left.1 == 0 || !self.setup.alone, "programs left: {left:?} after: {unload}");
     }
 }
 
