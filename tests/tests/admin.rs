@@ -68,18 +68,39 @@ fn the_admin_port_changes_nothing() {
     let world = world!();
     let (mesh, _backends) = web(&world);
     let before = (mesh.json(&["services"]), mesh.json(&["endpoints"]), mesh.http("GET", "/v1/config").body);
-    let body = json!({ "service": "web", "address": E1, "weight": 7, "policy": "random", "on": true }).to_string();
+    // Among them the bodies and paths by which the admin socket takes changes.
+    let target = json!({ "service": "web", "address": E1, "persist": false });
+    let weight = json!({ "service": "web", "address": E1, "weight": 7, "persist": false });
     for method in ["POST", "PUT", "PATCH", "DELETE"] {
-        for path in
-            ["/v1/services", "/v1/endpoints", "/v1/bypass", "/v1/config", "/v1/reload", "/v1/lb", "/v1/status", "/"]
-        {
-            let status = http::tcp(&mesh.admin(), method, path, &body).unwrap().status;
+        for (path, body) in [
+            ("/v1/endpoints/drain", target.clone()),
+            ("/v1/endpoints/undrain", target.clone()),
+            ("/v1/endpoints/weight", weight.clone()),
+            ("/v1/lb", json!({ "service": "web", "policy": "random", "persist": false })),
+            ("/v1/bypass", json!({ "on": true })),
+            ("/v1/config/reload", json!({})),
+            ("/v1/services", json!([])),
+            ("/v1/config", json!({})),
+            ("/v1/status", json!({})),
+            ("/", json!({})),
+        ] {
+            let status = http::tcp(&mesh.admin(), method, path, &body.to_string()).unwrap().status;
             assert!((400..500).contains(&status), "{method} {path}: {status}");
         }
     }
     let after = (mesh.json(&["services"]), mesh.json(&["endpoints"]), mesh.http("GET", "/v1/config").body);
     assert_eq!(before, after);
     assert_eq!(mesh.json(&["status"])["bypass"], false);
+}
+
+#[test]
+fn the_admin_socket_answers_what_the_port_answers() {
+    let world = world!();
+    let (mesh, _backends) = web(&world);
+    for path in ["/v1/services", "/v1/endpoints", "/v1/config"] {
+        let socket = http::unix(&mesh.socket_path(), "GET", path, "").unwrap();
+        assert_eq!((socket.status, socket.body), (200, mesh.http("GET", path).body), "{path}");
+    }
 }
 
 #[test]
