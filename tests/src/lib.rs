@@ -15,6 +15,7 @@
 //! takes them over. That keeps tests right both as threads of one process and as a process each.
 #![allow(clippy::expect_used, clippy::panic, reason = "in a harness a broken expectation is a failed test")]
 
+pub mod ask;
 pub mod backend;
 pub mod bpffs;
 pub mod cgroup;
