@@ -5,6 +5,13 @@ use mesh_common::{
     limits::{SLOTS_PER_ENDPOINT, SLOTS_PER_SERVICE},
 };
 
+/// How many slots [`layout`] makes of these weights.
+pub(super) fn length(weights: impl IntoIterator<Item = u16>) -> u32 {
+    let present: Vec<u64> = weights.into_iter().filter(|w| *w > 0).map(u64::from).collect();
+    let turn = Turn::new(present.iter().copied());
+    u32::try_from(present.iter().map(|w| turn.times(*w)).sum::<u64>()).unwrap_or(u32::MAX)
+}
+
 /// The slots of one view. Endpoints of weight 0 get none.
 ///
 /// Shares are exact where the weights, divided by their greatest common divisor, sum up to at most
@@ -13,21 +20,36 @@ use mesh_common::{
 pub(super) fn layout(weighted: &[(Slot, u16)]) -> Vec<Slot> {
     let present: Vec<(Slot, u64)> =
         weighted.iter().filter(|(_, w)| *w > 0).map(|(slot, w)| (*slot, u64::from(*w))).collect();
-    let divisor = present.iter().fold(0, |d, (_, w)| gcd(d, *w)).max(1);
-    let total: u64 = present.iter().map(|(_, w)| w / divisor).sum();
-    let most = u64::from(SLOTS_PER_SERVICE).max(u64::from(SLOTS_PER_ENDPOINT) * present.len() as u64);
-    let times = |weight: u64| {
-        let exact = weight / divisor;
-        if total <= most { exact } else { (exact * most / total).max(1) }
-    };
+    let shares = Turn::new(present.iter().map(|(_, w)| *w));
     let mut turn: Vec<(u64, usize)> = Vec::new();
     for (index, (_, weight)) in present.iter().enumerate() {
-        let times = times(*weight);
+        let times = shares.times(*weight);
         // The middle of each of this endpoint's equal parts of the turn, as a fraction of 2^32.
         turn.extend((0..times).map(|part| (((2 * part + 1) << 32) / (2 * times), index)));
     }
     turn.sort_unstable();
     turn.into_iter().map(|(_, index)| present[index].0).collect()
+}
+
+/// How often an endpoint stands in a turn.
+struct Turn {
+    divisor: u64,
+    total: u64,
+    most: u64,
+}
+
+impl Turn {
+    /// Of weights above 0.
+    fn new(weights: impl Iterator<Item = u64> + Clone) -> Self {
+        let divisor = weights.clone().fold(0, gcd).max(1);
+        let (total, count) = weights.fold((0, 0), |(total, count), w| (total + w / divisor, count + 1));
+        Self { divisor, total, most: u64::from(SLOTS_PER_SERVICE).max(u64::from(SLOTS_PER_ENDPOINT) * count) }
+    }
+
+    fn times(&self, weight: u64) -> u64 {
+        let exact = weight / self.divisor;
+        if self.total <= self.most { exact } else { (exact * self.most / self.total).max(1) }
+    }
 }
 
 fn gcd(a: u64, b: u64) -> u64 {
@@ -77,6 +99,11 @@ mod tests {
                     prop_assert!((count / slots.len() as f64 - share).abs() <= 1.0 / slots.len() as f64 + share * 0.02);
                 }
             }
+        }
+
+        #[test]
+        fn the_length_is_known_without_laying_out(weights in proptest::collection::vec(0..=u16::MAX, 0..60)) {
+            prop_assert_eq!(length(weights.iter().copied()) as usize, ids(&weights).len());
         }
 
         #[test]

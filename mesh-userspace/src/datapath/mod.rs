@@ -7,4 +7,4 @@ mod layout;
 mod plan;
 
 pub use apply::{Datapath, Share, share};
-pub use plan::{Change, Found, Limits, Plan, Planner, Problem};
+pub use plan::{Change, Found, Limits, Plan, Planner, Problem, needs};

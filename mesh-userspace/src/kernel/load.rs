@@ -11,7 +11,7 @@ use mesh_common::{
     names,
     reason::ServiceCounts,
     service::{ServiceRow, VipKey, VipRow},
-    settings::Settings,
+    settings::{Settings, flags},
 };
 use std::{
     fs::{self, File},
@@ -137,7 +137,9 @@ pub fn load(options: &Options<'_>) -> Result<Kernel, KernelError> {
         .override_global(aya_log::LEVEL, &options.log_level, false);
     let mut ebpf = loader.load(options.object).map_err(|e| KernelError::Object(chain(&e)))?;
     let tables = Tables::take(&mut ebpf)?;
-    tables.put_settings(&options.settings);
+    // The kill switch holds until it is switched off, whoever restarts the daemon.
+    let bypass = tables.settings().flags & flags::BYPASS;
+    tables.put_settings(&Settings { flags: options.settings.flags | bypass, ..options.settings });
 
     let mut missing = Vec::new();
     for spec in &PROGRAMS {
@@ -177,9 +179,9 @@ impl Kernel {
 
     /// Takes the programs' log records out of the object, once: they go to the `log` crate's logger whenever the
     /// returned function is called. `None` if the programs were built without logs.
-    pub fn take_log(&mut self) -> Option<(std::os::fd::RawFd, impl FnMut() + Send + use<>)> {
+    pub fn take_log(&mut self) -> Option<impl FnMut() + Send + use<>> {
         let mut logger = aya_log::EbpfLogger::init(&mut self.ebpf).ok()?;
-        Some((logger.as_raw_fd(), move || logger.flush()))
+        Some(move || logger.flush())
     }
 
     /// What became of every program.
