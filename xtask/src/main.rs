@@ -1,7 +1,10 @@
 //! Everything a developer does with this repository, by name: `cargo xtask VERB`.
 
+mod build;
+mod prerequisites;
 mod process;
 mod setup;
+mod test;
 #[allow(dead_code, reason = "shared with mesh-userspace/build.rs, which uses another part of it")]
 mod toolchain;
 
@@ -16,18 +19,33 @@ struct Arguments {
     verb: Verb,
 }
 
+/// Every verb does what `setup` does first, where something is missing.
 #[derive(Subcommand)]
 enum Verb {
     /// Install what is missing to compile eBPF and to run the tests; does nothing where all is there
     Setup,
+    /// Build the release binary, with the eBPF programs inside
+    Build,
+    /// Run the documentation's examples and all tests, and say which could not run here
+    Test {
+        /// Only tests whose name contains one of these
+        #[arg(value_name = "FILTER")]
+        filters: Vec<String>,
+    },
 }
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().verb {
-        Verb::Setup => setup::run_all(setup::Voice::Full),
+        Verb::Setup => setup::run_all(setup::Voice::Full).map(|()| true),
+        Verb::Build => {
+            build::run(build::Profile::Release).map(|binary| println!("{}", binary.display())).map(|()| true)
+        }
+        Verb::Test { filters } => test::run_all(&filters),
     };
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(true) => ExitCode::SUCCESS,
+        // Whoever found out has said so.
+        Ok(false) => ExitCode::FAILURE,
         Err(message) => {
             eprintln!("error: {message}");
             ExitCode::FAILURE

@@ -41,7 +41,7 @@ pub(crate) struct Linker {
 impl Linker {
     /// LLVM reads the bitcode of its own and of older versions. A linker with LLVM inside is a release of its
     /// makers, who follow nightly.
-    fn reads(&self, compiler: &Compiler) -> bool {
+    pub(crate) fn reads(&self, compiler: &Compiler) -> bool {
         self.llvm.is_none_or(|own| own >= compiler.llvm)
     }
 }
