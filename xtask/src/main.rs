@@ -1,6 +1,7 @@
 //! Everything a developer does with this repository, by name: `cargo xtask VERB`.
 
 mod build;
+mod demo;
 mod prerequisites;
 mod process;
 mod setup;
@@ -8,7 +9,10 @@ mod test;
 #[allow(dead_code, reason = "shared with mesh-userspace/build.rs, which uses another part of it")]
 mod toolchain;
 
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
@@ -32,6 +36,16 @@ enum Verb {
         #[arg(value_name = "FILTER")]
         filters: Vec<String>,
     },
+    /// Show a service with real backends and clients, and what happens when a backend dies
+    Demo {
+        /// End after this time, like 60s (default: at Ctrl-C); the story itself takes about 20 s
+        #[arg(long, value_name = "TIME", value_parser = demo::parse_duration)]
+        duration: Option<Duration>,
+    },
+    #[command(hide = true)]
+    DemoBackend { name: String, speech: demo::Speech, listen: SocketAddr },
+    #[command(hide = true)]
+    DemoClient { speech: demo::Speech, vip: SocketAddr, cgroup: PathBuf, pause_ms: u64 },
 }
 
 fn main() -> ExitCode {
@@ -41,6 +55,11 @@ fn main() -> ExitCode {
             build::run(build::Profile::Release).map(|binary| println!("{}", binary.display())).map(|()| true)
         }
         Verb::Test { filters } => test::run_all(&filters),
+        Verb::Demo { duration } => demo::run(duration).map(|()| true),
+        Verb::DemoBackend { name, speech, listen } => demo::backend(&name, speech, listen).map(|()| true),
+        Verb::DemoClient { speech, vip, cgroup, pause_ms } => {
+            demo::client(speech, vip, &cgroup, Duration::from_millis(pause_ms)).map(|()| true)
+        }
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,
