@@ -125,7 +125,18 @@ fn failure(record: &Record, sk: *mut core::ffi::c_void) -> Option<Failure> {
 }
 
 /// The peer's address; IPv4 is v4-mapped.
+///
+/// Both families are read, and volatile: the compiler would make one load at a computed offset of two branches, which
+/// the verifier refuses.
 #[inline(always)]
 fn remote(ctx: &SockOpsContext) -> Address {
-    if ctx.family() == AF_INET { Address::v4(ctx.remote_ip4()) } else { Address::v6(ctx.remote_ip6()) }
+    let ops = ctx.ops;
+    // SAFETY: fields of the context, all readable whatever the family.
+    unsafe {
+        let v4 = (&raw const (*ops).remote_ip4).read_volatile();
+        let v6 = (&raw const (*ops).remote_ip6).cast::<u32>();
+        let words =
+            [v6.read_volatile(), v6.add(1).read_volatile(), v6.add(2).read_volatile(), v6.add(3).read_volatile()];
+        if (*ops).family == AF_INET { Address::v4(v4) } else { Address::v6(words) }
+    }
 }

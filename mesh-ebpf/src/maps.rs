@@ -82,7 +82,7 @@ pub(crate) fn turn(service: u32) -> u32 {
 pub(crate) fn count(service: u32, reason: Reason) {
     if let Some(row) = SERVICE_COUNTS.get_ptr_mut(service) {
         // SAFETY: `reason` numbers a word inside the row.
-        unsafe { atomic::add((&raw mut (*row)[reason as usize]).cast(), 1) };
+        unsafe { atomic::add(row.cast::<u64>().add(reason as usize), 1) };
     }
 }
 
@@ -103,8 +103,8 @@ pub(crate) fn endpoint_counts(id: u32, tag: u32) -> Option<*mut EndpointCounts> 
 /// `counts` is a row of counters.
 #[inline(always)]
 pub(crate) unsafe fn count_failure(counts: *mut EndpointCounts, failure: Failure) {
-    // SAFETY: `failure` numbers a word inside the row.
-    unsafe { atomic::add((&raw mut (*counts).failures[failure as usize]).cast(), 1) };
+    // SAFETY: `failure` numbers a word inside the row. (An index would bring a panic that the verifier refuses.)
+    unsafe { atomic::add((&raw mut (*counts).failures).cast::<u64>().add(failure as usize), 1) };
 }
 
 /// The record of a socket's connection; null if there is none (and, with `create`, no memory for one).

@@ -1,1 +1,2 @@
+//! mesh
 fn main() {}

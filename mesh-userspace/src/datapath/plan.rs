@@ -5,9 +5,13 @@
 //!
 //! 1. endpoint rows that nothing refers to yet,
 //! 2. slots in ranges that no view shows yet,
-//! 3. service rows and views, each view one word,
-//! 4. VIPs, old ones out before new ones in,
+//! 3. VIPs that go,
+//! 4. service by service: its row or its views, each view one word, and then the VIPs that lead to it now,
 //! 5. service and endpoint rows that nothing refers to any more.
+//!
+//! A VIP that moves from one service to another finds the new one complete and leaves the old one before that
+//! changes. Only services that exchange VIPs in a circle while their endpoints change as well cannot be ordered so:
+//! for the time of a few writes such a VIP shows its old or new owner's other set, complete all the same.
 
 use super::{
     arena::Arena,
@@ -147,7 +151,8 @@ struct Placed {
 struct Steps {
     endpoints: Vec<Change>,
     slots: Vec<Change>,
-    services: Vec<Change>,
+    /// By the service's row.
+    services: HashMap<u32, Vec<Change>>,
     freed_services: Vec<Change>,
     freed_endpoints: Vec<Change>,
 }
@@ -241,10 +246,12 @@ impl Planner {
             }
         }
         self.remove_services(&wanted, now, &mut steps);
-        let (gone, new) = self.move_vips(vips, &vip_owners, &mut plan.problems);
-        let order =
-            [steps.endpoints, steps.slots, steps.services, gone, new, steps.freed_services, steps.freed_endpoints];
-        plan.changes = order.into_iter().flatten().collect();
+        self.fit_vips(&mut vips, &vip_owners, &mut plan.problems);
+        let gone = self.vips.keys().filter(|key| !vips.contains_key(key)).map(|key| Change::NoVip(*key));
+        plan.changes = steps.endpoints.into_iter().chain(steps.slots).chain(gone).collect();
+        plan.changes.extend(in_order(steps.services, &self.vips, &vips));
+        plan.changes.extend(steps.freed_services.into_iter().chain(steps.freed_endpoints));
+        self.vips = vips;
         if !plan.problems.is_empty() {
             plan.again_at = Some(now + QUARANTINE);
         }
@@ -309,16 +316,20 @@ impl Planner {
         match &known {
             None => {
                 let views = ranges.map(SlotRange::word);
-                steps.services.push(Change::Service(id, ServiceRow { views, policy: policy as u64, name }));
+                steps
+                    .services
+                    .entry(id)
+                    .or_default()
+                    .push(Change::Service(id, ServiceRow { views, policy: policy as u64, name }));
             }
             Some(laid) => {
                 for (view, (old, new)) in View::ALL.into_iter().zip(laid.ranges.into_iter().zip(ranges)) {
                     if old != new {
-                        steps.services.push(Change::View(id, view, new));
+                        steps.services.entry(id).or_default().push(Change::View(id, view, new));
                     }
                 }
                 if laid.policy != policy {
-                    steps.services.push(Change::Policy(id, policy));
+                    steps.services.entry(id).or_default().push(Change::Policy(id, policy));
                 }
                 if !unchanged {
                     self.free_ranges(laid.ranges, now);
@@ -408,34 +419,30 @@ impl Planner {
         }
     }
 
-    /// VIPs that go and VIPs that come or move.
-    fn move_vips(
-        &mut self,
-        mut wanted: HashMap<VipKey, u32>,
+    /// Leaves out VIPs beyond the table's size. Whoever has a place keeps it; of the others, those that stand first
+    /// get what is left.
+    fn fit_vips(
+        &self,
+        wanted: &mut HashMap<VipKey, u32>,
         owners: &[(&String, SocketAddr)],
         problems: &mut Vec<Problem>,
-    ) -> (Vec<Change>, Vec<Change>) {
-        if wanted.len() > self.limits.vips as usize {
-            // Whoever has a place keeps it; of the others, those that stand first get what is left.
-            let kept = wanted.keys().filter(|key| self.vips.contains_key(key)).count();
-            let mut left = (self.limits.vips as usize).saturating_sub(kept);
-            for (service, address) in owners {
-                let key = vip_key(Protocol::Tcp, *address);
-                if self.vips.contains_key(&key) {
-                    continue;
-                }
-                if left > 0 {
-                    left -= 1;
-                } else if wanted.remove(&key).is_some() {
-                    problems.push(Problem::NoVipRow((*service).clone(), *address, self.limits.vips));
-                }
+    ) {
+        if wanted.len() <= self.limits.vips as usize {
+            return;
+        }
+        let kept = wanted.keys().filter(|key| self.vips.contains_key(key)).count();
+        let mut left = (self.limits.vips as usize).saturating_sub(kept);
+        for (service, address) in owners {
+            let key = vip_key(Protocol::Tcp, *address);
+            if self.vips.contains_key(&key) {
+                continue;
+            }
+            if left > 0 {
+                left -= 1;
+            } else if wanted.remove(&key).is_some() {
+                problems.push(Problem::NoVipRow((*service).clone(), *address, self.limits.vips));
             }
         }
-        let gone = self.vips.keys().filter(|key| !wanted.contains_key(key)).map(|key| Change::NoVip(*key)).collect();
-        let new = wanted.iter().filter(|(key, id)| self.vips.get(key) != Some(id));
-        let new = new.map(|(key, id)| Change::Vip(*key, *id)).collect();
-        self.vips = wanted;
-        (gone, new)
     }
 
     /// The row of a service.
@@ -462,13 +469,49 @@ impl Planner {
     }
 }
 
+/// The changes of services, each followed by the VIPs that come to it; a service that a VIP moves to stands before the
+/// one that it leaves.
+fn in_order(
+    mut changes: HashMap<u32, Vec<Change>>,
+    old: &HashMap<VipKey, u32>,
+    new: &HashMap<VipKey, u32>,
+) -> Vec<Change> {
+    let mut before: HashMap<u32, Vec<u32>> = HashMap::new();
+    for (key, to) in new {
+        let from = old.get(key);
+        if from != Some(to) {
+            changes.entry(*to).or_default().push(Change::Vip(*key, *to));
+            if let Some(from) = from {
+                before.entry(*from).or_default().push(*to);
+            }
+        }
+    }
+    // Depth first with a stack of our own: a chain of moves may be as long as there are services.
+    let mut ordered = Vec::new();
+    let mut seen = HashSet::new();
+    let mut ids: Vec<u32> = changes.keys().copied().collect();
+    ids.sort_unstable();
+    for id in ids {
+        let mut stack = vec![(id, false)];
+        while let Some((id, done)) = stack.pop() {
+            if done {
+                ordered.extend(changes.remove(&id).unwrap_or_default());
+            } else if seen.insert(id) {
+                stack.push((id, true));
+                stack.extend(before.get(&id).into_iter().flatten().map(|to| (*to, false)));
+            }
+        }
+    }
+    ordered
+}
+
 fn find(endpoints: &[Placed], address: SocketAddr) -> Option<&Placed> {
     endpoints.binary_search_by_key(&address, |e| e.address).ok().map(|i| &endpoints[i])
 }
 
 /// The key of a VIP in the tables.
 #[must_use]
-pub fn vip_key(protocol: Protocol, vip: SocketAddr) -> VipKey {
+pub(super) fn vip_key(protocol: Protocol, vip: SocketAddr) -> VipKey {
     match protocol {
         Protocol::Tcp => VipKey::tcp(Address::from(vip.ip()), vip.port().to_be()),
     }

@@ -12,6 +12,9 @@ use std::collections::BTreeMap;
 
 const LIMITS: Limits = Limits { services: 16, vips: 32, endpoints: 64, slots: 4096 };
 
+/// Who answers at a VIP and how often in a turn, or why nobody does. `None`: it is no VIP.
+type Answers = Option<Result<BTreeMap<SocketAddr, usize>, Reason>>;
+
 #[derive(Clone, Default)]
 struct Model {
     vips: BTreeMap<VipKey, u32>,
@@ -56,8 +59,7 @@ impl Model {
         }
     }
 
-    /// Who answers at `vip`, and how often in a turn. `None`: it is no VIP.
-    fn answers(&self, vip: SocketAddr, view: View) -> Option<Result<BTreeMap<SocketAddr, usize>, Reason>> {
+    fn answers(&self, vip: SocketAddr, view: View) -> Answers {
         let service = *self.vips.get(&vip_key(Protocol::Tcp, vip))?;
         let turn = SlotRange::from_word(self.view(service, view)).count.max(1);
         let mut seen = BTreeMap::new();
@@ -89,7 +91,7 @@ impl Model {
 }
 
 /// What a snapshot says about `vip`, told without any table.
-fn expected(snapshot: &Snapshot, vip: SocketAddr, view: View) -> Option<Result<BTreeMap<SocketAddr, usize>, Reason>> {
+fn expected(snapshot: &Snapshot, vip: SocketAddr, view: View) -> Answers {
     let service = snapshot.owner(vip)?;
     let usable: Vec<&Endpoint> = service.endpoints.iter().filter(|e| !e.draining && e.weight > 0).collect();
     let seen: Vec<&&Endpoint> = usable
@@ -152,6 +154,38 @@ fn snapshot() -> impl Strategy<Value = Snapshot> {
     )
 }
 
+/// Whether services exchange VIPs in a circle, so that no order of writes can hide it.
+fn exchange(old: &Snapshot, new: &Snapshot) -> bool {
+    let moves = (0..10).map(vip).filter_map(|v| Some((old.owner(v)?.name.clone(), new.owner(v)?.name.clone())));
+    let mut moves: Vec<(String, String)> = moves.filter(|(from, to)| from != to).collect();
+    loop {
+        let before = moves.len();
+        // A move into a service that no VIP leaves is harmless, and so is what then leads to such a service.
+        let leaving: Vec<String> = moves.iter().map(|(from, _)| from.clone()).collect();
+        moves.retain(|(_, to)| leaving.contains(to));
+        if moves.is_empty() || moves.len() == before {
+            return !moves.is_empty();
+        }
+    }
+}
+
+/// The other complete sets of the services that own `vip`: one that loses it in its new shape, one that gets it in its
+/// old shape.
+fn in_exchange(old: &Snapshot, new: &Snapshot, vip: SocketAddr, view: View) -> Vec<Answers> {
+    let moved = |snapshot: &Snapshot, owner: Option<&std::sync::Arc<Service>>| {
+        let service = snapshot.service(&owner?.name)?;
+        let mut alone = Service::clone(service);
+        alone.addresses = vec![vip];
+        expected(&of(&[alone]), vip, view)
+    };
+    vec![moved(new, old.owner(vip)), moved(old, new.owner(vip))]
+}
+
+/// Between two writes a refusal may name the other reason: it tells from a second view why the first one is empty.
+fn same(a: &Answers, b: &Answers) -> bool {
+    a == b || matches!((a, b), (Some(Err(_)), Some(Err(_))))
+}
+
 /// Applies a plan write by write and looks at every VIP after each.
 fn replay(model: &mut Model, plan: &Plan, old: &Snapshot, new: &Snapshot) -> Result<(), TestCaseError> {
     prop_assert_eq!(&plan.problems, &[]);
@@ -160,7 +194,9 @@ fn replay(model: &mut Model, plan: &Plan, old: &Snapshot, new: &Snapshot) -> Res
         for (vip, view) in (0..10).map(vip).flat_map(|v| View::ALL.map(|view| (v, view))) {
             let seen = model.answers(vip, view);
             prop_assert!(
-                seen == expected(old, vip, view) || seen == expected(new, vip, view),
+                same(&seen, &expected(old, vip, view))
+                    || same(&seen, &expected(new, vip, view))
+                    || exchange(old, new) && in_exchange(old, new, vip, view).iter().any(|other| same(&seen, other)),
                 "after write {step} ({change:?}) {vip} {view:?} leads to {seen:?}"
             );
         }

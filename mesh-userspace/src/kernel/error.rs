@@ -78,11 +78,32 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
         }
         cause = next.source();
     }
-    // The verifier's log can be thousands of lines; its verdict is the last one that says something.
-    let mut lines = text.lines().filter(|l| !l.trim().is_empty());
-    let first = lines.next().unwrap_or_default().to_owned();
-    match lines.rfind(|l| !l.starts_with("processed ") && !l.starts_with("verification time")) {
-        Some(last) if !first.contains(last.trim()) => format!("{first} ({})", last.trim()),
-        _ => first,
+    verdict(&text)
+}
+
+/// The kernel's answer and the one line of the verifier's log, which may have thousands, that says what it refused.
+fn verdict(text: &str) -> String {
+    let Some((answer, log)) = text.split_once(" Verifier output: ") else { return text.replace('\n', " ") };
+    let says_nothing = ["processed ", "verification time", "stack depth", "mark_precise", ";"];
+    let said = log.lines().map(str::trim).rfind(|l| !l.is_empty() && !says_nothing.iter().any(|p| l.starts_with(p)));
+    match said {
+        Some(line) => format!("{} The verifier says: {line}", answer.replace('\n', " ")),
+        None => answer.replace('\n', " "),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_verifier_s_log_becomes_its_verdict() {
+        let text = "the BPF_PROG_LOAD syscall returned Permission denied (os error 13). Verifier output: 0: R1=ctx()\n\
+                    ; fn @ a.rs:1\n41: (61) r3 = *(u32 *)(r4 +0)\ndereference of modified ctx ptr R4\n\
+                    verification time 227 usec\nstack depth 0\nprocessed 41 insns";
+        assert_eq!(
+            super::verdict(text),
+            "the BPF_PROG_LOAD syscall returned Permission denied (os error 13). \
+             The verifier says: dereference of modified ctx ptr R4"
+        );
+        assert_eq!(super::verdict("no such thing"), "no such thing");
     }
 }
