@@ -5,6 +5,7 @@
 mod actors;
 mod cast;
 mod interrupt;
+mod leftovers;
 mod show;
 mod stage;
 mod tally;

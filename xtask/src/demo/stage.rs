@@ -14,12 +14,10 @@ use std::time::{Duration, Instant};
 use super::actors::Speech;
 use super::cast::{self, Backend, Service};
 use super::interrupt;
+use super::leftovers::{BPFFS, PREFIX, remove_all, remove_cgroup, sweep};
 use super::tally::{Report, Tally};
 use crate::prerequisites::{mounted, read};
 
-/// Every name of ours begins with this and ends with our pid.
-const PREFIX: &str = "mesh-demo-";
-const BPFFS: &str = "/sys/fs/bpf";
 /// How long one client waits between two connections.
 const PAUSE: Duration = Duration::from_millis(15);
 /// How long the daemon may take to be ready, or to end.
@@ -249,41 +247,6 @@ impl Drop for Stage {
     }
 }
 
-/// Removes what demos left behind that were killed outright: their pid is in the name, and nobody has it now.
-fn sweep(cgroups: &Path) {
-    for directory in [cgroups, Path::new(BPFFS), &std::env::temp_dir()] {
-        let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
-        for entry in entries.filter(|entry| entry.file_name().to_str().is_some_and(is_orphan)) {
-            if directory == cgroups { remove_cgroup(&entry.path()) } else { remove_all(&entry.path()) }
-        }
-    }
-}
-
-fn is_orphan(name: &str) -> bool {
-    let pid = name.strip_prefix(PREFIX).and_then(|pid| pid.parse::<u32>().ok());
-    pid.is_some_and(|pid| !Path::new("/proc").join(pid.to_string()).exists())
-}
-
-/// On bpffs this detaches what is pinned.
-fn remove_all(path: &Path) {
-    // What could not be removed is named by whoever called.
-    let _ = std::fs::remove_dir_all(path);
-}
-
-/// A cgroup goes when its last process has gone. One that a user moved in is moved out to the parent.
-fn remove_cgroup(cgroup: &Path) {
-    for _ in 0..50 {
-        for pid in read(&cgroup.join("cgroup.procs").to_string_lossy()).lines() {
-            // A process that has just ended cannot be moved, and need not be.
-            let _ = std::fs::write(cgroup.with_file_name("cgroup.procs"), pid);
-        }
-        if std::fs::remove_dir(cgroup).is_ok() || !cgroup.exists() {
-            return;
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
 fn make_directory(path: &Path) -> Result<(), String> {
     DirBuilder::new().mode(0o700).create(path).map_err(|error| format!("{}: {error}", path.display()))
 }
@@ -338,13 +301,5 @@ mod tests {
         assert_eq!(body("HTTP/1.0 200 OK\r\nx: y\r\n\r\nhello"), Some("hello"));
         assert_eq!(body("HTTP/1.0 503 Service Unavailable\r\n\r\nno"), None);
         assert_eq!(body("nonsense"), None);
-    }
-
-    #[test]
-    fn what_a_living_demo_uses_is_not_swept() {
-        assert!(!is_orphan(&format!("{PREFIX}{}", std::process::id())));
-        assert!(is_orphan(&format!("{PREFIX}4294967295")));
-        assert!(!is_orphan("mesh-demo-mine"));
-        assert!(!is_orphan("mesh"));
     }
 }
