@@ -21,8 +21,9 @@ const CAP_BPF: u32 = 39;
 pub(crate) fn missing() -> Vec<Missing> {
     let mounts = read("/proc/self/mounts");
     let may_load = can_load_programs(&read("/proc/self/status"));
-    // One finding for one cause: who is not root has none of the rest.
-    let user = if is_root() {
+    // One finding for one cause: who is not root can neither mount bpffs nor make a namespace.
+    let root = is_root();
+    let user = if root {
         (may_load, "CAP_BPF and CAP_NET_ADMIN", "run in a machine or container that has them (docker: --privileged)")
     } else {
         (false, "root", "run as root: loading programs and making cgroups needs it")
@@ -30,9 +31,9 @@ pub(crate) fn missing() -> Vec<Missing> {
     let checks = [
         user,
         (mounted(&mounts, "cgroup2").is_some(), "cgroup2", "mount -t cgroup2 none /sys/fs/cgroup/unified"),
-        (mounted(&mounts, "bpf").is_some() || may_load, "bpffs", "mount -t bpf bpf /sys/fs/bpf"),
+        (mounted(&mounts, "bpf").is_some() || may_load || !root, "bpffs", "mount -t bpf bpf /sys/fs/bpf"),
         (Path::new("/sys/kernel/btf/vmlinux").exists(), "BTF", "use a kernel built with CONFIG_DEBUG_INFO_BTF"),
-        (can_make_namespaces(), "network namespaces", "run where `unshare --net true` succeeds"),
+        (!root || can_make_namespaces(), "network namespaces", "run where `unshare --net true` succeeds"),
     ];
     checks.into_iter().filter(|(here, ..)| !here).map(|(_, what, remedy)| Missing { what, remedy }).collect()
 }
