@@ -75,7 +75,7 @@ fn build() -> Result<(), String> {
 /// One directory for all builds of this workspace: the object is the same for debug, release, clippy and doc, and the
 /// first compilation takes minutes. Never the directory of the build we are part of, whose lock cargo holds.
 fn target_directory(out: &Path) -> PathBuf {
-    let top = out.ancestors().filter(|ancestor| ancestor.join("CACHEDIR.TAG").is_file()).last();
+    let top = out.ancestors().find(|ancestor| ancestor.join("CACHEDIR.TAG").is_file());
     top.unwrap_or(out).join("ebpf")
 }
 

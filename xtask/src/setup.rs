@@ -5,7 +5,7 @@
 use std::process::Command;
 
 use crate::process::{cargo, find, is_root, run, step};
-use crate::toolchain::{self, Facts, Toolchain};
+use crate::toolchain::{self, Linker, Toolchain};
 
 /// The linker of eBPF programs. Pinned: its LLVM and the compiler's belong together.
 const BPF_LINKER: &str = "0.13.0";
@@ -53,12 +53,8 @@ pub(crate) fn run_all(voice: Voice) -> Result<(), String> {
 }
 
 fn detect() -> Result<Toolchain, Vec<String>> {
-    choose(&toolchain::gather(toolchain::target(endian())))
-}
-
-fn choose(facts: &Facts) -> Result<Toolchain, Vec<String>> {
     let oldest = toolchain::parse_release(env!("CARGO_PKG_RUST_VERSION")).unwrap_or_default();
-    toolchain::choose(facts, oldest)
+    toolchain::choose(&toolchain::gather(toolchain::target(endian())), oldest)
 }
 
 fn endian() -> &'static str {
@@ -87,9 +83,9 @@ fn install_toolchain() -> Result<Toolchain, String> {
          Install one of these by hand, then run `cargo xtask setup` again:\n  \
          - `rustup toolchain install nightly --component rust-src`, and a bpf-linker with nightly's LLVM version from\n    \
            https://github.com/aya-rs/bpf-linker/releases on PATH\n  \
-         - a {} of at least {} with `core` for bpfel-unknown-none, and bpf-linker {BPF_LINKER} built with its LLVM",
+         - a /usr/bin/rustc of at least {} with `core` for bpfel-unknown-none, and bpf-linker {BPF_LINKER} built with \
+         its LLVM",
         failures.join("\n  "),
-        "/usr/bin/rustc",
         env!("CARGO_PKG_RUST_VERSION"),
     ))
 }
@@ -100,7 +96,9 @@ fn install_from_rustup() -> Result<(), String> {
     if find("rustup").is_none() {
         return Err("rustup is not installed".into());
     }
-    if find("bpf-linker").is_none() {
+    let facts = toolchain::gather(toolchain::target(endian()));
+    let serves = |linker: &Linker| linker.llvm.is_none() || facts.nightly.as_ref().is_some_and(|own| linker.reads(own));
+    if !facts.linkers.iter().any(serves) {
         download_linker()?;
     }
     let mut rustup = Command::new("rustup");
@@ -133,7 +131,7 @@ fn download_linker() -> Result<(), String> {
 fn install_from_distribution() -> Result<(), String> {
     let wanted: Vec<&str> = COMPILER_PACKAGES.into_iter().chain(LINKER_PACKAGES).collect();
     install_packages(&wanted)?;
-    let fits = |linker: &toolchain::Linker| linker.llvm.is_none_or(|llvm| llvm >= LLVM);
+    let fits = |linker: &Linker| linker.llvm.is_none_or(|llvm| llvm >= LLVM);
     if toolchain::gather(toolchain::target(endian())).linkers.iter().any(fits) {
         return Ok(());
     }
