@@ -1,0 +1,392 @@
+//! Between HTTP and [`Request`], both ways: the server parses, the client writes, and neither knows more than this.
+
+use super::door::{Kind, Refusal, Request};
+use hyper::{Method, StatusCode};
+use serde::{Deserialize, Serialize};
+use std::{borrow::Cow, fmt::Write as _, net::SocketAddr, path::PathBuf};
+
+/// What may be asked at a listener.
+#[derive(Clone, Debug)]
+pub(super) enum Surface {
+    /// Everything, at the admin socket.
+    ReadWrite,
+    /// All that changes nothing. The socket is where changes are made; it is named to who tries here.
+    ReadOnly { socket: Option<PathBuf> },
+    /// What Prometheus and Kubernetes ask.
+    MetricsOnly,
+}
+
+/// What a request line asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Call {
+    /// The page for people.
+    Page,
+    /// Metrics as text.
+    Metrics,
+    /// Whether the process works.
+    Health,
+    /// Whether the node can be relied upon.
+    Ready,
+    /// Something of the door.
+    Ask(Request),
+    /// Something of the door that its body says.
+    Write(Change),
+}
+
+/// A request that changes something, its parameters not read yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Change {
+    Reload,
+    Drain,
+    Undrain,
+    Weight,
+    Lb,
+    Bypass,
+}
+
+/// A request that gets no answer but this.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct HttpError {
+    pub(super) status: StatusCode,
+    /// The word in `{"error": {"kind": …}}`.
+    pub(super) kind: &'static str,
+    pub(super) message: String,
+    /// The methods that this path takes, where that is what is wrong.
+    pub(super) allow: Option<&'static str>,
+}
+
+impl HttpError {
+    pub(super) fn new(status: StatusCode, kind: &'static str, message: impl Into<String>) -> Self {
+        Self { status, kind, message: message.into(), allow: None }
+    }
+
+    fn invalid(message: impl Into<String>) -> Self {
+        Refusal::invalid(message).into()
+    }
+}
+
+impl From<Refusal> for HttpError {
+    fn from(refusal: Refusal) -> Self {
+        let (status, kind) = match refusal.kind {
+            Kind::Invalid => (StatusCode::BAD_REQUEST, "invalid"),
+            Kind::NotFound => (StatusCode::NOT_FOUND, "not_found"),
+            Kind::Conflict => (StatusCode::CONFLICT, "conflict"),
+            Kind::Unsupported => (StatusCode::NOT_IMPLEMENTED, "unsupported"),
+            Kind::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
+            Kind::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
+        };
+        Self::new(status, kind, refusal.message)
+    }
+}
+
+const PROBES: [&str; 3] = ["/metrics", "/health", "/ready"];
+const READS: [&str; 6] = ["/", "/v1/status", "/v1/services", "/v1/endpoints", "/v1/explain", "/v1/config"];
+const CHANGES: [(&str, Change); 6] = [
+    ("/v1/bypass", Change::Bypass),
+    ("/v1/config/reload", Change::Reload),
+    ("/v1/endpoints/drain", Change::Drain),
+    ("/v1/endpoints/undrain", Change::Undrain),
+    ("/v1/endpoints/weight", Change::Weight),
+    ("/v1/lb", Change::Lb),
+];
+/// In the contract and not built yet: refused by name.
+const LATER: [&str; 4] = ["/v1/connections", "/v1/circuits", "/v1/traces", "/v1/logs"];
+const LATER_BELOW: [&str; 2] = ["/v1/watch/", "/v1/registry/"];
+
+/// What a request line asks for at this listener.
+pub(super) fn parse(surface: &Surface, method: &Method, path: &str, query: Option<&str>) -> Result<Call, HttpError> {
+    let path = decode(path, false).ok_or_else(|| HttpError::invalid("the path is not percent-encoded text"))?;
+    let path = path.as_ref();
+    let probe = PROBES.contains(&path);
+    if matches!(surface, Surface::MetricsOnly) && !probe {
+        return Err(unknown(surface, path));
+    }
+    if LATER.contains(&path) || LATER_BELOW.iter().any(|prefix| path.starts_with(prefix)) {
+        return Err(Refusal::unsupported(path).into());
+    }
+    if let Some((_, change)) = CHANGES.iter().find(|(known, _)| *known == path) {
+        return parse_change(surface, method, path, query, *change);
+    }
+    if !probe && !READS.contains(&path) {
+        return Err(unknown(surface, path));
+    }
+    if method != Method::GET && method != Method::HEAD {
+        return Err(wrong_method(method, path, "GET, HEAD"));
+    }
+    let mut parameters = Parameters::parse(query)?;
+    let call = match path {
+        "/" => Call::Page,
+        // Scrapers and browsers add parameters of their own here; they ask for nothing that could be missed.
+        "/metrics" => return Ok(Call::Metrics),
+        "/health" => return Ok(Call::Health),
+        "/ready" => return Ok(Call::Ready),
+        "/v1/services" => Call::Ask(Request::Services { name: parameters.take("name")? }),
+        "/v1/endpoints" => Call::Ask(Request::Endpoints { service: parameters.take("service")? }),
+        "/v1/explain" => Call::Ask(Request::Explain {
+            address: parameters.take_address("address")?,
+            host: parameters.take("host")?,
+            path: parameters.take("path")?,
+            zone: parameters.take("zone")?,
+        }),
+        "/v1/config" => Call::Ask(Request::ConfigDump),
+        _ => Call::Ask(Request::Status),
+    };
+    parameters.finish(path)?;
+    Ok(call)
+}
+
+fn parse_change(
+    surface: &Surface,
+    method: &Method,
+    path: &str,
+    query: Option<&str>,
+    change: Change,
+) -> Result<Call, HttpError> {
+    if method != Method::POST {
+        return Err(wrong_method(method, path, "POST"));
+    }
+    if let Surface::ReadOnly { socket } = surface {
+        let socket = socket.as_ref().map(|path| format!(" ({})", path.display())).unwrap_or_default();
+        let message = format!("this address is read-only: {path} is taken at the admin socket{socket}");
+        return Err(HttpError::new(StatusCode::FORBIDDEN, "forbidden", message));
+    }
+    Parameters::parse(query)?.finish(path)?;
+    Ok(Call::Write(change))
+}
+
+fn wrong_method(method: &Method, path: &str, allow: &'static str) -> HttpError {
+    let message = format!("{path} does not take {method}, only {allow}");
+    HttpError { allow: Some(allow), ..HttpError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message) }
+}
+
+fn unknown(surface: &Surface, path: &str) -> HttpError {
+    let mut known = PROBES.to_vec();
+    if !matches!(surface, Surface::MetricsOnly) {
+        known.extend(READS);
+    }
+    if matches!(surface, Surface::ReadWrite) {
+        known.extend(CHANGES.map(|(path, _)| path));
+    }
+    known.sort_unstable();
+    HttpError::from(Refusal::not_found(format!("no such path: {path}; there are {}", known.join(" "))))
+}
+
+/// The parameters of a query, each at most once.
+struct Parameters(Vec<(String, String)>);
+
+impl Parameters {
+    fn parse(query: Option<&str>) -> Result<Self, HttpError> {
+        let mut found: Vec<(String, String)> = Vec::new();
+        for pair in query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let (Some(name), Some(value)) = (decode(name, true), decode(value, true)) else {
+                return Err(HttpError::invalid(format!("the parameter {pair:?} is not percent-encoded text")));
+            };
+            if found.iter().any(|(other, _)| *other == name) {
+                return Err(HttpError::invalid(format!("the parameter {name:?} stands more than once")));
+            }
+            found.push((name.into_owned(), value.into_owned()));
+        }
+        Ok(Self(found))
+    }
+
+    /// An empty value is refused: `?name=` of an unset shell variable must not mean "all".
+    fn take(&mut self, name: &str) -> Result<Option<String>, HttpError> {
+        let Some(at) = self.0.iter().position(|(other, _)| other == name) else { return Ok(None) };
+        let (_, value) = self.0.swap_remove(at);
+        if value.is_empty() {
+            return Err(HttpError::invalid(format!("the parameter {name:?} is empty; leave it out or give a value")));
+        }
+        Ok(Some(value))
+    }
+
+    fn take_address(&mut self, name: &str) -> Result<SocketAddr, HttpError> {
+        let Some(value) = self.take(name)? else {
+            return Err(HttpError::invalid(format!(
+                "the parameter {name:?} is missing: ip:port, or [ip]:port for IPv6"
+            )));
+        };
+        value.parse().map_err(|_| {
+            HttpError::invalid(format!("{name}: {value:?} is no address: expected ip:port, or [ip]:port for IPv6"))
+        })
+    }
+
+    fn finish(self, path: &str) -> Result<(), HttpError> {
+        match self.0.first() {
+            None => Ok(()),
+            Some((name, _)) => Err(HttpError::invalid(format!("{path} has no parameter {name:?}"))),
+        }
+    }
+}
+
+/// Undoes percent-encoding; `None` where it is broken or not UTF-8. In a query a plus is a space.
+fn decode(text: &str, plus_is_space: bool) -> Option<Cow<'_, str>> {
+    if !text.contains(['%', '+']) {
+        return Some(Cow::Borrowed(text));
+    }
+    let mut bytes = text.bytes();
+    let mut decoded = Vec::with_capacity(text.len());
+    while let Some(byte) = bytes.next() {
+        decoded.push(match byte {
+            b'%' => {
+                let (high, low) = (hex(bytes.next()?)?, hex(bytes.next()?)?);
+                high * 16 + low
+            }
+            b'+' if plus_is_space => b' ',
+            other => other,
+        });
+    }
+    String::from_utf8(decoded).ok().map(Cow::Owned)
+}
+
+fn hex(digit: u8) -> Option<u8> {
+    char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TargetBody {
+    service: String,
+    address: SocketAddr,
+    #[serde(default)]
+    persist: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WeightBody {
+    service: String,
+    address: SocketAddr,
+    weight: u16,
+    #[serde(default)]
+    persist: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LbBody {
+    service: String,
+    policy: super::types::Policy,
+    #[serde(default)]
+    persist: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BypassBody {
+    on: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NoBody {}
+
+impl Change {
+    /// The whole request, `body` read.
+    pub(super) fn read(self, body: &[u8]) -> Result<Request, HttpError> {
+        Ok(match self {
+            Self::Reload if body.is_empty() => Request::ConfigReload,
+            Self::Reload => {
+                let NoBody {} = read(body)?;
+                Request::ConfigReload
+            }
+            Self::Drain => {
+                let TargetBody { service, address, persist } = read(body)?;
+                Request::EndpointDrain { service, address, persist }
+            }
+            Self::Undrain => {
+                let TargetBody { service, address, persist } = read(body)?;
+                Request::EndpointUndrain { service, address, persist }
+            }
+            Self::Weight => {
+                let WeightBody { service, address, weight, persist } = read(body)?;
+                Request::EndpointWeight { service, address, weight, persist }
+            }
+            Self::Lb => {
+                let LbBody { service, policy, persist } = read(body)?;
+                Request::LbSet { service, policy, persist }
+            }
+            Self::Bypass => {
+                let BypassBody { on } = read(body)?;
+                Request::Bypass { on }
+            }
+        })
+    }
+
+    fn path(self) -> &'static str {
+        match self {
+            Self::Reload => "/v1/config/reload",
+            Self::Drain => "/v1/endpoints/drain",
+            Self::Undrain => "/v1/endpoints/undrain",
+            Self::Weight => "/v1/endpoints/weight",
+            Self::Lb => "/v1/lb",
+            Self::Bypass => "/v1/bypass",
+        }
+    }
+}
+
+fn read<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, HttpError> {
+    serde_json::from_slice(body).map_err(|e| HttpError::invalid(format!("the body is not what is expected: {e}")))
+}
+
+/// A request as the client sends it.
+pub(super) struct Written {
+    pub(super) method: Method,
+    pub(super) path_and_query: String,
+    pub(super) body: Vec<u8>,
+}
+
+/// How the client asks for `request`: what [`parse`] and [`Change::read`] understand.
+pub(super) fn write(request: &Request) -> Result<Written, serde_json::Error> {
+    let (change, body) = match request.clone() {
+        Request::Status => return Ok(get("/v1/status", &[])),
+        Request::Services { name } => return Ok(get("/v1/services", &[("name", name)])),
+        Request::Endpoints { service } => return Ok(get("/v1/endpoints", &[("service", service)])),
+        Request::Explain { address, host, path, zone } => {
+            let parameters = [("address", Some(address.to_string())), ("host", host), ("path", path), ("zone", zone)];
+            return Ok(get("/v1/explain", &parameters));
+        }
+        Request::ConfigDump => return Ok(get("/v1/config", &[])),
+        Request::ConfigReload => (Change::Reload, serde_json::to_vec(&NoBody {})?),
+        Request::EndpointDrain { service, address, persist } => {
+            (Change::Drain, serde_json::to_vec(&TargetBody { service, address, persist })?)
+        }
+        Request::EndpointUndrain { service, address, persist } => {
+            (Change::Undrain, serde_json::to_vec(&TargetBody { service, address, persist })?)
+        }
+        Request::EndpointWeight { service, address, weight, persist } => {
+            (Change::Weight, serde_json::to_vec(&WeightBody { service, address, weight, persist })?)
+        }
+        Request::LbSet { service, policy, persist } => {
+            (Change::Lb, serde_json::to_vec(&LbBody { service, policy, persist })?)
+        }
+        Request::Bypass { on } => (Change::Bypass, serde_json::to_vec(&BypassBody { on })?),
+    };
+    Ok(Written { method: Method::POST, path_and_query: change.path().to_owned(), body })
+}
+
+fn get(path: &str, parameters: &[(&str, Option<String>)]) -> Written {
+    let mut path_and_query = path.to_owned();
+    let mut separator = '?';
+    for (name, value) in parameters {
+        let Some(value) = value else { continue };
+        path_and_query.push(separator);
+        path_and_query.push_str(name);
+        path_and_query.push('=');
+        encode(value, &mut path_and_query);
+        separator = '&';
+    }
+    Written { method: Method::GET, path_and_query, body: Vec::new() }
+}
+
+/// Percent-encodes all but what never needs it.
+fn encode(value: &str, to: &mut String) {
+    for byte in value.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            to.push(char::from(byte));
+        } else {
+            // Writing to a String does not fail.
+            let _ = write!(to, "%{byte:02X}");
+        }
+    }
+}
