@@ -21,6 +21,8 @@ pub struct Setup {
     admin: Port,
     pins: PinDirectory,
     cgroup: PathBuf,
+    /// A configuration that says where everything is, for clearing up.
+    unload: Value,
     alone: bool,
 }
 
@@ -41,13 +43,14 @@ impl Setup {
         let dir = tempfile::Builder::new().prefix("mesh-test-").tempdir().expect("a temporary directory can be made");
         let pins = PinDirectory::new().expect("bpffs can be mounted");
         let admin = Port::new();
-        let config = json!({
+        let mut config = json!({
             "node": { "name": "test-node", "state_dir": dir.path().join("state") },
             "admin": { "listen": admin.address(), "socket": dir.path().join("admin.sock") },
             "dataplane": { "cgroup": cgroup, "bpffs": pins.path() },
-            "services": services,
         });
-        Self { config, dir, admin, pins, cgroup: cgroup.to_owned(), alone: true }
+        let unload = config.clone();
+        config["services"] = services;
+        Self { config, unload, dir, admin, pins, cgroup: cgroup.to_owned(), alone: true }
     }
 
     /// Changes the configuration.
@@ -280,14 +283,20 @@ impl Daemon {
 impl Drop for Daemon {
     fn drop(&mut self) {
         self.end();
-        let unload = self.unload(&["--force"]);
-        let left = self.left_behind();
+        // Not the test's own file, which may be a broken one by now.
+        let file = self.dir().join("unload.yaml");
+        let written = fs::write(&file, self.setup.unload.to_string());
+        let unload = self.cli(&["unload", "--force", "--config", &file.to_string_lossy()]);
         if thread::panicking() {
             eprintln!("--- the daemon's log\n{}---", self.log());
             return;
         }
+        written.expect("a test's directory can be written");
+        let left = poll::within(Duration::from_secs(5), || match self.left_behind() {
+            (pins, programs) if pins.is_empty() && (programs == 0 || !self.setup.alone) => Ok(()),
+            left => Err(left),
+        });
         assert_eq!(unload.code, 0, "{unload}");
-        assert!(left.0.is_empty(), "pins left: {left:?} after: {unload}");
-        assert!(left.1 == 0 || !self.setup.alone, "programs left: {left:?} after: {unload}");
+        assert_eq!(left, Ok(()), "pins and programs left after: {unload}");
     }
 }

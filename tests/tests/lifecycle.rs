@@ -31,7 +31,7 @@ fn connections_are_balanced_on_while_the_daemon_is_stopped() {
     let mut mesh = world.daemon(web(&[E1, E2]));
     assert!(mesh.terminate().success(), "SIGTERM ends it with exit code 0");
     let _ = world.ask_times(VIP, 10);
-    assert_eq!(backends.map(|b| b.accepted()), [5, 5]);
+    assert_eq!(backends.each_ref().map(Backend::accepted), [5, 5]);
     let client = world.dial(VIP).unwrap();
     assert_eq!(client.peer_addr().unwrap().as_socket().unwrap().to_string(), VIP, "getpeername, too");
 }
@@ -43,7 +43,7 @@ fn connections_are_balanced_on_after_a_crash() {
     let mut mesh = world.daemon(web(&[E1, E2]));
     mesh.kill();
     let _ = world.ask_times(VIP, 10);
-    assert_eq!(backends.map(|b| b.accepted()), [5, 5]);
+    assert_eq!(backends.each_ref().map(Backend::accepted), [5, 5]);
     mesh.start();
     assert_eq!(mesh.json(&["services"]).as_array().unwrap().len(), 1, "it starts again beside a stale socket");
 }
@@ -212,7 +212,7 @@ fn observe_counts_and_translates_nothing() {
     assert_eq!(client.peer_addr().unwrap().as_socket().unwrap().to_string(), VIP);
     assert_eq!(mesh_tests::backend::answer(&mut client).unwrap(), "REAL");
     assert_eq!(world.dial("10.96.0.11:80").unwrap_err().raw_os_error(), Some(libc::ENETUNREACH), "nor refused");
-    assert_eq!(backends.map(|b| b.accepted()), [0, 0]);
+    assert_eq!(backends.each_ref().map(Backend::accepted), [0, 0]);
     for service in ["web", "none"] {
         let labels = [("service", service), ("reason", "observe")];
         holds(service, || mesh.metrics().count("mesh_connects_passed_total", &labels), |n| *n == 1.0);

@@ -51,7 +51,7 @@ fn addresses_that_are_no_service_are_left_alone() {
     assert_eq!(world.ask("10.1.0.1:8080").unwrap(), "B1");
     assert_eq!(errno(world.ask("10.96.0.11:80")), libc::ENETUNREACH);
     assert_eq!(world.ask(VIP).unwrap(), "B1");
-    assert_eq!(real.map(|b| b.accepted()), [0, 0]);
+    assert_eq!(real.each_ref().map(Backend::accepted), [0, 0]);
 }
 
 #[test]

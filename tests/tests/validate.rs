@@ -30,7 +30,7 @@ fn has_finding(outcome: &Outcome, line: usize, words: &[&str]) -> bool {
 }
 
 const GOOD: &str = "\
-node: { name: node-a, zone: eu-west-1a }
+node: { name: node-a }
 admin:
   listen: 127.0.0.1:9901
   socket: /run/mesh/admin.sock
