@@ -2,7 +2,7 @@
 
 use super::args::{Arguments, BypassVerb, Color, ConfigVerb, EndpointVerb, Format, LbVerb, Target, Verb};
 use crate::api::Request;
-use clap::{CommandFactory, Parser, error::ErrorKind};
+use clap::Parser;
 use clap_complete::Shell;
 use std::{
     env,
@@ -129,11 +129,6 @@ where
         Verb::LogLevel(_) => later("log-level"),
         Verb::Bugreport(_) => later("bugreport"),
     };
-    // A command that talks to no daemon does not silently take the name of one.
-    if admin_socket.is_some() && !matches!(command, Command::Client(_)) {
-        let why = "--admin-socket names a daemon to talk to, and this command talks to none";
-        return Err(Arguments::command().error(ErrorKind::ArgumentConflict, why));
-    }
     Ok(command)
 }
 
