@@ -1,9 +1,12 @@
 //! Between HTTP and [`Request`], both ways: the server parses, the client writes, and neither knows more than this.
 
-use super::door::{Kind, Refusal, Request};
+use super::{
+    door::{Kind, Refusal, Request},
+    query::{Parameters, decode, encode},
+};
 use hyper::{Method, StatusCode};
 use serde::{Deserialize, Serialize};
-use std::{borrow::Cow, fmt::Write as _, net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf};
 
 /// What may be asked at a listener.
 #[derive(Clone, Debug)]
@@ -60,7 +63,7 @@ impl HttpError {
         Self { status, kind, message: message.into(), allow: None }
     }
 
-    fn invalid(message: impl Into<String>) -> Self {
+    pub(super) fn invalid(message: impl Into<String>) -> Self {
         Refusal::invalid(message).into()
     }
 }
@@ -169,78 +172,6 @@ fn unknown(surface: &Surface, path: &str) -> HttpError {
     }
     known.sort_unstable();
     HttpError::from(Refusal::not_found(format!("no such path: {path}; there are {}", known.join(" "))))
-}
-
-/// The parameters of a query, each at most once.
-struct Parameters(Vec<(String, String)>);
-
-impl Parameters {
-    fn parse(query: Option<&str>) -> Result<Self, HttpError> {
-        let mut found: Vec<(String, String)> = Vec::new();
-        for pair in query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let (Some(name), Some(value)) = (decode(name, true), decode(value, true)) else {
-                return Err(HttpError::invalid(format!("the parameter {pair:?} is not percent-encoded text")));
-            };
-            if found.iter().any(|(other, _)| *other == name) {
-                return Err(HttpError::invalid(format!("the parameter {name:?} stands more than once")));
-            }
-            found.push((name.into_owned(), value.into_owned()));
-        }
-        Ok(Self(found))
-    }
-
-    /// An empty value is refused: `?name=` of an unset shell variable must not mean "all".
-    fn take(&mut self, name: &str) -> Result<Option<String>, HttpError> {
-        let Some(at) = self.0.iter().position(|(other, _)| other == name) else { return Ok(None) };
-        let (_, value) = self.0.swap_remove(at);
-        if value.is_empty() {
-            return Err(HttpError::invalid(format!("the parameter {name:?} is empty; leave it out or give a value")));
-        }
-        Ok(Some(value))
-    }
-
-    fn take_address(&mut self, name: &str) -> Result<SocketAddr, HttpError> {
-        let Some(value) = self.take(name)? else {
-            return Err(HttpError::invalid(format!(
-                "the parameter {name:?} is missing: ip:port, or [ip]:port for IPv6"
-            )));
-        };
-        value.parse().map_err(|_| {
-            HttpError::invalid(format!("{name}: {value:?} is no address: expected ip:port, or [ip]:port for IPv6"))
-        })
-    }
-
-    fn finish(self, path: &str) -> Result<(), HttpError> {
-        match self.0.first() {
-            None => Ok(()),
-            Some((name, _)) => Err(HttpError::invalid(format!("{path} has no parameter {name:?}"))),
-        }
-    }
-}
-
-/// Undoes percent-encoding; `None` where it is broken or not UTF-8. In a query a plus is a space.
-fn decode(text: &str, plus_is_space: bool) -> Option<Cow<'_, str>> {
-    if !text.contains(['%', '+']) {
-        return Some(Cow::Borrowed(text));
-    }
-    let mut bytes = text.bytes();
-    let mut decoded = Vec::with_capacity(text.len());
-    while let Some(byte) = bytes.next() {
-        decoded.push(match byte {
-            b'%' => {
-                let (high, low) = (hex(bytes.next()?)?, hex(bytes.next()?)?);
-                high * 16 + low
-            }
-            b'+' if plus_is_space => b' ',
-            other => other,
-        });
-    }
-    String::from_utf8(decoded).ok().map(Cow::Owned)
-}
-
-fn hex(digit: u8) -> Option<u8> {
-    char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
 }
 
 #[derive(Serialize, Deserialize)]
@@ -377,16 +308,4 @@ fn get(path: &str, parameters: &[(&str, Option<String>)]) -> Written {
         separator = '&';
     }
     Written { method: Method::GET, path_and_query, body: Vec::new() }
-}
-
-/// Percent-encodes all but what never needs it.
-fn encode(value: &str, to: &mut String) {
-    for byte in value.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            to.push(char::from(byte));
-        } else {
-            // Writing to a String does not fail.
-            let _ = write!(to, "%{byte:02X}");
-        }
-    }
 }

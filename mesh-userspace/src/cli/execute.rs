@@ -26,7 +26,7 @@ pub fn execute(command: ClientCommand) -> ExitCode {
         }
         Action::Completions(shell) => print(&completions(shell)),
         Action::Show { request, format, watch } => {
-            let screen = Screen { client: Client::new(socket), request, format, style: Style::for_stdout(color) };
+            let screen = Screen::new(Client::new(socket), request, format, Style::for_stdout(color));
             block_on(async { if watch { watch::watch(&screen).await } else { screen.show().await } })
         }
         Action::Change(request) => block_on(change(&Client::new(socket), &request)),
@@ -91,6 +91,10 @@ pub(super) enum Shown {
 }
 
 impl Screen {
+    pub(super) const fn new(client: Client, request: Request, format: Format, style: Style) -> Self {
+        Self { client, request, format, style }
+    }
+
     async fn show(&self) -> Result<(), ExitCode> {
         let shown = self.ask().await.map_err(|e| failed(&e))?;
         print(&self.text(&shown)?)?;
