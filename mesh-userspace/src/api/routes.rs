@@ -309,3 +309,77 @@ fn get(path: &str, parameters: &[(&str, Option<String>)]) -> Written {
     }
     Written { method: Method::GET, path_and_query, body: Vec::new() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::Policy;
+    use proptest::prelude::*;
+
+    fn request() -> impl Strategy<Value = Request> {
+        let text = || ".{1,20}";
+        let maybe = || proptest::option::of(".{1,20}");
+        let address = || any::<(std::net::IpAddr, u16)>().prop_map(SocketAddr::from);
+        let target = move || (text(), address(), any::<bool>());
+        prop_oneof![
+            Just(Request::Status),
+            maybe().prop_map(|name| Request::Services { name }),
+            maybe().prop_map(|service| Request::Endpoints { service }),
+            (address(), maybe(), maybe(), maybe()).prop_map(|(address, host, path, zone)| Request::Explain {
+                address,
+                host,
+                path,
+                zone
+            }),
+            Just(Request::ConfigDump),
+            Just(Request::ConfigReload),
+            target().prop_map(|(service, address, persist)| Request::EndpointDrain { service, address, persist }),
+            target().prop_map(|(service, address, persist)| Request::EndpointUndrain { service, address, persist }),
+            (target(), any::<u16>()).prop_map(|((service, address, persist), weight)| Request::EndpointWeight {
+                service,
+                address,
+                weight,
+                persist
+            }),
+            (text(), proptest::sample::select(Policy::ALL), any::<bool>())
+                .prop_map(|(service, policy, persist)| Request::LbSet { service, policy, persist }),
+            any::<bool>().prop_map(|on| Request::Bypass { on }),
+        ]
+    }
+
+    /// What the server makes of what the client writes.
+    fn received(surface: &Surface, written: &Written) -> Result<Request, HttpError> {
+        let uri: hyper::Uri = written.path_and_query.parse().unwrap();
+        match parse(surface, &written.method, uri.path(), uri.query())? {
+            Call::Ask(request) => Ok(request),
+            Call::Write(change) => change.read(&written.body),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_server_understands_what_the_client_means(request in request()) {
+            let written = write(&request).unwrap();
+            prop_assert_eq!(received(&Surface::ReadWrite, &written), Ok(request));
+        }
+
+        #[test]
+        fn a_read_only_listener_lets_no_change_through(request in request()) {
+            let written = write(&request).unwrap();
+            let result = received(&Surface::ReadOnly { socket: None }, &written);
+            if request.is_write() {
+                prop_assert_eq!(result.unwrap_err().status, StatusCode::FORBIDDEN);
+            } else {
+                prop_assert_eq!(result, Ok(request));
+            }
+        }
+
+        #[test]
+        fn no_path_or_query_is_a_panic(path in "(/[a-z0-9%.+/]{0,30})|(/v1/[a-z%]{0,20})", query in "[a-z0-9%+&=]{0,30}") {
+            for surface in [Surface::ReadWrite, Surface::ReadOnly { socket: None }, Surface::MetricsOnly] {
+                let _ = parse(&surface, &Method::GET, &path, Some(&query));
+            }
+        }
+    }
+}

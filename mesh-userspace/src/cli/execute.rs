@@ -1,7 +1,7 @@
 //! Does what a [`ClientCommand`] says.
 
 use super::{
-    args::{Arguments, Format},
+    args::{Format, Offered},
     command::{Action, ClientCommand},
     output::{Style, complain, document, line, note, print},
     views, watch,
@@ -40,10 +40,10 @@ fn complain_later(name: &str) {
     let _ = writeln!(std::io::stderr(), "mesh {}", Refusal::unsupported(name));
 }
 
-fn completions(shell: Shell) -> String {
+pub(super) fn completions(shell: Shell) -> String {
     // Into memory first: the generator panics where its writer fails.
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Arguments::command(), "mesh", &mut script);
+    clap_complete::generate(shell, &mut Offered::command(), "mesh", &mut script);
     String::from_utf8_lossy(&script).into_owned()
 }
 

@@ -203,6 +203,15 @@ fn help_offers_what_there_is() {
 }
 
 #[test]
+fn completions_offer_what_there_is_in_every_shell() {
+    for shell in <clap_complete::Shell as clap::ValueEnum>::value_variants() {
+        let script = super::execute::completions(*shell);
+        assert!(script.contains("undrain") && script.contains("admin-socket"), "{shell}");
+        assert!(!script.contains("bugreport"), "{shell}");
+    }
+}
+
+#[test]
 fn services_as_a_table() {
     assert_eq!(
         views::services(&sample::services(), PLAIN),
