@@ -1,1 +1,131 @@
-//! config
+//! Files → [`Config`]. Every mistake is reported at once, with its place and what to do about it.
+//!
+//! [`types`] declares what can be configured. From it come the JSON Schema ([`schema()`]), the shape by which files are
+//! checked, their decoding, and `dump` (`Serialize`; a dump can be loaded again). The way of a file: text → tree with
+//! places → walk against the shape → merge with the other files → rules that look at several values → [`Config`].
+//! Only [`Files::read`] touches the file system.
+
+mod address;
+mod check;
+mod convert;
+mod decode;
+mod duration;
+mod field;
+mod files;
+mod later;
+mod merge;
+mod names;
+mod path;
+mod persist;
+mod reload;
+mod report;
+mod rules;
+mod schema;
+mod shape;
+mod size;
+mod suggest;
+#[cfg(test)]
+mod tests;
+mod text;
+mod tree;
+mod types;
+mod yaml;
+
+pub use address::{EndpointAddress, Listen, MetricsListen, Vip};
+pub use duration::Duration;
+pub use files::{DEFAULT_PATH, Files, places};
+pub use path::Cgroup;
+pub use persist::{Change, PersistError, RUNTIME_FILE, persist, persisted};
+pub use reload::reload;
+pub use report::{Errors, Finding};
+pub use schema::schema;
+pub use size::Size;
+pub use types::{
+    Admin, Config, Dataplane, Endpoint, LoadBalancing, Log, LogFormat, Mode, Node, Policy, Protocol, Service, Settings,
+    Telemetry, WhenStale,
+};
+
+use merge::Merged;
+use report::Report;
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    net::IpAddr,
+    path::Path,
+};
+
+/// What a configuration depends on besides its files.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Host {
+    /// The name of the node where the configuration has none: `$NODE_NAME`, else the host name.
+    pub name: String,
+    /// Addresses of the node's interfaces: a VIP among them is worth a warning.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// A configuration without mistakes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Loaded {
+    /// The configuration, with defaults filled in.
+    pub config: Config,
+    /// What is allowed and worth a word.
+    pub warnings: Vec<Finding>,
+    /// See [`Files::fingerprint`].
+    pub fingerprint: u64,
+}
+
+/// Reads and checks the file that was named, or the default one, with `conf.d/*.yaml` beside it.
+///
+/// # Errors
+/// Every mistake in every file.
+pub fn load(named: Option<&Path>, host: &Host) -> Result<Loaded, Errors> {
+    Files::read(named)?.check(host)
+}
+
+impl Files {
+    /// A number that is another one when anything in the files is another, within one run of the daemon.
+    #[must_use]
+    pub fn fingerprint(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        self.texts.hash(&mut hasher);
+        hasher.finish()
+    }
+
+    /// The configuration that the files make up.
+    ///
+    /// # Errors
+    /// Every mistake in every file.
+    pub fn check(&self, host: &Host) -> Result<Loaded, Errors> {
+        let mut report = Report::new(self.paths().map(|path| path.display().to_string()).collect());
+        let mut roots = Vec::with_capacity(self.texts.len());
+        for (number, (_, text)) in self.texts.iter().enumerate() {
+            let number = u16::try_from(number).unwrap_or(u16::MAX);
+            let mut root = yaml::parse(number, text, &mut report).unwrap_or_else(tree::Node::empty);
+            if root.is_null() {
+                root = tree::Node::empty();
+            }
+            check::check(&mut root, &mut report);
+            roots.push(root);
+        }
+        let merged = Merged::new(roots, &mut report);
+        let mut config = decode(&merged).unwrap_or_else(|error| {
+            // The walk let something through that cannot be decoded: ours to mend, but not a reason to fall over.
+            report.mistake(report::Place::default(), String::new(), format!("cannot be decoded: {error}"), None);
+            Config::default()
+        });
+        rules::check(&config, &merged, host, &mut report);
+        if config.node.name.is_empty() {
+            config.node.name.clone_from(&host.name);
+        }
+        let mut warnings = self.warnings.clone();
+        warnings.extend(report.finish()?);
+        Ok(Loaded { config, warnings, fingerprint: self.fingerprint() })
+    }
+}
+
+fn decode(merged: &Merged<'_>) -> Result<Config, serde::de::value::Error> {
+    let mut config: Config = decode::decode(&merged.root, None)?;
+    let defaults = merged.root.get("defaults");
+    config.services =
+        merged.services.iter().map(|service| decode::decode(&service.node, defaults)).collect::<Result<_, _>>()?;
+    Ok(config)
+}

@@ -1,0 +1,264 @@
+//! What the contract names and this version does not do yet: the one list of it.
+//!
+//! Such a key is refused by name, never accepted and ignored. A value that asks for nothing (`http: ""`) is accepted,
+//! since nothing is what happens. When a feature lands, its row goes.
+
+use super::{
+    duration::Duration,
+    field::Step,
+    tree::{Kind, Node, Scalar},
+};
+
+/// A feature of later work: a key, or a mapping of keys, that is refused as one.
+#[derive(Debug)]
+pub(super) struct Feature {
+    /// Where it stands; `service` means both `defaults` and `services[]`.
+    path: &'static str,
+    /// Its keys (dotted where they are nested; "" for a feature that is no mapping) and the value that asks for nothing.
+    pub(super) keys: &'static [(&'static str, Off)],
+}
+
+/// The value that asks for nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Off {
+    /// There is none.
+    Never,
+    /// `""`
+    Empty,
+    /// `[]`
+    EmptyList,
+    /// `false`
+    False,
+    /// `0`
+    Zero,
+    /// `0s`
+    ZeroDuration,
+    /// This word.
+    Word(&'static str),
+}
+
+use Off::{Empty, EmptyList, False, Never, Word, Zero, ZeroDuration};
+
+const FEATURES: &[Feature] = &[
+    feature("node.region", &[("", Empty)]),
+    feature("node.zone", &[("", Empty)]),
+    feature("dataplane.heartbeat_timeout", &[("", Never)]),
+    feature("dataplane.stale_after", &[("", Never)]),
+    feature("dataplane.bypass", &[("cgroups", EmptyList), ("cidrs", EmptyList)]),
+    feature("proxy", &[("port", Never), ("http", Empty), ("workers", Never), ("drain_timeout", Never)]),
+    feature("discovery.registry", &[("ttl", Never), ("listen", Empty), ("token_file", Empty)]),
+    feature("discovery.dns", &[("refresh", Never), ("servers", EmptyList)]),
+    feature(
+        "discovery.etcd",
+        &[
+            ("endpoints", EmptyList),
+            ("prefix", Never),
+            ("username", Empty),
+            ("password_file", Empty),
+            ("ca_file", Empty),
+            ("cert_file", Empty),
+            ("key_file", Empty),
+        ],
+    ),
+    feature("discovery.kubernetes", &[("enabled", False), ("namespaces", EmptyList), ("selector", Empty)]),
+    feature("discovery.vip_pool", &[("", Empty)]),
+    feature("discovery.dns_listen", &[("", Empty)]),
+    feature("discovery.empty_grace", &[("", Never)]),
+    feature("service.load_balancing.maglev_size", &[("", Never)]),
+    feature("service.load_balancing.hash", &[("header", Empty), ("cookie", Empty), ("source", Never)]),
+    feature("service.load_balancing.affinity", &[("", ZeroDuration)]),
+    feature("service.connect_timeout", &[("", ZeroDuration)]),
+    feature("service.request_timeout", &[("", ZeroDuration)]),
+    feature("service.detect_timeout", &[("", Never)]),
+    feature("service.idle_timeout", &[("tcp", ZeroDuration), ("http", ZeroDuration)]),
+    feature(
+        "service.health_check",
+        &[
+            ("type", Word("none")),
+            ("path", Never),
+            ("host", Empty),
+            ("expected_status", Never),
+            ("interval", Never),
+            ("timeout", Never),
+            ("unhealthy_threshold", Never),
+            ("healthy_threshold", Never),
+        ],
+    ),
+    feature(
+        "service.circuit_breaker",
+        &[
+            ("failure_threshold", Never),
+            ("reset_timeout", Never),
+            ("max_reset_timeout", Never),
+            ("half_open_requests", Never),
+            ("max_open_percent", Never),
+            ("probe_interval", Never),
+            ("count", EmptyList),
+            ("success_rate.floor", Zero),
+            ("success_rate.window", Never),
+            ("success_rate.min_requests", Never),
+        ],
+    ),
+    feature("service.limits", &[("max_connections", Zero), ("max_pending_requests", Zero), ("max_requests", Zero)]),
+    feature("service.rate_limit", &[("requests_per_second", Zero), ("burst", Zero)]),
+    feature(
+        "service.retries",
+        &[
+            ("attempts", Zero),
+            ("on", EmptyList),
+            ("per_try_timeout", ZeroDuration),
+            ("backoff.base", Never),
+            ("backoff.max", Never),
+            ("budget.ratio", Never),
+            ("budget.min_per_second", Never),
+        ],
+    ),
+    feature("service.locality", &[("prefer", Word("none")), ("spill_below", Never)]),
+    feature("service.slow_start", &[("", ZeroDuration)]),
+    feature("service.upstream", &[("", Never)]),
+    feature("service.when_daemon_down", &[("", Never)]),
+    feature("services[].hosts", &[("", EmptyList)]),
+    feature("services[].dns", &[("", Empty)]),
+    feature("services[].srv", &[("", Empty)]),
+    feature("services[].etcd", &[("", Empty)]),
+    feature("services[].kubernetes", &[("", Empty)]),
+    feature("services[].routes", &[("", EmptyList)]),
+    feature("telemetry.tracing", &[("sample_rate", Zero), ("otlp", Empty), ("keep", Never)]),
+    feature("telemetry.access_log", &[("enabled", False), ("sample_rate", Zero), ("keep", Zero), ("stderr", False)]),
+];
+
+/// Words of later work, for keys that exist.
+const WORDS: &[(&str, &[&str])] = &[
+    ("dataplane.when_stale", &["passthrough"]),
+    ("service.protocol", &["udp", "http", "grpc", "auto"]),
+    ("service.load_balancing.policy", &["least_connections", "maglev", "peak_ewma"]),
+];
+
+const fn feature(path: &'static str, keys: &'static [(&'static str, Off)]) -> Feature {
+    Feature { path, keys }
+}
+
+/// Every feature with its path in a file.
+pub(super) fn features() -> impl Iterator<Item = (String, &'static Feature)> {
+    FEATURES.iter().flat_map(|feature| paths(feature.path).map(move |path| (path, feature)))
+}
+
+/// Words of later work with the path of their key.
+pub(super) fn words() -> impl Iterator<Item = (String, &'static [&'static str])> {
+    WORDS.iter().flat_map(|(path, words)| paths(path).map(move |path| (path, *words)))
+}
+
+fn paths(path: &'static str) -> impl Iterator<Item = String> {
+    match path.strip_prefix("service.") {
+        Some(key) => vec![format!("defaults.{key}"), format!("services[].{key}")].into_iter(),
+        None => vec![path.to_owned()].into_iter(),
+    }
+}
+
+/// What a file asks of a feature.
+#[derive(Debug, Default)]
+pub(super) struct Asked<'n, 't> {
+    /// The keys whose values ask for something.
+    pub(super) keys: Vec<&'static str>,
+    /// Keys that the feature does not have: with the mapping they stand in, dotted.
+    pub(super) unknown: Vec<(String, &'n super::tree::Entry<'t>)>,
+    /// A value where there should be a mapping.
+    pub(super) no_mapping: bool,
+}
+
+impl Feature {
+    /// What `node` asks of this feature.
+    pub(super) fn asked<'n, 't>(&self, node: &'n Node<'t>) -> Asked<'n, 't> {
+        let mut asked = Asked::default();
+        self.ask(node, "", &mut asked);
+        asked
+    }
+
+    fn ask<'n, 't>(&self, node: &'n Node<'t>, prefix: &str, asked: &mut Asked<'n, 't>) {
+        if node.is_null() {
+            return;
+        }
+        if let Some((key, off)) = self.keys.iter().find(|(key, _)| *key == prefix) {
+            if !off.is(node) {
+                asked.keys.push(key);
+            }
+            return;
+        }
+        let Kind::Map(entries) = &node.kind else {
+            asked.no_mapping |= !matches!(node.kind, Kind::Bad);
+            return;
+        };
+        for entry in entries {
+            let key = if prefix.is_empty() { entry.key.to_string() } else { format!("{prefix}.{}", entry.key) };
+            let nested = format!("{key}.");
+            if self.keys.iter().any(|(name, _)| *name == key || name.starts_with(&nested)) {
+                self.ask(&entry.value, &key, asked);
+            } else {
+                asked.unknown.push((prefix.to_owned(), entry));
+            }
+        }
+    }
+
+    /// The keys directly in the mapping `prefix` of this feature.
+    pub(super) fn names(&self, prefix: &str) -> Vec<&'static str> {
+        let in_prefix = |key: &'static str| {
+            let rest = if prefix.is_empty() { key } else { key.strip_prefix(prefix)?.strip_prefix('.')? };
+            rest.split('.').next().filter(|name| !name.is_empty())
+        };
+        let mut names: Vec<_> = self.keys.iter().filter_map(|(key, _)| in_prefix(key)).collect();
+        names.dedup();
+        names
+    }
+
+    /// The steps from the feature to the mapping `prefix` in it.
+    pub(super) fn steps(&self, prefix: &str) -> impl Iterator<Item = Step<'static>> {
+        let within = |key: &&'static str| key.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('.'));
+        let prefix: &'static str = match self.keys.iter().map(|(key, _)| *key).find(within) {
+            Some(key) => &key[..prefix.len()],
+            None => "",
+        };
+        prefix.split('.').filter(|step| !step.is_empty()).map(Step::Key)
+    }
+
+    /// What would be accepted of some keys, in words; none if nothing would.
+    pub(super) fn accepted(&self, keys: &[&str]) -> Option<String> {
+        let accepted: Vec<String> = self
+            .keys
+            .iter()
+            .filter(|(key, _)| keys.contains(key))
+            .filter_map(|(key, off)| {
+                let value = off.word()?;
+                Some(if key.is_empty() { value.to_owned() } else { format!("{key}: {value}") })
+            })
+            .collect();
+        (!accepted.is_empty()).then(|| accepted.join(", "))
+    }
+}
+
+impl Off {
+    fn is(self, node: &Node<'_>) -> bool {
+        match (self, node.scalar()) {
+            (EmptyList, None) => matches!(&node.kind, Kind::List(items) if items.is_empty()),
+            (Empty, Some(Scalar::Text(text))) => text.is_empty(),
+            (False, Some(Scalar::Bool(value))) => !value,
+            (Zero, Some(Scalar::Integer(number))) => number == 0,
+            (Zero, Some(Scalar::Float(number))) => number == 0.0,
+            (ZeroDuration, Some(Scalar::Text(text))) => Duration::parse(text).is_ok_and(Duration::is_zero),
+            (Word(word), Some(Scalar::Text(text))) => text == word,
+            _ => false,
+        }
+    }
+
+    /// As it is written.
+    pub(super) const fn word(self) -> Option<&'static str> {
+        match self {
+            Never => None,
+            Empty => Some("\"\""),
+            EmptyList => Some("[]"),
+            False => Some("false"),
+            Zero => Some("0"),
+            ZeroDuration => Some("0s"),
+            Word(word) => Some(word),
+        }
+    }
+}

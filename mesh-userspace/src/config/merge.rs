@@ -1,0 +1,121 @@
+//! Several files → one configuration: sections field by field, services by name, later files win.
+
+use super::{
+    field::{self, Step},
+    report::{Place, Report},
+    tree::{Entry, Kind, Node, Scalar},
+};
+use std::collections::{HashMap, hash_map};
+
+/// All files as one. Every value still knows the file it came from.
+#[derive(Debug)]
+pub(super) struct Merged<'t> {
+    /// The sections but `services`.
+    pub(super) root: Node<'t>,
+    pub(super) services: Vec<Service<'t>>,
+}
+
+/// One service with what every file says of it.
+#[derive(Debug)]
+pub(super) struct Service<'t> {
+    pub(super) node: Node<'t>,
+    /// The files that name it, each with the index it has there.
+    origins: Vec<(u16, usize)>,
+}
+
+impl<'t> Merged<'t> {
+    /// `files` in the order in which they apply, each walked already.
+    pub(super) fn new(files: Vec<Node<'t>>, report: &mut Report) -> Self {
+        let mut root = Node::empty();
+        let mut services: Vec<Service<'t>> = Vec::new();
+        let mut by_name: HashMap<String, usize> = HashMap::new();
+        for (number, mut file) in files.into_iter().enumerate() {
+            let number = u16::try_from(number).unwrap_or(u16::MAX);
+            let listed = match file.take("services").map(|node| node.kind) {
+                Some(Kind::List(items)) => items,
+                _ => Vec::new(),
+            };
+            overlay(&mut root, file);
+            for (index, node) in listed.into_iter().enumerate() {
+                // A service without a usable name was refused.
+                let Some((name, named)) = node.get("name").and_then(|n| Some((text(n)?, n.at))) else { continue };
+                match by_name.entry(name.to_owned()) {
+                    hash_map::Entry::Vacant(entry) => {
+                        entry.insert(services.len());
+                        services.push(Service { node, origins: vec![(number, index)] });
+                    }
+                    hash_map::Entry::Occupied(entry) => {
+                        let service = &mut services[*entry.get()];
+                        if let Some((_, first)) = service.origins.iter().find(|(file, _)| *file == number) {
+                            let problem =
+                                format!("the service {name} stands twice in this file, first as services[{first}]");
+                            let field = field::name([Step::Key("services"), Step::Index(index), Step::Key("name")]);
+                            report.mistake(named, field, problem, Some("make it one".to_owned()));
+                        } else {
+                            service.origins.push((number, index));
+                            overlay(&mut service.node, node);
+                        }
+                    }
+                }
+            }
+        }
+        Self { root, services }
+    }
+
+    /// The place of a field of a section, and its name; the file as a whole if it is a default.
+    pub(super) fn field(&self, path: &str) -> (Place, String) {
+        let node = path.split('.').try_fold(&self.root, |node, key| node.get(key));
+        (node.map_or_else(Place::default, |n| n.at), path.to_owned())
+    }
+}
+
+impl Service<'_> {
+    /// The place of the service itself, and its name as a field.
+    pub(super) fn itself(&self) -> (Place, String) {
+        (self.node.at, self.name(self.node.at, []))
+    }
+
+    /// The place of item `index` of a list (counted without those that were refused), and its name as a field.
+    pub(super) fn item(&self, list: &'static str, index: usize) -> (Place, String) {
+        match self.node.get(list).and_then(|node| node.items().nth(index)) {
+            Some((index, node)) => (node.at, self.name(node.at, [Step::Key(list), Step::Index(index)])),
+            None => self.itself(),
+        }
+    }
+
+    /// As [`Service::item`], but of a key of that item.
+    pub(super) fn key(&self, list: &'static str, index: usize, key: &'static str) -> (Place, String) {
+        let Some((index, item)) = self.node.get(list).and_then(|node| node.items().nth(index)) else {
+            return self.itself();
+        };
+        let at = item.get(key).map_or(item.at, |node| node.at);
+        (at, self.name(at, [Step::Key(list), Step::Index(index), Step::Key(key)]))
+    }
+
+    fn name<const N: usize>(&self, at: Place, steps: [Step<'_>; N]) -> String {
+        let index = self.origins.iter().find(|(file, _)| *file == at.file).map_or(0, |(_, index)| *index);
+        field::name([Step::Key("services"), Step::Index(index)].into_iter().chain(steps))
+    }
+}
+
+/// Lays `over` over `base`: mappings key by key, anything else as a whole.
+fn overlay<'t>(base: &mut Node<'t>, over: Node<'t>) {
+    match (&mut base.kind, over.kind) {
+        (Kind::Map(base), Kind::Map(over)) => {
+            for Entry { key, at, value } in over {
+                match base.iter_mut().find(|entry| entry.key == key) {
+                    Some(entry) => overlay(&mut entry.value, value),
+                    None => base.push(Entry { key, at, value }),
+                }
+            }
+        }
+        (_, kind) => *base = Node { at: over.at, kind },
+    }
+}
+
+fn text<'n>(node: &'n Node<'_>) -> Option<&'n str> {
+    match node.scalar()? {
+        Scalar::Text(text) => Some(text),
+        _ => None,
+    }
+}

@@ -1,0 +1,32 @@
+//! What a reload may not change.
+
+use super::Config;
+use serde_json::Value;
+
+/// Whether a running daemon can go on with `new`: `node`, `admin` and `dataplane` need a restart.
+///
+/// # Errors
+/// One line for each key that needs a restart.
+pub fn reload(old: &Config, new: &Config) -> Result<(), Vec<String>> {
+    // By way of their serialized form, so that a new key is compared without anyone thinking of it.
+    let fixed =
+        |config: &Config| serde_json::to_value((&config.node, &config.admin, &config.dataplane)).unwrap_or_default();
+    let (old, new) = (fixed(old), fixed(new));
+    let mut changed = Vec::new();
+    for (i, section) in ["node", "admin", "dataplane"].into_iter().enumerate() {
+        compare(section, &old[i], &new[i], &mut changed);
+    }
+    if changed.is_empty() { Ok(()) } else { Err(changed) }
+}
+
+fn compare(path: &str, old: &Value, new: &Value, changed: &mut Vec<String>) {
+    match (old, new) {
+        (Value::Object(old), Value::Object(new)) => {
+            for (key, old) in old {
+                compare(&format!("{path}.{key}"), old, new.get(key).unwrap_or(&Value::Null), changed);
+            }
+        }
+        _ if old == new => {}
+        _ => changed.push(format!("{path} needs a restart: running with {old}, the file says {new}")),
+    }
+}

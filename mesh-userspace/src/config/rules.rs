@@ -1,0 +1,135 @@
+//! The rules that look at several values at once, and what is allowed but worth a warning.
+
+use super::{
+    Config, Host,
+    merge::{self, Merged},
+    report::{Place, Report},
+    types::Service,
+};
+use std::{
+    collections::{HashMap, HashSet},
+    net::SocketAddr,
+};
+
+/// The services of `config` and of `merged` are the same, in the same order.
+pub(super) fn check(config: &Config, merged: &Merged<'_>, host: &Host, report: &mut Report) {
+    admin(config, merged, report);
+    room(config, merged, report);
+    let own: HashSet<_> = host.addresses.iter().map(std::net::IpAddr::to_canonical).collect();
+    let mut owners: HashMap<SocketAddr, (usize, usize)> = HashMap::with_capacity(config.services.len());
+    for (index, (service, source)) in config.services.iter().zip(&merged.services).enumerate() {
+        for (i, vip) in service.addresses.iter().enumerate() {
+            if let Some((other, j)) = owners.get(&vip.0) {
+                let (first, _) = merged.services[*other].item("addresses", *j);
+                let (at, field) = source.item("addresses", i);
+                let owner = if *other == index { "this service" } else { &config.services[*other].name };
+                let problem = format!("{} already belongs to {owner}, {}", vip.0, report.name(first, at));
+                report.mistake(at, field, problem, Some("an address and port belong to one service".to_owned()));
+                continue;
+            }
+            owners.insert(vip.0, (index, i));
+            let remark = if vip.0.ip().is_loopback() {
+                "is a loopback address"
+            } else if own.contains(&vip.0.ip()) {
+                "is an address of this node"
+            } else {
+                continue;
+            };
+            let (at, field) = source.item("addresses", i);
+            let problem = format!("{} {remark}: what listens there can no longer be reached from this node", vip.0);
+            report.warning(at, field, problem, None);
+        }
+        endpoints(service, source, report);
+        reachable(service, source, report);
+    }
+    for (service, source) in config.services.iter().zip(&merged.services) {
+        for (i, endpoint) in service.endpoints.iter().enumerate() {
+            if let Some((owner, _)) = owners.get(&endpoint.address.0) {
+                let (at, field) = source.key("endpoints", i, "address");
+                let owner = &config.services[*owner].name;
+                let problem = format!("{} is an address of the service {owner}", endpoint.address.0);
+                let remedy = "connections go to that very address: they are not balanced a second time";
+                report.warning(at, field, problem, Some(remedy.to_owned()));
+            }
+        }
+    }
+}
+
+fn admin(config: &Config, merged: &Merged<'_>, report: &mut Report) {
+    let (listen, metrics) = (config.admin.listen.0, config.admin.metrics_listen.0);
+    if metrics == Some(listen) && listen.port() != 0 {
+        let (at, field) = merged.field("admin.metrics_listen");
+        let remedy = "use another port, or leave it out: admin.listen has the metrics too".to_owned();
+        report.mistake(at, field, format!("{listen} is admin.listen already"), Some(remedy));
+    }
+    if !listen.ip().is_loopback() {
+        let (at, field) = merged.field("admin.listen");
+        let problem = format!("everyone who reaches {listen} can read services, endpoints and configuration");
+        report.warning(at, field, problem, Some("admin.metrics_listen serves metrics and health only".to_owned()));
+    }
+}
+
+/// Room that was given in numbers has to suffice for what is configured.
+fn room(config: &Config, merged: &Merged<'_>, report: &mut Report) {
+    let endpoints = config.services.iter().map(|s| s.endpoints.len()).sum();
+    let rooms = [
+        ("dataplane.max_services", config.dataplane.max_services.exact(), config.services.len(), "services"),
+        ("dataplane.max_endpoints", config.dataplane.max_endpoints.exact(), endpoints, "endpoints"),
+    ];
+    for (path, room, needed, what) in rooms {
+        if let Some(room) = room
+            && usize::try_from(room).is_ok_and(|room| room < needed)
+        {
+            let (at, field) = merged.field(path);
+            let problem = format!("expected room for {needed} {what}, found {room}");
+            report.mistake(at, field, problem, Some("raise it, or write auto".to_owned()));
+        }
+    }
+}
+
+fn endpoints(service: &Service, source: &merge::Service<'_>, report: &mut Report) {
+    let mut twice = |first: usize, second: usize, address: SocketAddr| {
+        let (first, _): (Place, _) = source.key("endpoints", first, "address");
+        let (at, field) = source.key("endpoints", second, "address");
+        let problem = format!("{address} stands twice in this service, first in {}", report.name(first, at));
+        report.mistake(
+            at,
+            field,
+            problem,
+            Some("keep one, and raise its weight if it was meant to count twice".to_owned()),
+        );
+    };
+    let addresses = || service.endpoints.iter().map(|e| e.address.0).enumerate();
+    if service.endpoints.len() <= 16 {
+        for (i, address) in addresses() {
+            if let Some((first, _)) = addresses().take(i).find(|(_, a)| *a == address) {
+                twice(first, i, address);
+            }
+        }
+    } else {
+        let mut seen = HashMap::with_capacity(service.endpoints.len());
+        for (i, address) in addresses() {
+            let first = *seen.entry(address).or_insert(i);
+            if first != i {
+                twice(first, i, address);
+            }
+        }
+    }
+}
+
+/// Whether anyone can use the service.
+fn reachable(service: &Service, source: &merge::Service<'_>, report: &mut Report) {
+    let mut warn = |problem: &str, remedy: &str| {
+        let (at, field) = source.itself();
+        report.warning(at, field, format!("the service {} {problem}", service.name), Some(remedy.to_owned()));
+    };
+    if service.addresses.is_empty() {
+        warn("has no addresses", "no connection reaches it until it has one");
+    } else if service.endpoints.is_empty() {
+        warn("has no endpoints", "connections to it are refused until it has one");
+    } else if service.addresses.iter().any(|vip| vip.0.is_ipv4())
+        && service.endpoints.iter().all(|e| e.address.0.is_ipv6())
+    {
+        warn("has an IPv4 address and only IPv6 endpoints", "IPv4 connections to it are refused (family_mismatch)");
+    }
+}

@@ -1,0 +1,282 @@
+//! What can be configured: the one declaration from which files are checked and decoded, `dump` is written and the
+//! JSON Schema is made. The first line of each field's description is also its help in an editor.
+
+use super::{
+    address::{EndpointAddress, Listen, MetricsListen, Vip},
+    names::{Label, LogLevel, NodeName, ServiceName},
+    path::{Cgroup, Directory, SocketPath},
+    size::Size,
+};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    num::NonZeroU32,
+    path::PathBuf,
+};
+
+/// The configuration of the mesh daemon: mesh.yaml and conf.d/*.yaml beside it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Config {
+    /// Who this node is. A change needs a restart.
+    pub node: Node,
+    /// Where operators reach the daemon. A change needs a restart.
+    pub admin: Admin,
+    /// How connections are intercepted. A change needs a restart.
+    pub dataplane: Dataplane,
+    /// What every service inherits; each key may stand in a service too.
+    pub defaults: Settings,
+    /// The services of this file. Files merge them by name, field by field; a list is replaced as a whole.
+    pub services: Vec<Service>,
+    /// What the daemon tells about itself.
+    pub telemetry: Telemetry,
+}
+
+/// Who this node is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Node {
+    /// The name of the node. Empty: $NODE_NAME, else the host name.
+    #[schemars(with = "NodeName")]
+    pub name: String,
+    /// Directory, mode 0700, of what must outlive the daemon: lock and state.
+    #[schemars(with = "Directory")]
+    pub state_dir: PathBuf,
+}
+
+impl Default for Node {
+    fn default() -> Self {
+        Self { name: String::new(), state_dir: "/var/lib/mesh".into() }
+    }
+}
+
+/// Where operators reach the daemon.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Admin {
+    /// Address of the read-only HTTP server with everything. Port 0: any free port.
+    pub listen: Listen,
+    /// Address of a second HTTP server with /metrics, /health and /ready only, such as 0.0.0.0:9902. Empty: none.
+    pub metrics_listen: MetricsListen,
+    /// Unix socket, mode 0600, for reading and writing; at most 107 bytes.
+    #[schemars(with = "SocketPath")]
+    pub socket: PathBuf,
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self {
+            listen: Listen(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9901)),
+            metrics_listen: MetricsListen(None),
+            socket: "/run/mesh/admin.sock".into(),
+        }
+    }
+}
+
+/// How connections are intercepted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Dataplane {
+    /// Where balancing happens.
+    pub mode: Mode,
+    /// Directory of the cgroup2 file system whose processes are served. auto: the root of the mount, every process.
+    pub cgroup: Cgroup,
+    /// Directory on a bpf file system for what must outlive the daemon in the kernel; one for each daemon of a machine.
+    #[schemars(with = "Directory")]
+    pub bpffs: PathBuf,
+    /// SO_MARK of the daemon's own sockets, which the hooks let pass; not 0, and no one else's.
+    pub mark: NonZeroU32,
+    /// What to do when the daemon has been gone for long.
+    pub when_stale: WhenStale,
+    /// Count the runs and the time of each program; costs 20 to 30 ns a run.
+    pub program_stats: bool,
+    /// Services there is room for. auto: from the configuration at start, with head-room.
+    pub max_services: Size<1_048_576>,
+    /// Endpoints, of all services together, there is room for. auto: from the configuration at start, with head-room.
+    pub max_endpoints: Size<16_777_216>,
+    /// Slots, 8 bytes each, in which the endpoints of all services are laid out by weight. auto: from the configuration
+    /// at start, with head-room.
+    pub max_slots: Size<134_217_728>,
+}
+
+impl Default for Dataplane {
+    fn default() -> Self {
+        Self {
+            mode: Mode::Auto,
+            cgroup: Cgroup::Auto,
+            bpffs: "/sys/fs/bpf/mesh".into(),
+            // "mesh" in ASCII; NonZeroU32::new is not usable as a constant expression without unwrapping.
+            mark: NonZeroU32::MIN.saturating_add(0x6d65_7368 - 1),
+            when_stale: WhenStale::Auto,
+            program_stats: false,
+            max_services: Size::Auto,
+            max_endpoints: Size::Auto,
+            max_slots: Size::Auto,
+        }
+    }
+}
+
+/// Where balancing happens.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// In the kernel where it can be, else as userspace.
+    #[default]
+    Auto,
+    /// In the kernel, or the daemon exits with the remedy.
+    Ebpf,
+    /// Without the kernel's hooks.
+    Userspace,
+    /// Count what would be translated, translate nothing.
+    Observe,
+}
+
+impl Mode {
+    /// The word in configuration, JSON and tables.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Ebpf => "ebpf",
+            Self::Userspace => "userspace",
+            Self::Observe => "observe",
+        }
+    }
+}
+
+/// What to do when the daemon has been gone for long.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum WhenStale {
+    /// As last_known.
+    #[default]
+    Auto,
+    /// Go on with what was known last.
+    LastKnown,
+}
+
+/// What every service inherits and may state for itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Settings {
+    /// How connections are treated.
+    pub protocol: Protocol,
+    /// How an endpoint is picked.
+    pub load_balancing: LoadBalancing,
+}
+
+/// How connections are treated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Protocol {
+    /// TCP connections, balanced in the kernel.
+    #[default]
+    Tcp,
+}
+
+/// How an endpoint is picked.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct LoadBalancing {
+    /// The balancing policy; each honours weights and draining.
+    pub policy: Policy,
+}
+
+/// A balancing policy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Policy {
+    /// Each in turn, heavier ones more often.
+    #[default]
+    RoundRobin,
+    /// Any, with a probability in proportion to its weight.
+    Random,
+}
+
+/// A named set of interchangeable endpoints.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Service {
+    /// The name: a-z, 0-9, '.' and '-'; at most 253 bytes.
+    #[schemars(with = "ServiceName")]
+    pub name: String,
+    /// VIPs: the addresses applications dial. Any unicast address and port; each belongs to one service.
+    #[serde(default)]
+    pub addresses: Vec<Vip>,
+    /// Its own settings over those it inherits: after loading, what holds for it.
+    #[serde(flatten)]
+    pub settings: Settings,
+    /// Who serves it; an address stands once.
+    #[serde(default)]
+    pub endpoints: Vec<Endpoint>,
+}
+
+/// One address that serves a service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Endpoint {
+    /// Where it listens. 127.0.0.0/8 and ::1 mean the client's own network namespace.
+    pub address: EndpointAddress,
+    /// Its share among the service's endpoints; 0 gets nothing.
+    #[serde(default = "one")]
+    pub weight: u16,
+    /// The zone it runs in; empty: not known.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(with = "Label")]
+    pub zone: String,
+    /// The region it runs in; empty: not known.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(with = "Label")]
+    pub region: String,
+    /// The node it runs on; empty: not known.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(with = "Label")]
+    pub node: String,
+    /// Out of selection: its connections finish, it gets no new ones.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub draining: bool,
+}
+
+fn one() -> u16 {
+    1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
+/// What the daemon tells about itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Telemetry {
+    /// The daemon's own log, on stderr.
+    pub log: Log,
+}
+
+/// The daemon's own log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Log {
+    /// How a message is written.
+    pub format: LogFormat,
+    /// error, warn, info, debug or trace; or MODULE=LEVEL; or several of these, separated by commas.
+    #[schemars(with = "LogLevel")]
+    pub level: String,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { format: LogFormat::Json, level: "info".to_owned() }
+    }
+}
+
+/// How a message of the log is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// One JSON object a line.
+    #[default]
+    Json,
+    /// For people.
+    Text,
+}

@@ -1,0 +1,212 @@
+//! Text of a file → its tree. Iterative: depth costs no stack. What YAML can say and a configuration has no use for
+//! (several documents, anchors, tags, keys that are not names) is refused here, once.
+
+use super::{
+    field::{self, Step},
+    report::{Place, Report},
+    tree::{Entry, Kind, Node},
+};
+use serde_saphyr::granit_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Span};
+use std::{borrow::Cow, collections::HashMap};
+
+/// No key of a configuration lies deeper than a dozen levels.
+const DEPTH: usize = 64;
+
+/// The tree of a file; none if it is empty, or cannot be read as YAML (which is then reported).
+pub(super) fn parse<'t>(file: u16, text: &'t str, report: &mut Report) -> Option<Node<'t>> {
+    let mut builder = Builder { file, report, stack: Vec::new(), root: None, documents: 0 };
+    let mut parser = Parser::new_from_str(text);
+    while let Some(event) = parser.next_event() {
+        match event {
+            Ok((event, span)) => {
+                if !builder.take(event, span) {
+                    return None;
+                }
+            }
+            Err(error) => {
+                builder.syntax_error(&error, text);
+                return None;
+            }
+        }
+    }
+    builder.root
+}
+
+struct Builder<'t, 'r> {
+    file: u16,
+    report: &'r mut Report,
+    stack: Vec<Open<'t>>,
+    root: Option<Node<'t>>,
+    documents: usize,
+}
+
+/// A list or mapping whose end has not come yet.
+struct Open<'t> {
+    node: Node<'t>,
+    /// In a mapping: the key whose value comes next.
+    key: Option<Key<'t>>,
+}
+
+enum Key<'t> {
+    Name(Cow<'t, str>, Place),
+    /// A key that was refused: its value goes with it.
+    Bad,
+}
+
+impl<'t> Builder<'t, '_> {
+    /// Takes the next event; false if there is no point in going on.
+    fn take(&mut self, event: Event<'t>, span: Span) -> bool {
+        let at = self.place(&span.start);
+        match event {
+            Event::DocumentStart(..) => {
+                self.documents += 1;
+                if self.documents == 2 {
+                    let remedy = "put it into a file of its own in conf.d".to_owned();
+                    self.refuse(at, "expected one YAML document a file, found a second one", Some(remedy));
+                    return false;
+                }
+            }
+            Event::Alias(_) | Event::UnresolvedAlias(_) => {
+                self.refuse(at, "aliases (*name) are not supported", Some("write the value out".to_owned()));
+                self.close(Node { at, kind: Kind::Bad });
+            }
+            Event::Scalar(text, style, anchor, tag) => {
+                self.properties(at, anchor, tag.is_some());
+                let quoted = style != ScalarStyle::Plain;
+                self.close(Node { at, kind: Kind::Scalar { text, quoted } });
+            }
+            Event::SequenceStart(_, anchor, tag) => {
+                self.properties(at, anchor, tag.is_some());
+                return self.open(Node { at, kind: Kind::List(Vec::new()) });
+            }
+            Event::MappingStart(_, anchor, tag) => {
+                self.properties(at, anchor, tag.is_some());
+                return self.open(Node { at, kind: Kind::Map(Vec::new()) });
+            }
+            Event::SequenceEnd | Event::MappingEnd => {
+                if let Some(open) = self.stack.pop() {
+                    let mut node = open.node;
+                    match &mut node.kind {
+                        Kind::Map(entries) => {
+                            self.refuse_duplicates(entries);
+                            entries.shrink_to_fit();
+                        }
+                        Kind::List(items) => items.shrink_to_fit(),
+                        Kind::Scalar { .. } | Kind::Bad => {}
+                    }
+                    self.close(node);
+                }
+            }
+            _ => {}
+        }
+        true
+    }
+
+    fn open(&mut self, node: Node<'t>) -> bool {
+        if self.stack.len() == DEPTH {
+            self.refuse(node.at, format!("nested deeper than {DEPTH} levels"), None);
+            return false;
+        }
+        self.stack.push(Open { node, key: None });
+        true
+    }
+
+    /// Puts a finished value where it belongs.
+    fn close(&mut self, value: Node<'t>) {
+        let Some(parent) = self.stack.last_mut() else {
+            self.root = Some(value);
+            return;
+        };
+        match &mut parent.node.kind {
+            Kind::List(items) => items.push(value),
+            Kind::Map(entries) => match parent.key.take() {
+                Some(Key::Name(key, at)) => entries.push(Entry { key, at, value }),
+                Some(Key::Bad) => {}
+                None => {
+                    parent.key = Some(match value.kind {
+                        Kind::Scalar { text, .. } => Key::Name(text, value.at),
+                        Kind::Bad => Key::Bad,
+                        Kind::List(_) | Kind::Map(_) => {
+                            let problem = format!("expected a name as key, found {}", value.describe());
+                            self.report.mistake(value.at, String::new(), problem, None);
+                            Key::Bad
+                        }
+                    });
+                }
+            },
+            Kind::Scalar { .. } | Kind::Bad => {}
+        }
+    }
+
+    /// Takes out the keys that stand for the second time. `entries` are those of the mapping that just ended.
+    fn refuse_duplicates(&mut self, entries: &mut Vec<Entry<'t>>) {
+        // Most mappings have few keys: comparing each with each then costs less than hashing.
+        let twice: Vec<(usize, Place)> = if entries.len() <= 16 {
+            let first = |i: usize| entries[..i].iter().find(|e| e.key == entries[i].key);
+            (0..entries.len()).filter_map(|i| first(i).map(|e| (i, e.at))).collect()
+        } else {
+            let mut seen: HashMap<&str, Place> = HashMap::new();
+            let mut twice = Vec::new();
+            for (index, entry) in entries.iter().enumerate() {
+                let first = *seen.entry(&entry.key).or_insert(entry.at);
+                if first != entry.at {
+                    twice.push((index, first));
+                }
+            }
+            twice
+        };
+        for (index, first) in &twice {
+            let entry = &entries[*index];
+            let problem = format!("this key stands twice, first in line {}", first.line);
+            self.report.mistake(entry.at, self.field(&entry.key), problem, Some("keep one of them".to_owned()));
+        }
+        let mut twice = twice.into_iter().map(|(index, _)| index).peekable();
+        let mut index = 0..;
+        entries.retain(|_| twice.next_if_eq(&index.next().unwrap_or(usize::MAX)).is_none());
+    }
+
+    /// The field `key` of the mapping that just ended.
+    fn field(&self, key: &str) -> String {
+        let steps = self.stack.iter().map(|open| match (&open.node.kind, &open.key) {
+            (Kind::List(items), _) => Step::Index(items.len()),
+            (_, Some(Key::Name(key, _))) => Step::Key(key),
+            _ => Step::Key("?"),
+        });
+        field::name(steps.chain([Step::Key(key)]))
+    }
+
+    fn properties(&mut self, at: Place, anchor: usize, tagged: bool) {
+        if anchor != 0 {
+            self.refuse(
+                at,
+                "anchors (&name) are not supported",
+                Some("write the value out where it is used".to_owned()),
+            );
+        }
+        if tagged {
+            self.refuse(at, "tags (!name) are not supported", Some("leave the tag out".to_owned()));
+        }
+    }
+
+    fn syntax_error(&mut self, error: &ScanError, text: &str) {
+        let at = self.place(error.marker());
+        let line = text.lines().nth(error.marker().line().saturating_sub(1)).unwrap_or_default();
+        let remedy = if line.trim_start_matches(' ').starts_with('\t') {
+            Some("indent with spaces, not with tabs")
+        } else if line.contains("]:") {
+            Some("put an IPv6 address in quotes: \"[fd00::10]:80\"")
+        } else {
+            None
+        };
+        self.refuse(at, format!("not YAML: {}", error.info()), remedy.map(str::to_owned));
+    }
+
+    fn refuse(&mut self, at: Place, problem: impl Into<String>, remedy: Option<String>) {
+        self.report.mistake(at, String::new(), problem, remedy);
+    }
+
+    fn place(&self, marker: &Marker) -> Place {
+        let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        Place { file: self.file, line: number(marker.line()), column: number(marker.col()).saturating_add(1) }
+    }
+}
