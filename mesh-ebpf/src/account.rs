@@ -19,9 +19,9 @@ const AF_INET: u32 = 2;
 /// Where the error of a failed connect is not known, one that ends within this time was refused.
 const FAST_NS: u64 = 1_000_000_000;
 
-/// The record of this event's socket, if it was ever translated.
+/// The record of this event's socket, if it was ever translated. It lives as long as the program runs.
 #[inline(always)]
-fn record(ctx: &SockOpsContext) -> Option<&mut Record> {
+fn record(ctx: &SockOpsContext) -> Option<&'static mut Record> {
     // SAFETY: a field of the context.
     let sk = unsafe { (*ctx.ops).__bindgen_anon_2.sk };
     if sk.is_null() {
@@ -43,7 +43,7 @@ pub(crate) fn opening(ctx: &SockOpsContext) {
     }
     record.stage = stage::OPENING;
     // Flags are shared by all programs of the socket: add ours to what is set.
-    if ctx.set_cb_flags((ctx.cb_flags() | STATE_FLAG) as i32).is_err() {
+    if ctx.set_cb_flags((ctx.cb_flags() | STATE_FLAG).cast_signed()).is_err() {
         return;
     }
     if let Some(counts) = maps::endpoint_counts(record.id, record.tag) {

@@ -1,28 +1,12 @@
 //! Where the door is: the listeners, and why one cannot be had.
 
+use super::admin_socket::AdminSocket;
 use std::{
-    fs::{self, DirBuilder, File, Permissions, TryLockError},
     io::{self, ErrorKind},
     net::SocketAddr,
-    os::{
-        fd::AsFd,
-        unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt},
-    },
-    path::{Path, PathBuf},
-    time::Duration,
+    path::PathBuf,
 };
-use tokio::{
-    net::{TcpListener, UnixListener, UnixSocket, UnixStream},
-    time::sleep,
-};
-
-/// What only root, or whoever runs the daemon, may do.
-const SOCKET_MODE: u32 = 0o600;
-/// How long another daemon's start, on a socket in the same directory, is waited for.
-const START_PATIENCE: Duration = Duration::from_secs(5);
-/// A daemon that is alive accepts sooner than this.
-const PEER_PATIENCE: Duration = Duration::from_secs(1);
-const BACKLOG: u32 = 128;
+use tokio::net::TcpListener;
 
 /// Where to listen; each may be left out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -141,102 +125,52 @@ async fn tcp_unless_same(
     tcp("admin.metrics_listen", addresses.metrics_listen).await
 }
 
-/// The admin socket: its file goes with it.
-#[derive(Debug)]
-pub(super) struct AdminSocket {
-    pub(super) listener: UnixListener,
-    path: PathBuf,
-    /// Device and inode of the file, so that a successor's is not removed in place of ours.
-    file: (u64, u64),
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl AdminSocket {
-    async fn bind(path: &Path) -> Result<Self, BindError> {
-        let failed = |what| move |source| BindError::Socket { path: path.to_owned(), what, source };
-        let directory = match path.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
-        DirBuilder::new().recursive(true).mode(0o755).create(directory).map_err(failed("making its directory"))?;
-        // Two daemons that start at once must not both find a dead socket, and one remove what the other has just made.
-        let _lock = lock(directory).await.map_err(failed("locking its directory"))?;
-        remove_dead(path).await?;
-
-        let socket = UnixSocket::new_stream().map_err(failed("socket"))?;
-        // On Linux the mode of an unbound socket is the mode of the file that bind makes, so there is no moment at
-        // which anyone else could connect. (umask would do the same, but to every thread of the process.)
-        let descriptor = socket.as_fd().try_clone_to_owned().map_err(failed("dup"))?;
-        File::from(descriptor).set_permissions(Permissions::from_mode(SOCKET_MODE)).map_err(failed("fchmod"))?;
-        socket.bind(path).map_err(failed("bind"))?;
-        let made = fs::symlink_metadata(path).map_err(failed("stat"))?;
-        if made.permissions().mode() & 0o777 & !SOCKET_MODE != 0 {
-            let _ = fs::remove_file(path);
-            return Err(failed("its mode")(io::Error::other("the file system does not keep it at 0600")));
-        }
-        let listener = socket.listen(BACKLOG).map_err(failed("listen"))?;
-        Ok(Self { listener, path: path.to_owned(), file: (made.dev(), made.ino()) })
-    }
-}
-
-impl AdminSocket {
-    pub(super) fn path(&self) -> &Path {
-        &self.path
-    }
-}
-
-impl Drop for AdminSocket {
-    fn drop(&mut self) {
-        let ours = |metadata: fs::Metadata| (metadata.dev(), metadata.ino()) == self.file;
-        if fs::symlink_metadata(&self.path).is_ok_and(ours) {
-            // Nobody is left to tell; a file that stays is found dead by the next daemon.
-            let _ = fs::remove_file(&self.path);
+    #[tokio::test]
+    async fn a_port_in_use_is_an_error_that_says_what_to_do() {
+        let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = taken.local_addr().unwrap();
+        for (addresses, key) in [
+            (Addresses { listen: Some(address), ..Addresses::default() }, "admin.listen"),
+            (Addresses { metrics_listen: Some(address), ..Addresses::default() }, "admin.metrics_listen"),
+        ] {
+            let port = address.port();
+            assert_eq!(
+                Listeners::bind(&addresses).await.unwrap_err().to_string(),
+                format!(
+                    "cannot listen on {address} ({key}): Address already in use (os error 98); \
+                     `ss -ltnp 'sport = :{port}'` shows by whom, or change {key}"
+                )
+            );
         }
     }
-}
 
-/// Holds off other starts in this directory. The lock goes with the file, and with the process.
-async fn lock(directory: &Path) -> io::Result<Option<File>> {
-    let file = File::open(directory)?;
-    let step = Duration::from_millis(20);
-    let mut waited = Duration::ZERO;
-    loop {
-        match file.try_lock() {
-            Ok(()) => return Ok(Some(file)),
-            Err(TryLockError::WouldBlock) if waited < START_PATIENCE => {
-                sleep(step).await;
-                waited += step;
-            }
-            Err(TryLockError::WouldBlock) => {
-                return Err(io::Error::new(ErrorKind::TimedOut, "another process holds it"));
-            }
-            // A file system without locks is no reason not to start.
-            Err(TryLockError::Error(e)) if e.kind() == ErrorKind::Unsupported => return Ok(None),
-            Err(TryLockError::Error(e)) => return Err(e),
-        }
+    #[tokio::test]
+    async fn an_address_that_is_not_ours_is_an_error_that_says_so() {
+        let addresses = Addresses { listen: Some("192.0.2.1:9901".parse().unwrap()), ..Addresses::default() };
+        let error = Listeners::bind(&addresses).await.unwrap_err().to_string();
+        assert!(error.ends_with("no interface of this machine has 192.0.2.1: change admin.listen"), "{error}");
     }
-}
 
-/// Removes the socket that a dead daemon left; refuses to touch anything else.
-async fn remove_dead(path: &Path) -> Result<(), BindError> {
-    let failed = |what| move |source| BindError::Socket { path: path.to_owned(), what, source };
-    match fs::symlink_metadata(path) {
-        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
-        Err(e) => return Err(failed("stat")(e)),
-        Ok(found) if !found.file_type().is_socket() => return Err(BindError::NoSocket { path: path.to_owned() }),
-        Ok(_) => {}
+    #[tokio::test]
+    async fn a_failed_start_leaves_no_socket_behind() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("s");
+        let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addresses =
+            Addresses { listen: taken.local_addr().ok(), socket: Some(path.clone()), ..Addresses::default() };
+        assert!(Listeners::bind(&addresses).await.is_err());
+        assert!(!path.exists());
     }
-    match tokio::time::timeout(PEER_PATIENCE, UnixStream::connect(path)).await {
-        Ok(Err(e)) if e.kind() == ErrorKind::ConnectionRefused => {
-            fs::remove_file(path).map_err(failed("removing what a dead daemon left"))
-        }
-        Ok(Err(e)) if e.kind() == ErrorKind::NotFound => Ok(()),
-        // Connected, or alive and too busy to be connected to.
-        Ok(Ok(stream)) => {
-            let pid = stream.peer_cred().ok().and_then(|peer| peer.pid());
-            Err(BindError::InUse { path: path.to_owned(), pid })
-        }
-        Err(_) => Err(BindError::InUse { path: path.to_owned(), pid: None }),
-        Ok(Err(e)) if e.kind() == ErrorKind::WouldBlock => Err(BindError::InUse { path: path.to_owned(), pid: None }),
-        Ok(Err(e)) => Err(failed("asking who listens there")(e)),
+
+    #[tokio::test]
+    async fn one_address_for_everything_and_metrics_is_one_listener() {
+        let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let addresses = Addresses { listen: Some(free), metrics_listen: Some(free), socket: None };
+        let listeners = Listeners::bind(&addresses).await.unwrap();
+        assert_eq!((listeners.listen_address(), listeners.metrics_address()), (Some(free), None));
     }
 }

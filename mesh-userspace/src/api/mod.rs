@@ -4,10 +4,12 @@
 //! [`Client`] is the other end, and the command line stands outside and uses nothing else. The types in [`types`] are
 //! the contract: fields may be added, what is there stays.
 
+mod admin_socket;
 mod client;
 mod door;
 mod html;
 mod listen;
+mod query;
 mod routes;
 pub mod server;
 mod stream;
@@ -19,6 +21,8 @@ pub use listen::{Addresses, BindError, Listeners};
 pub use server::serve;
 pub use types::*;
 
+#[cfg(test)]
+mod client_tests;
 #[cfg(test)]
 pub(crate) mod fake;
 #[cfg(test)]

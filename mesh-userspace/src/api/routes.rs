@@ -1,9 +1,12 @@
 //! Between HTTP and [`Request`], both ways: the server parses, the client writes, and neither knows more than this.
 
-use super::door::{Kind, Refusal, Request};
+use super::{
+    door::{Kind, Refusal, Request},
+    query::{Parameters, decode, encode},
+};
 use hyper::{Method, StatusCode};
 use serde::{Deserialize, Serialize};
-use std::{borrow::Cow, fmt::Write as _, net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf};
 
 /// What may be asked at a listener.
 #[derive(Clone, Debug)]
@@ -60,7 +63,7 @@ impl HttpError {
         Self { status, kind, message: message.into(), allow: None }
     }
 
-    fn invalid(message: impl Into<String>) -> Self {
+    pub(super) fn invalid(message: impl Into<String>) -> Self {
         Refusal::invalid(message).into()
     }
 }
@@ -169,78 +172,6 @@ fn unknown(surface: &Surface, path: &str) -> HttpError {
     }
     known.sort_unstable();
     HttpError::from(Refusal::not_found(format!("no such path: {path}; there are {}", known.join(" "))))
-}
-
-/// The parameters of a query, each at most once.
-struct Parameters(Vec<(String, String)>);
-
-impl Parameters {
-    fn parse(query: Option<&str>) -> Result<Self, HttpError> {
-        let mut found: Vec<(String, String)> = Vec::new();
-        for pair in query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let (Some(name), Some(value)) = (decode(name, true), decode(value, true)) else {
-                return Err(HttpError::invalid(format!("the parameter {pair:?} is not percent-encoded text")));
-            };
-            if found.iter().any(|(other, _)| *other == name) {
-                return Err(HttpError::invalid(format!("the parameter {name:?} stands more than once")));
-            }
-            found.push((name.into_owned(), value.into_owned()));
-        }
-        Ok(Self(found))
-    }
-
-    /// An empty value is refused: `?name=` of an unset shell variable must not mean "all".
-    fn take(&mut self, name: &str) -> Result<Option<String>, HttpError> {
-        let Some(at) = self.0.iter().position(|(other, _)| other == name) else { return Ok(None) };
-        let (_, value) = self.0.swap_remove(at);
-        if value.is_empty() {
-            return Err(HttpError::invalid(format!("the parameter {name:?} is empty; leave it out or give a value")));
-        }
-        Ok(Some(value))
-    }
-
-    fn take_address(&mut self, name: &str) -> Result<SocketAddr, HttpError> {
-        let Some(value) = self.take(name)? else {
-            return Err(HttpError::invalid(format!(
-                "the parameter {name:?} is missing: ip:port, or [ip]:port for IPv6"
-            )));
-        };
-        value.parse().map_err(|_| {
-            HttpError::invalid(format!("{name}: {value:?} is no address: expected ip:port, or [ip]:port for IPv6"))
-        })
-    }
-
-    fn finish(self, path: &str) -> Result<(), HttpError> {
-        match self.0.first() {
-            None => Ok(()),
-            Some((name, _)) => Err(HttpError::invalid(format!("{path} has no parameter {name:?}"))),
-        }
-    }
-}
-
-/// Undoes percent-encoding; `None` where it is broken or not UTF-8. In a query a plus is a space.
-fn decode(text: &str, plus_is_space: bool) -> Option<Cow<'_, str>> {
-    if !text.contains(['%', '+']) {
-        return Some(Cow::Borrowed(text));
-    }
-    let mut bytes = text.bytes();
-    let mut decoded = Vec::with_capacity(text.len());
-    while let Some(byte) = bytes.next() {
-        decoded.push(match byte {
-            b'%' => {
-                let (high, low) = (hex(bytes.next()?)?, hex(bytes.next()?)?);
-                high * 16 + low
-            }
-            b'+' if plus_is_space => b' ',
-            other => other,
-        });
-    }
-    String::from_utf8(decoded).ok().map(Cow::Owned)
-}
-
-fn hex(digit: u8) -> Option<u8> {
-    char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
 }
 
 #[derive(Serialize, Deserialize)]
@@ -379,14 +310,76 @@ fn get(path: &str, parameters: &[(&str, Option<String>)]) -> Written {
     Written { method: Method::GET, path_and_query, body: Vec::new() }
 }
 
-/// Percent-encodes all but what never needs it.
-fn encode(value: &str, to: &mut String) {
-    for byte in value.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            to.push(char::from(byte));
-        } else {
-            // Writing to a String does not fail.
-            let _ = write!(to, "%{byte:02X}");
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::Policy;
+    use proptest::prelude::*;
+
+    fn request() -> impl Strategy<Value = Request> {
+        let text = || ".{1,20}";
+        let maybe = || proptest::option::of(".{1,20}");
+        let address = || any::<(std::net::IpAddr, u16)>().prop_map(SocketAddr::from);
+        let target = move || (text(), address(), any::<bool>());
+        prop_oneof![
+            Just(Request::Status),
+            maybe().prop_map(|name| Request::Services { name }),
+            maybe().prop_map(|service| Request::Endpoints { service }),
+            (address(), maybe(), maybe(), maybe()).prop_map(|(address, host, path, zone)| Request::Explain {
+                address,
+                host,
+                path,
+                zone
+            }),
+            Just(Request::ConfigDump),
+            Just(Request::ConfigReload),
+            target().prop_map(|(service, address, persist)| Request::EndpointDrain { service, address, persist }),
+            target().prop_map(|(service, address, persist)| Request::EndpointUndrain { service, address, persist }),
+            (target(), any::<u16>()).prop_map(|((service, address, persist), weight)| Request::EndpointWeight {
+                service,
+                address,
+                weight,
+                persist
+            }),
+            (text(), proptest::sample::select(Policy::ALL), any::<bool>())
+                .prop_map(|(service, policy, persist)| Request::LbSet { service, policy, persist }),
+            any::<bool>().prop_map(|on| Request::Bypass { on }),
+        ]
+    }
+
+    /// What the server makes of what the client writes.
+    fn received(surface: &Surface, written: &Written) -> Result<Request, HttpError> {
+        let uri: hyper::Uri = written.path_and_query.parse().unwrap();
+        match parse(surface, &written.method, uri.path(), uri.query())? {
+            Call::Ask(request) => Ok(request),
+            Call::Write(change) => change.read(&written.body),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_server_understands_what_the_client_means(request in request()) {
+            let written = write(&request).unwrap();
+            prop_assert_eq!(received(&Surface::ReadWrite, &written), Ok(request));
+        }
+
+        #[test]
+        fn a_read_only_listener_lets_no_change_through(request in request()) {
+            let written = write(&request).unwrap();
+            let result = received(&Surface::ReadOnly { socket: None }, &written);
+            if request.is_write() {
+                prop_assert_eq!(result.unwrap_err().status, StatusCode::FORBIDDEN);
+            } else {
+                prop_assert_eq!(result, Ok(request));
+            }
+        }
+
+        #[test]
+        fn no_path_or_query_is_a_panic(path in "(/[a-z0-9%.+/]{0,30})|(/v1/[a-z%]{0,20})", query in "[a-z0-9%+&=]{0,30}") {
+            for surface in [Surface::ReadWrite, Surface::ReadOnly { socket: None }, Surface::MetricsOnly] {
+                let _ = parse(&surface, &Method::GET, &path, Some(&query));
+            }
         }
     }
 }

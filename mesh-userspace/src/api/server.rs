@@ -4,6 +4,7 @@
 //! listener has its own limit of connections, so that the admin socket stays open however busy TCP is.
 
 use super::{
+    admin_socket::AdminSocket,
     door::{Door, Refusal, Response as Answer},
     html::PAGE,
     listen::Listeners,
@@ -96,7 +97,7 @@ impl Accept for UnixListener {
     }
 }
 
-impl Accept for super::listen::AdminSocket {
+impl Accept for AdminSocket {
     type Stream = UnixStream;
     async fn accept(&self) -> io::Result<UnixStream> {
         Accept::accept(&self.listener).await

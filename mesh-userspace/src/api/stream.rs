@@ -77,3 +77,34 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Impatient<S> {
         self.watch(context, result)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+
+    #[tokio::test]
+    async fn a_write_that_nobody_reads_fails() {
+        let (near, _far) = duplex(16);
+        let mut near = Impatient::new(near, Duration::from_millis(50));
+        let error = near.write_all(&[0; 64]).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[tokio::test]
+    async fn a_slow_reader_is_waited_for_as_long_as_it_reads() {
+        let (near, mut far) = duplex(1);
+        let mut near = Impatient::new(near, Duration::from_millis(200));
+        let reader = tokio::spawn(async move {
+            let mut read = 0;
+            while far.read_u8().await.is_ok() {
+                read += 1;
+                tokio::time::sleep(Duration::from_millis(40)).await;
+            }
+            read
+        });
+        near.write_all(&[0; 10]).await.unwrap();
+        drop(near);
+        assert_eq!(reader.await.unwrap(), 10);
+    }
+}

@@ -8,11 +8,11 @@ use crate::{
     },
     config,
     kernel::Kernel,
-    model::{Endpoint, OverrideError, Policy, Service},
+    model::{Endpoint, OverrideError, Policy},
     telemetry::metrics,
 };
 use mesh_common::settings::{Settings, flags};
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
 /// Answers at the door.
 #[derive(Debug)]
@@ -76,13 +76,13 @@ impl Daemon {
             Request::ConfigDump => self.dump().map(Response::Config),
             Request::ConfigReload => self.reload_now().map(Response::Changed),
             Request::EndpointDrain { service, address, persist } => {
-                self.change_endpoint(&service, address, persist, &EndpointChange::Draining(true))
+                self.change_endpoint(&service, address, persist, EndpointChange::Draining(true))
             }
             Request::EndpointUndrain { service, address, persist } => {
-                self.change_endpoint(&service, address, persist, &EndpointChange::Draining(false))
+                self.change_endpoint(&service, address, persist, EndpointChange::Draining(false))
             }
             Request::EndpointWeight { service, address, weight, persist } => {
-                self.change_endpoint(&service, address, persist, &EndpointChange::Weight(weight))
+                self.change_endpoint(&service, address, persist, EndpointChange::Weight(weight))
             }
             Request::LbSet { service, policy, persist } => self.set_policy(&service, policy, persist),
             Request::Bypass { on } => self.set_bypass(on),
@@ -104,22 +104,31 @@ impl Daemon {
         service: &str,
         address: SocketAddr,
         persist: bool,
-        change: &EndpointChange,
+        change: EndpointChange,
     ) -> Result<Response, Refusal> {
         let mut state = self.state();
-        let before = endpoint(state.snapshot.service(service), address).cloned();
-        if let Some(before) = &before
-            && let Some(why) = change.is_already(before)
-        {
-            return Err(Refusal::new(Kind::Conflict, format!("{service}: endpoint {address} {why}")));
+        let mut endpoints = state.snapshot.service(service).map(|s| s.endpoints.clone()).unwrap_or_default();
+        let mut was = 0;
+        if let Some(endpoint) = endpoints.iter_mut().find(|e| e.address == address) {
+            if let Some(why) = change.is_already(endpoint) {
+                return Err(Refusal::new(Kind::Conflict, format!("{service}: endpoint {address} {why}")));
+            }
+            was = endpoint.weight;
+            change.apply(endpoint);
         }
+        // What is to be written is written first: a change that cannot be kept is not made at all.
+        let known = state.snapshot.service(service).is_some_and(|s| s.endpoints.iter().any(|e| e.address == address));
+        let written = if persist && known {
+            Some(self.persist(service, config::Change::Endpoints(endpoints.clone()))?)
+        } else {
+            None
+        };
         self.change(&mut state, |overrides, services| match change {
-            EndpointChange::Draining(draining) => overrides.set_draining(services, service, address, *draining),
-            EndpointChange::Weight(weight) => overrides.set_weight(services, service, address, *weight),
+            EndpointChange::Draining(draining) => overrides.set_draining(services, service, address, draining),
+            EndpointChange::Weight(weight) => overrides.set_weight(services, service, address, weight),
         })
         .map_err(refusal)?;
-        let now = state.snapshot.service(service).cloned();
-        let was = before.map_or(0, |e| e.weight);
+        drop(state);
         let message = match change {
             EndpointChange::Draining(true) => {
                 format!("{service}: endpoint {address} is draining: its connections finish, it gets no new ones")
@@ -127,14 +136,9 @@ impl Daemon {
             EndpointChange::Draining(false) => format!("{service}: endpoint {address} is back in selection"),
             EndpointChange::Weight(weight) => format!("{service}: endpoint {address} weight {was} → {weight}"),
         };
-        let endpoints = now.as_ref().map(|s| s.endpoints.clone()).unwrap_or_default();
-        let mut changed = Changed::new(message);
+        let mut changed = changed(message, written);
         if !endpoints.iter().any(|e| !e.draining && e.weight > 0) {
             changed.warnings.push(format!("no endpoint of {service} is left: its connections are refused now"));
-        }
-        drop(state);
-        if persist {
-            self.persist(service, config::Change::Endpoints(endpoints), &mut changed);
         }
         Ok(Response::Changed(changed))
     }
@@ -149,25 +153,21 @@ impl Daemon {
         };
         let mut state = self.state();
         let before = state.snapshot.service(service).map(|s| s.policy.word());
+        let written =
+            if persist && before.is_some() { Some(self.persist(service, config::Change::Policy(new))?) } else { None };
         self.change(&mut state, |overrides, services| overrides.set_policy(services, service, new)).map_err(refusal)?;
         drop(state);
-        let mut changed = Changed::new(format!("{service}: policy {} → {}", before.unwrap_or("none"), new.word()));
-        if persist {
-            self.persist(service, config::Change::Policy(new), &mut changed);
-        }
-        Ok(Response::Changed(changed))
+        let message = format!("{service}: policy {} → {}", before.unwrap_or("none"), new.word());
+        Ok(Response::Changed(changed(message, written)))
     }
 
-    /// Writes a change that is in force already to `conf.d`. A failure is a warning: the change holds until a restart.
-    fn persist(&self, service: &str, change: config::Change, changed: &mut Changed) {
+    /// Writes a change to `conf.d`.
+    fn persist(&self, service: &str, change: config::Change) -> Result<PathBuf, Refusal> {
         let (_, directory) = config::places(self.named.as_deref());
-        match config::persist(&directory, service, change) {
-            Ok(path) => changed.message = format!("{}\nwritten to {}", changed.message, path.display()),
-            Err(why) => {
-                let warning = format!("not persisted, it holds until the daemon restarts: {why}");
-                changed.warnings.push(warning);
-            }
-        }
+        config::persist(&directory, service, change).map_err(|why| {
+            let message = format!("nothing was changed, because --persist is not possible: {why}; try without it");
+            Refusal::new(Kind::Conflict, message)
+        })
     }
 
     fn set_bypass(&self, on: bool) -> Result<Response, Refusal> {
@@ -197,6 +197,7 @@ impl Daemon {
 }
 
 /// What can be changed about an endpoint.
+#[derive(Clone, Copy)]
 enum EndpointChange {
     Draining(bool),
     Weight(u16),
@@ -204,17 +205,29 @@ enum EndpointChange {
 
 impl EndpointChange {
     /// Why the change makes no sense on this endpoint.
-    fn is_already(&self, endpoint: &Endpoint) -> Option<&'static str> {
+    fn is_already(self, endpoint: &Endpoint) -> Option<&'static str> {
         match self {
             Self::Draining(true) if endpoint.draining => Some("is draining already"),
             Self::Draining(false) if !endpoint.draining => Some("is not draining"),
             _ => None,
         }
     }
+
+    fn apply(self, endpoint: &mut Endpoint) {
+        match self {
+            Self::Draining(draining) => endpoint.draining = draining,
+            Self::Weight(weight) => endpoint.weight = weight,
+        }
+    }
 }
 
-fn endpoint(service: Option<&Arc<Service>>, address: SocketAddr) -> Option<&Endpoint> {
-    service?.endpoints.iter().find(|e| e.address == address)
+/// What was changed, logged as well: whoever reads the log later wants to know what an operator did.
+fn changed(message: String, written: Option<PathBuf>) -> Changed {
+    tracing::info!("operator: {message}");
+    match written {
+        Some(path) => Changed::new(format!("{message}\nwritten to {}", path.display())),
+        None => Changed::new(message),
+    }
 }
 
 fn refusal(error: OverrideError) -> Refusal {

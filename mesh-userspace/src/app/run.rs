@@ -12,6 +12,7 @@ use crate::{
     config::{self, Cgroup, Config},
     datapath::{self, Datapath},
     kernel::{self, Capacity, Kernel, KernelError, Options, Pins},
+    model::{Overrides, Snapshot},
     telemetry::log::{self, Levels},
 };
 use mesh_common::settings::{Settings, flags};
@@ -47,11 +48,14 @@ pub fn run(named: Option<PathBuf>) -> Result<(), String> {
     let mut locks = Locks::default();
     prepare_state(&config.node.state_dir)?;
     let Prepared { mode, kernel, cgroup, notes } = prepare(&loaded, &mut locks)?;
+    let (kernel, datapath) = match kernel {
+        Ok((kernel, datapath)) => (Ok(kernel), Some(datapath)),
+        Err(why) => (Err(why), None),
+    };
     let _stats = match config.dataplane.program_stats && kernel.is_ok() {
         true => kernel::program_stats().inspect_err(|e| tracing::warn!("{e}")).ok(),
         false => None,
     };
-    let datapath = kernel.as_ref().ok().map(|kernel| Datapath::adopt(kernel.tables(), daemon::now()));
     let addresses = Addresses {
         listen: Some(config.admin.listen.0),
         metrics_listen: config.admin.metrics_listen.0,
@@ -61,7 +65,7 @@ pub fn run(named: Option<PathBuf>) -> Result<(), String> {
     let mut daemon = Daemon::new(named, mode, kernel, cgroup, levels, notes, state);
     let programs_log = daemon.kernel.as_mut().ok().and_then(Kernel::take_log);
     let daemon = Arc::new(daemon);
-    // Connections are served from here on, before anyone can ask about them.
+    // Again, for whatever did not fit at first and for what there is to say about it.
     daemon.publish(&mut daemon.state());
     let admin = Admin::start(addresses, &daemon)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
@@ -86,7 +90,7 @@ fn prepare_state(directory: &Path) -> Result<(), String> {
 /// What the data path will be.
 struct Prepared {
     mode: Mode,
-    kernel: Result<Kernel, String>,
+    kernel: Result<(Kernel, Datapath), String>,
     cgroup: Option<PathBuf>,
     notes: Vec<String>,
 }
@@ -104,7 +108,7 @@ fn prepare(loaded: &config::Loaded, locks: &mut Locks) -> Result<Prepared, Strin
     }
     let observe = wanted == config::Mode::Observe;
     match load(loaded, observe, locks) {
-        Ok((kernel, cgroup)) => {
+        Ok((kernel, datapath, cgroup)) => {
             let mut notes = kernel.notes.clone();
             notes.extend(
                 kernel
@@ -121,7 +125,7 @@ fn prepare(loaded: &config::Loaded, locks: &mut Locks) -> Result<Prepared, Strin
             let (programs, adopted) = (kernel.attached(), kernel.adopted);
             tracing::info!(cgroup = %cgroup.display(), programs, adopted, "programs attached");
             let mode = if observe { Mode::Observe } else { Mode::Ebpf };
-            Ok(Prepared { mode, kernel: Ok(kernel), cgroup: Some(cgroup), notes })
+            Ok(Prepared { mode, kernel: Ok((kernel, datapath)), cgroup: Some(cgroup), notes })
         }
         Err(LoadError::Taken(why)) => Err(why),
         Err(LoadError::Kernel(e)) if wanted == config::Mode::Auto => {
@@ -147,7 +151,7 @@ impl From<KernelError> for LoadError {
     }
 }
 
-fn load(loaded: &config::Loaded, observe: bool, locks: &mut Locks) -> Result<(Kernel, PathBuf), LoadError> {
+fn load(loaded: &config::Loaded, observe: bool, locks: &mut Locks) -> Result<(Kernel, Datapath, PathBuf), LoadError> {
     let config = &loaded.config;
     let missing = kernel::missing_capabilities();
     if !missing.is_empty() {
@@ -165,10 +169,10 @@ fn load(loaded: &config::Loaded, observe: bool, locks: &mut Locks) -> Result<(Ke
     let taken = |e: super::lock::LockError| LoadError::Taken(e.to_string());
     locks.add("cgroup", &path).map_err(taken)?;
     locks.add("pin directory", bpffs).map_err(taken)?;
-    let kernel = kernel::load(&Options {
+    let pins = Pins::new(bpffs);
+    let mut kernel = kernel::load(&Options {
         object: kernel::OBJECT,
-        pins: &Pins::new(bpffs),
-        cgroup: &cgroup,
+        pins: &pins,
         capacity: capacity(config),
         log_level: log::most_verbose(&config.telemetry.log.level),
         settings: Settings {
@@ -176,7 +180,12 @@ fn load(loaded: &config::Loaded, observe: bool, locks: &mut Locks) -> Result<(Ke
             mark: u64::from(config.dataplane.mark.get()),
         },
     })?;
-    Ok((kernel, path))
+    // Tables first, programs after them: no connect is ever looked up in tables that are not filled.
+    let mut datapath = Datapath::adopt(kernel.tables(), daemon::now());
+    let facts: Vec<_> = config.services().into_iter().map(Arc::new).collect();
+    datapath.apply(kernel.tables(), &Snapshot::new(&facts, &Overrides::default()), daemon::now());
+    kernel.attach(&pins, &cgroup)?;
+    Ok((kernel, datapath, path))
 }
 
 /// How much the tables must hold: as configured, else what the configuration needs with a quarter to spare, and no

@@ -9,38 +9,55 @@ use std::{ffi::OsString, net::SocketAddr, path::PathBuf};
 #[derive(Debug, Parser)]
 #[command(name = "mesh", version, max_term_width = 100)]
 pub(super) struct Arguments {
+    #[command(flatten)]
+    pub(super) options: Options,
+    #[command(subcommand)]
+    pub(super) verb: AnyVerb,
+}
+
+/// What completion scripts offer: the same without what is not built yet. (They show even what help hides.)
+#[derive(Debug, Parser)]
+#[command(name = "mesh", version)]
+pub(super) struct Offered {
+    #[command(flatten)]
+    options: Options,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum AnyVerb {
+    #[command(flatten)]
+    Built(Verb),
+    #[command(flatten)]
+    Later(LaterVerb),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Options {
     /// The admin socket of the daemon to talk to [env: MESH_ADMIN_SOCKET] [default: /run/mesh/admin.sock]
     // Not clap's `env`: an empty variable means that it is not set.
     #[arg(long, global = true, value_name = "PATH")]
     pub(super) admin_socket: Option<PathBuf>,
 
     /// When to colour tables; auto: on a terminal, unless NO_COLOR is set
-    #[arg(long, global = true, value_name = "WHEN", default_value = "auto", hide_possible_values = false)]
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
     pub(super) color: Color,
-
-    #[command(subcommand)]
-    pub(super) verb: Verb,
 }
 
 /// When to colour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Color {
-    /// On a terminal, unless `NO_COLOR` is set.
     Auto,
-    /// Everywhere.
     Always,
-    /// Nowhere.
     Never,
 }
 
 /// How a listing is printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Format {
-    /// To be read by people.
     Table,
-    /// To be read by programs.
     Json,
-    /// To be read by both.
     Yaml,
 }
 
@@ -138,32 +155,52 @@ pub(super) enum Verb {
         /// For this shell
         shell: Shell,
     },
-
-    #[command(hide = true, disable_help_flag = true)]
-    Check(Later),
-    #[command(hide = true, disable_help_flag = true)]
-    Connections(Later),
-    #[command(hide = true, disable_help_flag = true)]
-    Circuit(Later),
-    #[command(hide = true, disable_help_flag = true)]
-    Register(Later),
-    #[command(hide = true, disable_help_flag = true)]
-    Deregister(Later),
-    #[command(hide = true, disable_help_flag = true)]
-    Top(Later),
-    #[command(hide = true, disable_help_flag = true)]
-    Traces(Later),
-    #[command(hide = true, disable_help_flag = true)]
-    Logs(Later),
-    #[command(hide = true, disable_help_flag = true)]
-    LogLevel(Later),
-    #[command(hide = true, disable_help_flag = true)]
-    Bugreport(Later),
 }
 
-/// A command of the contract that is not built yet: known by name, whatever follows.
+/// Commands of the contract that are not built yet: known by name, whatever follows.
+#[derive(Debug, Subcommand)]
+pub(super) enum LaterVerb {
+    #[command(hide = true, disable_help_flag = true)]
+    Check(Rest),
+    #[command(hide = true, disable_help_flag = true)]
+    Connections(Rest),
+    #[command(hide = true, disable_help_flag = true)]
+    Circuit(Rest),
+    #[command(hide = true, disable_help_flag = true)]
+    Register(Rest),
+    #[command(hide = true, disable_help_flag = true)]
+    Deregister(Rest),
+    #[command(hide = true, disable_help_flag = true)]
+    Top(Rest),
+    #[command(hide = true, disable_help_flag = true)]
+    Traces(Rest),
+    #[command(hide = true, disable_help_flag = true)]
+    Logs(Rest),
+    #[command(hide = true, disable_help_flag = true)]
+    LogLevel(Rest),
+    #[command(hide = true, disable_help_flag = true)]
+    Bugreport(Rest),
+}
+
+impl LaterVerb {
+    pub(super) const fn name(&self) -> &'static str {
+        match self {
+            Self::Check(_) => "check",
+            Self::Connections(_) => "connections",
+            Self::Circuit(_) => "circuit",
+            Self::Register(_) => "register",
+            Self::Deregister(_) => "deregister",
+            Self::Top(_) => "top",
+            Self::Traces(_) => "traces",
+            Self::Logs(_) => "logs",
+            Self::LogLevel(_) => "log-level",
+            Self::Bugreport(_) => "bugreport",
+        }
+    }
+}
+
 #[derive(Debug, Args)]
-pub(super) struct Later {
+pub(super) struct Rest {
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
     rest: Vec<OsString>,
 }

@@ -1,8 +1,10 @@
 //! From what was typed to what is to be done.
 
-use super::args::{Arguments, BypassVerb, Color, ConfigVerb, EndpointVerb, Format, LbVerb, Target, Verb};
+use super::args::{
+    AnyVerb, Arguments, BypassVerb, Color, ConfigVerb, EndpointVerb, Format, LbVerb, Options, Target, Verb,
+};
 use crate::api::Request;
-use clap::{CommandFactory, Parser, error::ErrorKind};
+use clap::Parser;
 use clap_complete::Shell;
 use std::{
     env,
@@ -83,7 +85,7 @@ pub(super) fn parse_with<T>(
 where
     T: Into<OsString> + Clone,
 {
-    let Arguments { admin_socket, color, verb } = Arguments::try_parse_from(arguments)?;
+    let Arguments { options: Options { admin_socket, color }, verb } = Arguments::try_parse_from(arguments)?;
     // An empty variable is one that is not set, as with most programs.
     let environment = |name: &str| environment(name).filter(|value| value != OsStr::new("")).map(PathBuf::from);
     let named = |config: Option<PathBuf>| config.or_else(|| environment("MESH_CONFIG"));
@@ -95,6 +97,10 @@ where
     let show = |request, format| client(Action::Show { request, format, watch: false });
     let change = |request| client(Action::Change(request));
     let later = |name| client(Action::Later(name));
+    let verb = match verb {
+        AnyVerb::Built(verb) => verb,
+        AnyVerb::Later(verb) => return Ok(later(verb.name())),
+    };
     let command = match verb {
         Verb::Run { takeover: true, .. } => later("run --takeover"),
         Verb::Run { config, .. } => Command::Run { config: named(config) },
@@ -118,22 +124,7 @@ where
         Verb::Bypass(BypassVerb::On) => change(Request::Bypass { on: true }),
         Verb::Bypass(BypassVerb::Off) => change(Request::Bypass { on: false }),
         Verb::Completions { shell } => client(Action::Completions(shell)),
-        Verb::Check(_) => later("check"),
-        Verb::Connections(_) => later("connections"),
-        Verb::Circuit(_) => later("circuit"),
-        Verb::Register(_) => later("register"),
-        Verb::Deregister(_) => later("deregister"),
-        Verb::Top(_) => later("top"),
-        Verb::Traces(_) => later("traces"),
-        Verb::Logs(_) => later("logs"),
-        Verb::LogLevel(_) => later("log-level"),
-        Verb::Bugreport(_) => later("bugreport"),
     };
-    // A command that talks to no daemon does not silently take the name of one.
-    if admin_socket.is_some() && !matches!(command, Command::Client(_)) {
-        let why = "--admin-socket names a daemon to talk to, and this command talks to none";
-        return Err(Arguments::command().error(ErrorKind::ArgumentConflict, why));
-    }
     Ok(command)
 }
 

@@ -1,7 +1,7 @@
 //! Does what a [`ClientCommand`] says.
 
 use super::{
-    args::{Arguments, Format},
+    args::{Format, Offered},
     command::{Action, ClientCommand},
     output::{Style, complain, document, line, note, print},
     views, watch,
@@ -26,7 +26,7 @@ pub fn execute(command: ClientCommand) -> ExitCode {
         }
         Action::Completions(shell) => print(&completions(shell)),
         Action::Show { request, format, watch } => {
-            let screen = Screen { client: Client::new(socket), request, format, style: Style::for_stdout(color) };
+            let screen = Screen::new(Client::new(socket), request, format, Style::for_stdout(color));
             block_on(async { if watch { watch::watch(&screen).await } else { screen.show().await } })
         }
         Action::Change(request) => block_on(change(&Client::new(socket), &request)),
@@ -40,10 +40,10 @@ fn complain_later(name: &str) {
     let _ = writeln!(std::io::stderr(), "mesh {}", Refusal::unsupported(name));
 }
 
-fn completions(shell: Shell) -> String {
+pub(super) fn completions(shell: Shell) -> String {
     // Into memory first: the generator panics where its writer fails.
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Arguments::command(), "mesh", &mut script);
+    clap_complete::generate(shell, &mut Offered::command(), "mesh", &mut script);
     String::from_utf8_lossy(&script).into_owned()
 }
 
@@ -91,6 +91,10 @@ pub(super) enum Shown {
 }
 
 impl Screen {
+    pub(super) const fn new(client: Client, request: Request, format: Format, style: Style) -> Self {
+        Self { client, request, format, style }
+    }
+
     async fn show(&self) -> Result<(), ExitCode> {
         let shown = self.ask().await.map_err(|e| failed(&e))?;
         print(&self.text(&shown)?)?;

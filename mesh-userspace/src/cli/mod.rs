@@ -15,3 +15,6 @@ mod watch;
 
 pub use command::{ClientCommand, Command, parse};
 pub use execute::execute;
+
+#[cfg(test)]
+mod tests;

@@ -57,8 +57,11 @@ pub(super) fn duration(duration: Duration) -> String {
     }
 }
 
-/// A part of 1 as `33.3 %`.
+/// A part of 1 as `33.3 %`; what is little is not nothing.
 pub(super) fn percent(share: f64) -> String {
+    if share > 0.0 && share < 0.000_05 {
+        return "<0.01 %".to_owned();
+    }
     format!("{} %", three_digits(share * 100.0))
 }
 
@@ -142,5 +145,6 @@ mod tests {
         assert_eq!(percent(1.0 / 3.0), "33.3 %");
         assert_eq!(percent(0.0005), "0.05 %");
         assert_eq!(percent(0.0), "0 %");
+        assert_eq!(percent(0.000_01), "<0.01 %");
     }
 }

@@ -18,6 +18,12 @@ const CLEAR: &str = "\x1b[2J\x1b[H";
 /// To the upper left corner, and clears from there: flickers less than clearing first.
 const HOME: &str = "\x1b[H\x1b[J";
 
+/// Lines are cut at the right edge instead of wrapped, and wrapped again afterwards: a frame has as many rows as lines.
+const CUT: &str = "\x1b[?7l";
+const WRAP: &str = "\x1b[?7h";
+/// Rows of a terminal that does not say how many it has.
+const ROWS: usize = 24;
+
 /// Shows `screen` every second: on a terminal in place; elsewhere one after the other, JSON as one line each.
 ///
 /// A daemon that goes away after the first answer is waited for: it is watched most when it is restarted.
@@ -63,8 +69,37 @@ async fn again_and_again(screen: &Screen, in_place: bool) -> Result<(), ExitCode
         if let Some(empty) = screen.empty(&shown) {
             text = format!("{empty}\n");
         }
-        print(&format!("{between}{text}"))?;
+        print(&if in_place { format!("{between}{}", frame(&text, rows())) } else { format!("{between}{text}") })?;
         answered = true;
         away = false;
+    }
+}
+
+fn rows() -> usize {
+    terminal_size::terminal_size().map_or(ROWS, |(_, height)| usize::from(height.0))
+}
+
+/// As much of `text` as fits on a terminal of so many rows, its end first to go.
+fn frame(text: &str, rows: usize) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    // The cursor rests on the last row.
+    let room = rows.saturating_sub(1).max(2);
+    let mut shown: Vec<String> = lines.iter().take(room).map(|line| (*line).to_owned()).collect();
+    if lines.len() > room {
+        shown.pop();
+        shown.push(format!("… {} more lines", lines.len() - room + 1));
+    }
+    format!("{CUT}{}{WRAP}\n", shown.join("\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_fits_the_terminal_and_says_what_is_missing() {
+        assert_eq!(frame("a\nb\nc\n", 4), "\x1b[?7la\nb\nc\x1b[?7h\n");
+        assert_eq!(frame("a\nb\nc\nd\n", 4), "\x1b[?7la\nb\n… 2 more lines\x1b[?7h\n");
+        assert_eq!(frame("a\nb\nc\n", 0), "\x1b[?7la\n… 2 more lines\x1b[?7h\n");
     }
 }

@@ -75,16 +75,20 @@ impl Model {
         Some(Ok(seen))
     }
 
-    fn found(&self) -> (Vec<(VipKey, u32)>, Vec<(u32, ServiceRow)>, Vec<(u32, EndpointRow)>) {
-        (
-            self.vips.iter().map(|(k, v)| (*k, *v)).collect(),
-            self.services.iter().filter(|(_, r)| r.name != 0).map(|(id, r)| (*id, *r)).collect(),
-            self.endpoints.iter().filter(|(_, r)| r.used == 1).map(|(id, r)| (*id, *r)).collect(),
-        )
+    fn vips(&self) -> Vec<(VipKey, u32)> {
+        self.vips.iter().map(|(k, v)| (*k, *v)).collect()
+    }
+
+    fn used_services(&self) -> Vec<(u32, ServiceRow)> {
+        self.services.iter().filter(|(_, r)| r.name != 0).map(|(id, r)| (*id, *r)).collect()
+    }
+
+    fn used_endpoints(&self) -> Vec<(u32, EndpointRow)> {
+        self.endpoints.iter().filter(|(_, r)| r.used == 1).map(|(id, r)| (*id, *r)).collect()
     }
 
     fn adopted(&self, now: u64) -> Planner {
-        let (vips, services, endpoints) = self.found();
+        let (vips, services, endpoints) = (self.vips(), self.used_services(), self.used_endpoints());
         let highest_tag = self.endpoints.values().map(|r| r.tag).max().unwrap_or(0);
         Planner::adopt(LIMITS, &Found { vips: &vips, services: &services, endpoints: &endpoints, highest_tag }, now)
     }
@@ -245,10 +249,12 @@ proptest! {
         }
         prop_assert_eq!(planner.plan(&third, QUARANTINE, |_| true), Plan::default());
         // Nothing is lost: the tables hold just what the snapshot needs.
-        let (vips, services, endpoints) = model.found();
-        prop_assert_eq!(services.len(), third.services().len());
-        prop_assert_eq!(endpoints.len(), third.services().iter().map(|s| s.endpoints.len()).sum::<usize>());
-        prop_assert_eq!(vips.len(), third.services().iter().map(|s| s.addresses.len()).sum::<usize>());
+        prop_assert_eq!(model.used_services().len(), third.services().len());
+        prop_assert_eq!(
+            model.used_endpoints().len(),
+            third.services().iter().map(|s| s.endpoints.len()).sum::<usize>()
+        );
+        prop_assert_eq!(model.vips().len(), third.services().iter().map(|s| s.addresses.len()).sum::<usize>());
     }
 
     #[test]

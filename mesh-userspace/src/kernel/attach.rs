@@ -12,6 +12,14 @@ use std::{
     },
 };
 
+/// A program at work.
+pub(super) struct Attached {
+    /// Its link.
+    pub(super) link: OwnedFd,
+    /// Whether the link is new, so that nothing was attached before.
+    pub(super) new: bool,
+}
+
 /// Puts `program` where it belongs: under the link that an earlier daemon pinned, else under a new one.
 ///
 /// # Errors
@@ -22,14 +30,14 @@ pub(super) fn attach(
     program: BorrowedFd<'_>,
     cgroup: &fs::File,
     at: AttachType,
-) -> Result<OwnedFd, KernelError> {
+) -> Result<Attached, KernelError> {
     let path = pins.link(name);
     match sys::obj_get(&path) {
         Ok(link) => {
             let same =
                 sys::link_info(link.as_fd()).is_ok_and(|info| cgroup.metadata().is_ok_and(|m| m.ino() == info.cgroup));
             if same && sys::link_update(link.as_fd(), program).is_ok() {
-                return Ok(link);
+                return Ok(Attached { link, new: false });
             }
             // The link's cgroup is gone or another one is configured now: the pin holds nothing of use.
             fs::remove_file(&path).map_err(|e| KernelError::io(format!("removing {}", path.display()), e))?;
@@ -40,5 +48,5 @@ pub(super) fn attach(
     let link = sys::link_create(program, cgroup.as_fd(), at)
         .map_err(|e| KernelError::io(format!("attaching {name} to the cgroup"), e))?;
     sys::obj_pin(link.as_fd(), &path).map_err(|e| KernelError::io(format!("pinning {}", path.display()), e))?;
-    Ok(link)
+    Ok(Attached { link, new: true })
 }

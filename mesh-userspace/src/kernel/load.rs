@@ -1,4 +1,4 @@
-//! From an object to programs at work: maps made or adopted, programs loaded one by one, attached readers first.
+//! From an object to programs at work: tables made or adopted, programs loaded one by one, then attached.
 
 use super::{KernelError, Pins, Tables, attach, btf, error::chain, pins::Shape, sys::AttachType};
 use aya::{
@@ -37,8 +37,6 @@ pub struct Options<'a> {
     pub object: &'a [u8],
     /// Where maps and links are pinned.
     pub pins: &'a Pins,
-    /// Whose processes are intercepted.
-    pub cgroup: &'a File,
     /// The least that the tables must hold; adopted ones may hold more.
     pub capacity: Capacity,
     /// The most verbose level of the programs' own logs, 0 (none) to 5 (trace). What is above costs nothing.
@@ -93,7 +91,7 @@ pub struct MapStatus {
 pub struct Kernel {
     ebpf: Ebpf,
     tables: Tables,
-    missing: Vec<(&'static str, String)>,
+    missing: Missing,
     links: Vec<OwnedFd>,
     /// What the kernel does not show on this host, and what follows from it.
     pub notes: Vec<String>,
@@ -101,12 +99,12 @@ pub struct Kernel {
     pub adopted: bool,
 }
 
-/// Loads the object and attaches its programs.
+/// Loads the object: its tables are there, made or adopted; its programs wait for [`Kernel::attach`].
 ///
 /// An optional program that this kernel refuses is left out and named in [`Kernel::programs`].
 ///
 /// # Errors
-/// [`KernelError`]: what is wrong and what to do; nothing new stays attached then.
+/// [`KernelError`]: what is wrong and what to do; nothing new stays in the kernel then.
 pub fn load(options: &Options<'_>) -> Result<Kernel, KernelError> {
     let pins = options.pins;
     let mut notes = Vec::new();
@@ -116,20 +114,37 @@ pub fn load(options: &Options<'_>) -> Result<Kernel, KernelError> {
         Ok(sizes) => sizes,
         Err(why) => {
             notes.push(format!("pinned tables were not adopted, their counters start again: {why}"));
+            // Programs that are attached go on with the old tables until they are replaced.
             pins.remove_maps()?;
             None
         }
     };
     let adopted = sizes.is_some();
     let sizes = sizes.unwrap_or_else(|| shapes.iter().map(|s| s.entries).collect());
+    let loaded = load_object(options, &shapes, &sizes, &mut notes);
+    if loaded.is_err() && !adopted {
+        pins.remove_maps()?;
+    }
+    let (ebpf, tables, missing) = loaded?;
+    Ok(Kernel { ebpf, tables, missing, links: Vec::new(), notes, adopted })
+}
+
+type Missing = Vec<(&'static str, String)>;
+
+fn load_object(
+    options: &Options<'_>,
+    shapes: &[Shape],
+    sizes: &[u32],
+    notes: &mut Vec<String>,
+) -> Result<(Ebpf, Tables, Missing), KernelError> {
     let mut loader = EbpfLoader::new();
     for (shape, entries) in shapes.iter().zip(sizes) {
         if shape.entries > 0 {
-            loader.map_max_entries(shape.name, entries);
+            loader.map_max_entries(shape.name, *entries);
         }
-        loader.map_pin_path(shape.name, pins.map(shape.name));
+        loader.map_pin_path(shape.name, options.pins.map(shape.name));
     }
-    let fields = Fields::find(&mut notes);
+    let fields = Fields::find(notes);
     loader
         .override_global("OFFSET_SK_ERR", &fields.sk_err, true)
         .override_global("OFFSET_IPV6ONLY", &fields.ipv6only, true)
@@ -140,37 +155,57 @@ pub fn load(options: &Options<'_>) -> Result<Kernel, KernelError> {
     // The kill switch holds until it is switched off, whoever restarts the daemon.
     let bypass = tables.settings().flags & flags::BYPASS;
     tables.put_settings(&Settings { flags: options.settings.flags | bypass, ..options.settings });
-
     let mut missing = Vec::new();
     for spec in &PROGRAMS {
-        if let Err(why) = load_program(&mut ebpf, spec.name) {
-            if spec.required {
-                return Err(KernelError::Required { program: spec.name, hook: spec.hook, why });
-            }
-            missing.push((spec.name, why));
-        }
-    }
-    let mut links = Vec::new();
-    for spec in &PROGRAMS {
-        if missing.iter().any(|(name, _)| *name == spec.name) {
-            continue;
-        }
-        let Some(program) = ebpf.program(spec.name) else { continue };
-        let attached = program.fd().map_err(|e| e.to_string()).and_then(|fd| {
-            attach::attach(pins, spec.name, fd.as_fd(), options.cgroup, spec.at).map_err(|e| e.to_string())
-        });
-        match attached {
-            Ok(link) => links.push(link),
+        match load_program(&mut ebpf, spec.name) {
+            Ok(()) => {}
             Err(why) if spec.required => {
                 return Err(KernelError::Required { program: spec.name, hook: spec.hook, why });
             }
             Err(why) => missing.push((spec.name, why)),
         }
     }
-    Ok(Kernel { ebpf, tables, missing, links, notes, adopted })
+    Ok((ebpf, tables, missing))
 }
 
 impl Kernel {
+    /// Puts the programs to work on a cgroup, under links that an earlier daemon pinned or under new ones. The tables
+    /// must be filled by now: from the first program on, connects are looked up in them.
+    ///
+    /// # Errors
+    /// [`KernelError::Required`]; links that are new are gone again then.
+    pub fn attach(&mut self, pins: &Pins, cgroup: &File) -> Result<(), KernelError> {
+        let mut made = Vec::new();
+        for spec in &PROGRAMS {
+            if self.missing.iter().any(|(name, _)| *name == spec.name) {
+                continue;
+            }
+            match self.attach_one(spec, pins, cgroup) {
+                Ok(attached) => {
+                    if attached.new {
+                        made.push(pins.link(spec.name));
+                    }
+                    self.links.push(attached.link);
+                }
+                Err(why) if spec.required => {
+                    for link in made {
+                        // Worth a try; what is reported is why the program could not be attached.
+                        let _ = fs::remove_file(link);
+                    }
+                    return Err(KernelError::Required { program: spec.name, hook: spec.hook, why });
+                }
+                Err(why) => self.missing.push((spec.name, why)),
+            }
+        }
+        Ok(())
+    }
+
+    fn attach_one(&self, spec: &Spec, pins: &Pins, cgroup: &File) -> Result<attach::Attached, String> {
+        let program = self.ebpf.program(spec.name).ok_or("the object does not have it")?;
+        let fd = program.fd().map_err(|e| chain(&e))?;
+        attach::attach(pins, spec.name, fd.as_fd(), cgroup, spec.at).map_err(|e| e.to_string())
+    }
+
     /// The tables.
     #[must_use]
     pub fn tables(&self) -> &Tables {

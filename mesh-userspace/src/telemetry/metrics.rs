@@ -17,9 +17,9 @@ pub struct Report {
     /// By name.
     pub services: Vec<ServiceReport>,
     /// The kernel programs, where statistics are switched on: name, runs, nanoseconds in all.
-    pub programs: Vec<(&'static str, u64, u64)>,
+    pub programs: Vec<ProgramRuns>,
     /// The kernel's tables: name, entries in use, capacity, bytes.
-    pub maps: Vec<(&'static str, Option<u64>, u64, u64)>,
+    pub maps: Vec<MapUse>,
     /// Where services come from: name, whether it has told all it knows, updates, errors.
     pub sources: Vec<(&'static str, bool, u64, u64)>,
     /// Configurations that were refused.
@@ -31,6 +31,11 @@ pub struct Report {
     /// What did not fit into the tables.
     pub problems: u64,
 }
+
+/// A kernel program's name, runs, and nanoseconds in all.
+pub type ProgramRuns = (&'static str, u64, u64);
+/// A table's name, entries in use (`None`: cannot be counted), capacity, and bytes.
+pub type MapUse = (&'static str, Option<u64>, u64, u64);
 
 /// One service.
 #[derive(Clone, Debug)]
@@ -146,10 +151,10 @@ fn per_endpoint(report: &Report) -> Vec<MetricFamily> {
 
 fn of_the_daemon(report: &Report) -> Vec<MetricFamily> {
     let kind = MetricType::COUNTER;
-    let programs = |value: fn(&(&'static str, u64, u64)) -> f64| {
+    let programs = |value: fn(&ProgramRuns) -> f64| {
         report.programs.iter().map(|p| number(kind, &[("program", p.0)], value(p))).collect()
     };
-    let maps = |value: fn(&(&'static str, Option<u64>, u64, u64)) -> Option<u64>| {
+    let maps = |value: fn(&MapUse) -> Option<u64>| {
         report.maps.iter().filter_map(|m| Some(gauge(&[("map", m.0)], value(m)?))).collect()
     };
     let sources = report.sources.iter();

@@ -20,7 +20,7 @@ pub(in crate::cli) fn explanation(explanation: &Explanation, style: Style) -> St
         let _ = writeln!(text, "{title} {value}");
     };
     line("Address", &explanation.address.to_string());
-    line("Service", &explanation.service.as_deref().map_or_else(|| "none".to_owned(), harmless));
+    line("Service", &explanation.service.as_deref().map_or_else(|| "- (of no service)".to_owned(), harmless));
     if let Some(route) = &explanation.route {
         line("Route", &harmless(route));
     }

@@ -112,7 +112,8 @@ fn maps(status: &Status) -> Table {
     for map in &status.maps {
         #[expect(clippy::cast_precision_loss, reason = "three digits of it are shown")]
         let used = map.entries.filter(|_| map.capacity > 0).map(|entries| entries as f64 / map.capacity as f64);
-        let look = if used.is_some_and(|used| used >= 0.9) { Look::Warn } else { Look::Plain };
+        // A table of one entry is full from the start and never grows.
+        let look = if map.capacity > 1 && used.is_some_and(|used| used >= 0.9) { Look::Warn } else { Look::Plain };
         table.row([
             Field::new(&map.name),
             Field::new(map.entries.map(count).unwrap_or_default()),
