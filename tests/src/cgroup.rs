@@ -72,6 +72,15 @@ impl Cgroup {
         Ok(Self { path })
     }
 
+    /// Removes it, with everything in it, and makes another one under the same name, as a restarted unit does.
+    ///
+    /// # Panics
+    /// Where that fails.
+    pub fn renew(&self) {
+        remove(&self.path, Duration::from_secs(5));
+        fs::create_dir(&self.path).expect("a test's cgroup can be made again");
+    }
+
     /// Its directory.
     #[must_use]
     pub fn path(&self) -> &Path {

@@ -292,6 +292,7 @@ impl Drop for Daemon {
             return;
         }
         written.expect("a test's directory can be written");
+        assert!(!self.log().contains("panicked"), "the daemon panicked: {}", self.log());
         let left = poll::within(Duration::from_secs(5), || match self.left_behind() {
             (pins, programs) if pins.is_empty() && (programs == 0 || !self.setup.alone) => Ok(()),
             left => Err(left),

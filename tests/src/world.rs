@@ -41,6 +41,15 @@ impl World {
         Self { sockets, cgroup, netns }
     }
 
+    /// Removes the cgroup and makes another one under the same name, with clients of its own.
+    ///
+    /// # Panics
+    /// Where that fails.
+    pub fn renew_cgroup(&mut self) {
+        self.cgroup.renew();
+        self.sockets = Sockets::new(&self.cgroup, &self.netns).expect("the helper program starts");
+    }
+
     /// The clients' cgroup, to which a daemon attaches.
     #[must_use]
     pub const fn cgroup(&self) -> &Cgroup {

@@ -143,3 +143,17 @@ fn health_names_every_component() {
     let health = mesh.http_json("/health");
     assert!(health.as_object().is_some_and(|o| !o.is_empty()), "{health}");
 }
+
+#[test]
+fn idle_and_slow_clients_hold_up_nobody() {
+    use std::{io::Write, net::TcpStream, os::unix::net::UnixStream};
+    let world = world!();
+    let (mesh, _backends) = web(&world);
+    let idle: Vec<TcpStream> = (0..200).map(|_| TcpStream::connect(mesh.admin()).unwrap()).collect();
+    idle.iter().step_by(2).for_each(|mut stream| stream.write_all(b"GET /met").unwrap());
+    let at_the_socket: Vec<UnixStream> = (0..50).map(|_| UnixStream::connect(mesh.socket_path()).unwrap()).collect();
+    assert_eq!(mesh.http("GET", "/ready").status, 200);
+    mesh.cli(&["endpoints", "drain", "web", E1]).done();
+    assert_eq!(world.ask(VIP).unwrap(), "B2");
+    drop((idle, at_the_socket));
+}

@@ -7,6 +7,7 @@
 )]
 
 use mesh_tests::{Backend, Daemon, Hammer, Value, World, hammer::Tally, holds, json, service, weighted, world};
+use std::{collections::BTreeMap, thread, time::Duration};
 
 const LEFT: &str = "10.96.0.1:80";
 const RIGHT: &str = "10.96.0.2:80";
@@ -102,6 +103,26 @@ fn all_endpoints() -> Value {
     json!([service("left", &[LEFT], &left), service("right", &[RIGHT, RIGHT6], &right)])
 }
 
+/// What was reloaded is what happens: of the left service only the new endpoints answer, the heaviest one among them.
+fn assert_applied(world: &World, services: &Value, change: usize, mesh: &Daemon) {
+    let endpoints = services[0]["endpoints"].as_array().unwrap();
+    let name = |e: &Value| {
+        let address: std::net::SocketAddr = e["address"].as_str().unwrap().parse().unwrap();
+        format!("left-{}", address.ip().to_string().rsplit('.').next().unwrap().parse::<usize>().unwrap() - 1)
+    };
+    let expected: Vec<String> = endpoints.iter().map(name).collect();
+    let heaviest = endpoints.iter().max_by_key(|e| e["weight"].as_u64()).map(name).unwrap();
+    let answers = world.ask_times(LEFT, 6);
+    let strangers: Vec<_> = answers.iter().filter(|a| !expected.contains(a)).collect();
+    assert!(strangers.is_empty(), "change {change} to {expected:?} is not applied: {strangers:?}\n{}", mesh.log());
+    let alone = endpoints.iter().filter(|e| e["weight"].as_u64() > Some(60)).count() == 1;
+    assert!(
+        !alone || answers.contains(&heaviest),
+        "change {change}: {heaviest} is missing: {answers:?}\n{}",
+        mesh.log()
+    );
+}
+
 #[test]
 fn two_hundred_rewritten_configurations_harm_no_connect() {
     let world = world!();
@@ -109,8 +130,10 @@ fn two_hundred_rewritten_configurations_harm_no_connect() {
     let mut load = Load::start(&world);
     let mut mesh = world.daemon(random_services(&mut dice));
     load.hammer(&world);
-    for _ in 0..200 {
-        mesh.set_services(random_services(&mut dice));
+    for change in 0..200 {
+        let services = random_services(&mut dice);
+        mesh.set_services(services.clone());
+        assert_applied(&world, &services, change, &mesh);
     }
     let total = load.assert_flawless();
     assert!(total.connects > 200, "{} connects during 200 changes", total.connects);
@@ -183,6 +206,68 @@ fn services_renamed_under_their_vips_stay_reachable() {
     load.assert_flawless();
 }
 
+#[test]
+fn a_crash_in_the_middle_of_a_change_harms_no_connect() {
+    let world = world!();
+    let mut dice = Dice(0x6d65_7368_0003);
+    let mut load = Load::start(&world);
+    let mut mesh = world.daemon(random_services(&mut dice));
+    load.hammer(&world);
+    for _ in 0..25 {
+        mesh.configure(|config| config["services"] = random_services(&mut dice));
+        mesh.hang_up();
+        thread::sleep(Duration::from_micros(dice.roll(15_000)));
+        mesh.kill();
+        mesh.start();
+    }
+    load.assert_flawless();
+}
+
+#[test]
+fn many_operators_at_once_get_what_they_ask_for() {
+    let world = world!();
+    let mut load = Load::start(&world);
+    let mesh = world.daemon(all_endpoints());
+    load.hammer(&world);
+    thread::scope(|scope| {
+        for n in 0..POOL {
+            let mesh = &mesh;
+            scope.spawn(move || {
+                for weight in 1..=10 {
+                    mesh.cli(&["endpoints", "weight", "left", &left(n), &weight.to_string()]).done();
+                    assert_eq!(mesh.endpoint("left", &left(n))["weight"], weight);
+                }
+            });
+        }
+    });
+    load.assert_flawless();
+    for n in 0..POOL {
+        assert_eq!(mesh.endpoint("left", &left(n))["weight"], 10);
+    }
+}
+
+#[test]
+fn nothing_piles_up_over_many_changes() {
+    let world = world!();
+    let mut dice = Dice(0x6d65_7368_0004);
+    let mut mesh = world.daemon(all_endpoints());
+    let descriptors = |mesh: &Daemon| std::fs::read_dir(format!("/proc/{}/fd", mesh.pid())).unwrap().count();
+    let entries = |mesh: &Daemon| {
+        let status = mesh.json(&["status"]);
+        let maps = status["maps"].as_array().unwrap();
+        maps.iter().map(|m| (m["name"].to_string(), m["entries"].clone())).collect::<Vec<_>>()
+    };
+    let before = (entries(&mesh), descriptors(&mesh));
+    for _ in 0..150 {
+        mesh.set_services(random_services(&mut dice));
+    }
+    mesh.set_services(all_endpoints());
+    // What was given back rests a while before it counts as free.
+    holds(&format!("rows are given back: {:?}", before.0), || entries(&mesh), |after| *after == before.0);
+    let after = descriptors(&mesh);
+    assert!(after <= before.1 + 3, "{} open files before, {after} after", before.1);
+}
+
 /// Nothing that begins after the command has ended goes to `endpoint`.
 fn assert_left_out(world: &World, mesh: &Daemon, endpoint: &str, who: &str) {
     let answers = world.ask_times(LEFT, 12);
@@ -234,4 +319,29 @@ fn an_open_connection_outlives_drain_and_removal_of_its_endpoint() {
     still_works("its endpoint removed");
     mesh.set_services(json!([]));
     still_works("its service removed");
+}
+
+#[test]
+fn after_a_storm_of_changes_the_last_one_holds() {
+    let world = world!();
+    let mut dice = Dice(0x6d65_7368_0005);
+    let _load = Load::start(&world);
+    let mut mesh = world.daemon(all_endpoints());
+    for _ in 0..150 {
+        mesh.set_services(random_services(&mut dice));
+    }
+    mesh.set_services(all_endpoints());
+    for address in [LEFT, RIGHT, RIGHT6] {
+        holds(
+            &format!("full turns at {address}"),
+            || {
+                let answers = world.ask_times(address, 2 * POOL);
+                answers.into_iter().fold(BTreeMap::<String, usize>::new(), |mut counts, who| {
+                    *counts.entry(who).or_default() += 1;
+                    counts
+                })
+            },
+            |counts| counts.len() == POOL && counts.values().all(|n| *n == 2),
+        );
+    }
 }

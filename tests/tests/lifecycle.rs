@@ -7,10 +7,7 @@
 )]
 
 use mesh_tests::{Backend, Value, World, hammer::Tally, holds, json, process, service, world};
-use std::{
-    io::{self, Read, Write},
-    process::Command,
-};
+use std::io::{Read, Write};
 
 const VIP: &str = "10.96.0.10:80";
 const E1: &str = "10.1.0.1:8080";
@@ -200,124 +197,6 @@ fn two_daemons_side_by_side_do_not_touch_one_another() {
 }
 
 #[test]
-fn observe_counts_and_translates_nothing() {
-    let world = world!();
-    world.netns().ip("address add 10.96.0.10/32 dev lo");
-    let _real = world.backend("REAL", VIP);
-    let backends = two(&world);
-    let setup = world.setup(json!([service("web", &[VIP], &[E1, E2]), service("none", &["10.96.0.11:80"], &[])]));
-    let mesh = setup.with(|c| c["dataplane"]["mode"] = json!("observe")).start();
-    assert_eq!(mesh.json(&["status"])["mode"], "observe");
-    let mut client = world.dial(VIP).unwrap();
-    assert_eq!(client.peer_addr().unwrap().as_socket().unwrap().to_string(), VIP);
-    assert_eq!(mesh_tests::backend::answer(&mut client).unwrap(), "REAL");
-    assert_eq!(world.dial("10.96.0.11:80").unwrap_err().raw_os_error(), Some(libc::ENETUNREACH), "nor refused");
-    assert_eq!(backends.each_ref().map(Backend::accepted), [0, 0]);
-    for service in ["web", "none"] {
-        let labels = [("service", service), ("reason", "observe")];
-        holds(service, || mesh.metrics().count("mesh_connects_passed_total", &labels), |n| *n == 1.0);
-    }
-}
-
-#[test]
-fn userspace_mode_attaches_nothing_and_is_not_ready() {
-    let world = world!();
-    let _backends = two(&world);
-    let mut mesh = world.setup(web(&[E1])).with(|c| c["dataplane"]["mode"] = json!("userspace")).idle();
-    mesh.spawn();
-    mesh.wait_for("/health", 200);
-    assert_eq!(mesh.http("GET", "/ready").status, 503);
-    let status = mesh.json(&["status"]);
-    assert_eq!((&status["mode"], &status["interception_ok"]), (&json!("userspace"), &json!(false)));
-    assert_eq!(world.dial(VIP).unwrap_err().raw_os_error(), Some(libc::ENETUNREACH));
-    assert_eq!(mesh.left_behind(), (Vec::new(), 0));
-    assert_eq!(mesh.service("web")["endpoints"]["total"], 1);
-}
-
-/// The `mesh` binary where a user without rights can run it, in a directory of that user's.
-fn for_nobody(mesh: &mesh_tests::Daemon) -> Command {
-    let binary = mesh.dir().join("mesh");
-    std::fs::copy(process::mesh(), &binary).unwrap();
-    for path in [mesh.dir(), &binary, &mesh.config_path()] {
-        std::os::unix::fs::chown(path, Some(65534), Some(65534)).unwrap();
-    }
-    let mut command = Command::new(binary);
-    command.args(["run", "--config", &mesh.config_path().to_string_lossy()]);
-    std::os::unix::process::CommandExt::uid(&mut command, 65534);
-    std::os::unix::process::CommandExt::gid(&mut command, 65534);
-    command
-}
-
-#[test]
-fn ebpf_mode_without_rights_ends_with_1_and_the_remedy() {
-    let world = world!();
-    let mesh = world.setup(web(&[E1])).with(|c| c["dataplane"]["mode"] = json!("ebpf")).idle();
-    let outcome = process::run(&mut for_nobody(&mesh)).ended(1);
-    assert!(outcome.stderr.contains("CAP_") || outcome.stderr.contains("root"), "a remedy: {outcome}");
-    assert!(!outcome.stderr.contains("panicked"), "{outcome}");
-}
-
-#[test]
-fn auto_mode_without_rights_runs_as_userspace() {
-    let world = world!();
-    let mesh = world.setup(web(&[E1])).idle();
-    let mut child = for_nobody(&mesh).stdin(std::process::Stdio::null()).spawn().unwrap();
-    let status = mesh_tests::poll::within(mesh_tests::poll::PATIENCE, || {
-        let response = mesh_tests::http::tcp(&mesh.admin(), "GET", "/v1/status", "").map_err(|e| e.to_string())?;
-        serde_json::from_str::<Value>(&response.body).map_err(|e| e.to_string())
-    });
-    let ready = mesh_tests::http::tcp(&mesh.admin(), "GET", "/ready", "").map(|r| r.status);
-    child.kill().unwrap();
-    child.wait().unwrap();
-    let status = status.unwrap();
-    assert_eq!((&status["mode"], &status["interception_ok"]), (&json!("userspace"), &json!(false)));
-    assert_eq!(ready.unwrap(), 503);
-}
-
-#[test]
-fn a_cgroup_that_is_none_ends_the_start_with_1_and_its_name() {
-    let world = world!();
-    for path in ["/sys/fs/cgroup/unified/no/such/cgroup", "/tmp"] {
-        let setup = world.setup(web(&[E1]));
-        let mesh = setup
-            .with(|c| c["dataplane"] = json!({ "mode": "ebpf", "cgroup": path, "bpffs": c["dataplane"]["bpffs"] }));
-        let mut mesh = mesh.idle();
-        mesh.spawn();
-        assert_eq!(mesh.wait().code(), Some(1), "{}", mesh.log());
-        assert!(mesh.log().contains(path) && mesh.log().contains("dataplane.cgroup"), "{}", mesh.log());
-        assert!(mesh.pins().is_empty(), "a start that fails leaves nothing");
-    }
-}
-
-#[test]
-fn a_start_with_a_bad_configuration_ends_with_1_and_every_mistake() {
-    let world = world!();
-    let mut mesh = world.setup(web(&[E1])).idle();
-    let good = mesh.config().clone();
-    mesh.configure(|c| c["services"] = json!([{ "name": "UPPER", "addresses": ["0.0.0.0:80"] }]));
-    mesh.spawn();
-    assert_eq!(mesh.wait().code(), Some(1));
-    assert!(mesh.log().contains("UPPER") && mesh.log().contains("0.0.0.0"), "{}", mesh.log());
-    mesh.configure(|c| *c = good);
-    let missing = mesh.dir().join("missing.yaml");
-    let mut command = mesh.command(&["run", "--config", &missing.to_string_lossy()]);
-    process::run(&mut command).ended(1).refused(&["missing.yaml"]);
-}
-
-#[test]
-fn a_taken_admin_port_ends_the_start_with_1_and_its_address() {
-    let world = world!();
-    let mut mesh = world.setup(web(&[E1])).idle();
-    let taken = std::net::TcpListener::bind(mesh.admin()).unwrap();
-    mesh.spawn();
-    assert_eq!(mesh.wait().code(), Some(1), "{}", mesh.log());
-    assert!(mesh.log().contains(&mesh.admin()), "{}", mesh.log());
-    assert_eq!(world.dial(VIP).unwrap_err().kind(), io::ErrorKind::NetworkUnreachable, "nothing is intercepted");
-    drop(taken);
-    mesh.start();
-}
-
-#[test]
 fn a_pin_that_was_lost_is_made_again_at_the_next_start() {
     let world = world!();
     let _backends = two(&world);
@@ -343,4 +222,65 @@ fn a_crash_at_any_moment_of_a_start_can_be_started_over() {
     }
     mesh.start();
     assert_eq!(world.ask_times(VIP, 4), ["B1"; 4]);
+}
+
+#[test]
+fn the_mode_may_change_at_a_restart() {
+    let world = world!();
+    let _backends = two(&world);
+    let mut mesh = world.daemon(web(&[E1]));
+    for _ in 0..2 {
+        mesh.terminate();
+        mesh.configure(|c| c["dataplane"]["mode"] = json!("observe"));
+        mesh.start();
+        assert_eq!(world.dial(VIP).unwrap_err().raw_os_error(), Some(libc::ENETUNREACH));
+        mesh.terminate();
+        mesh.configure(|c| c["dataplane"]["mode"] = json!("ebpf"));
+        mesh.start();
+        assert_eq!(world.ask(VIP).unwrap(), "B1");
+    }
+}
+
+#[test]
+fn bypass_ends_with_a_restart_only_if_the_daemon_says_so() {
+    let world = world!();
+    let _backends = two(&world);
+    let mut mesh = world.daemon(web(&[E1]));
+    mesh.cli(&["bypass", "on"]).done();
+    mesh.terminate();
+    assert_eq!(world.dial(VIP).unwrap_err().raw_os_error(), Some(libc::ENETUNREACH), "on, with no daemon");
+    mesh.start();
+    // Either is sensible; what it says must be what it does.
+    let bypass = mesh.json(&["status"])["bypass"].clone();
+    assert_eq!(bypass == true, world.dial(VIP).is_err(), "status says {bypass}");
+}
+
+#[test]
+fn a_cgroup_made_again_under_its_old_name_is_attached_again() {
+    let mut world = world!();
+    let _backends = two(&world);
+    let mut mesh = world.daemon(web(&[E1]));
+    assert_eq!(world.ask(VIP).unwrap(), "B1");
+    mesh.terminate();
+    world.renew_cgroup();
+    assert_eq!(world.dial(VIP).unwrap_err().raw_os_error(), Some(libc::ENETUNREACH));
+    mesh.start();
+    assert_eq!(world.ask(VIP).unwrap(), "B1");
+}
+
+#[test]
+fn another_cgroup_after_a_restart_is_the_only_one() {
+    let world = world!();
+    let other = world.sibling();
+    let _backends = two(&world);
+    let mut mesh = world.daemon(web(&[E1]));
+    mesh.terminate();
+    mesh.configure(|c| c["dataplane"]["cgroup"] = json!(other.cgroup().path()));
+    mesh.start();
+    assert_eq!(other.ask(VIP).unwrap(), "B1");
+    assert_eq!(world.dial(VIP).unwrap_err().raw_os_error(), Some(libc::ENETUNREACH), "the old one is let go");
+    assert_eq!(world.cgroup().attached_programs(), 0);
+    mesh.terminate();
+    mesh.unload(&[]).done();
+    assert_eq!(other.cgroup().attached_programs(), 0);
 }

@@ -314,3 +314,28 @@ fn watching_services_goes_on_until_interrupted() {
     child.kill().unwrap();
     child.wait().unwrap();
 }
+
+#[test]
+fn explain_takes_a_v4_mapped_address_as_a_socket_would() {
+    let world = world!();
+    let (mesh, _backends) = web(&world);
+    let (plain, mapped) = (mesh.json(&["explain", VIP]), mesh.json(&["explain", "[::ffff:10.96.0.10]:80"]));
+    assert_eq!((&mapped["service"], &mapped["endpoints"]), (&plain["service"], &plain["endpoints"]));
+}
+
+#[test]
+fn the_log_is_json_unless_text_is_asked_for() {
+    let world = world!();
+    let (mesh, _backends) = web(&world);
+    mesh.reload();
+    let log = mesh.log();
+    assert!(log.lines().count() > 1);
+    for line in log.lines() {
+        let entry: Value = serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"));
+        shape::check(&entry, &[("timestamp", "text"), ("level", "text"), ("message", "text")]);
+    }
+    drop(mesh);
+    let setup = world.setup(json!([service("web", &[VIP], &[E1])]));
+    let mesh = setup.with(|c| c["telemetry"] = json!({ "log": { "format": "text", "level": "warn" } })).start();
+    assert!(!mesh.log().contains('{') && !mesh.log().contains("INFO"), "{}", mesh.log());
+}

@@ -151,3 +151,65 @@ fn a_bound_source_address_is_kept() {
         assert!(source.port() == 0 || seen.port() == source.port(), "{seen}");
     }
 }
+
+#[test]
+fn a_fast_open_connect_is_translated() {
+    use std::{io::Write, os::fd::AsRawFd};
+    let world = world!();
+    let _echo = world.echo("10.1.0.1:8080");
+    let _mesh = world.daemon(json!([service("web", &[VIP], &["10.1.0.1:8080"])]));
+    let mut client = world.tcp(Domain::IPV4);
+    let on: libc::c_int = 1;
+    // SAFETY: the option takes an int, whose address and size are given.
+    let set = unsafe {
+        let size = size_of::<libc::c_int>() as libc::socklen_t;
+        libc::setsockopt(
+            client.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_FASTOPEN_CONNECT,
+            (&raw const on).cast(),
+            size,
+        )
+    };
+    assert_eq!(set, 0, "{}", io::Error::last_os_error());
+    connect(&client, VIP).unwrap();
+    client.write_all(b"hello").unwrap();
+    let mut back = [0; 5];
+    io::Read::read_exact(&mut client, &mut back).unwrap();
+    assert_eq!((&back, peer(&client)), (b"hello", addr(VIP)));
+}
+
+#[test]
+fn a_socket_bound_to_a_v6_address_gets_v6_endpoints() {
+    let world = world!();
+    let b4 = world.backend("B4", "10.1.0.1:8080");
+    let b6 = world.backend("B6", "[fd01::1]:8080");
+    let _mesh = world.daemon(json!([service("web", &[VIP6], &["10.1.0.1:8080", "[fd01::1]:8080"])]));
+    for _ in 0..6 {
+        let mut client = world.tcp(Domain::IPV6);
+        client.bind(&addr("[fd01::9]:0").into()).unwrap();
+        connect(&client, VIP6).unwrap();
+        assert_eq!(backend::answer(&mut client).unwrap(), "B6", "a v4 endpoint cannot be reached from there");
+    }
+    assert_eq!((b4.accepted(), b6.accepted()), (0, 6));
+    assert!(b6.clients().iter().all(|c| c.ip() == addr("[fd01::9]:0").ip()));
+}
+
+#[test]
+fn two_threads_that_connect_one_socket_agree_on_its_peer() {
+    let world = world!();
+    let _echo = world.echo("10.1.0.1:8080");
+    let _mesh = world.daemon(json!([service("web", &[VIP, "10.96.0.11:80"], &["10.1.0.1:8080"])]));
+    for _ in 0..50 {
+        let client = world.tcp(Domain::IPV4);
+        let [first, second] = std::thread::scope(|scope| {
+            let both = [VIP, "10.96.0.11:80"].map(|vip| {
+                let client = &client;
+                scope.spawn(move || connect(client, vip))
+            });
+            both.map(|t| t.join().unwrap())
+        });
+        assert!(first.is_ok() != second.is_ok(), "one of them is too late: {first:?} {second:?}");
+        assert!([addr(VIP), addr("10.96.0.11:80")].contains(&peer(&client)), "{}", peer(&client));
+    }
+}
