@@ -12,6 +12,7 @@ mod decode;
 mod duration;
 mod field;
 mod files;
+mod judge;
 mod later;
 mod merge;
 mod names;
