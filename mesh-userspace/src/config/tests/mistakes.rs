@@ -101,9 +101,9 @@ fn mistakes_of_all_files_are_reported_at_once_in_the_order_of_files_and_lines() 
 }
 
 #[test]
-fn a_mistake_repeated_a_million_times_is_counted_and_not_kept() {
-    let errors = check(&format!("services: [{}]", "1,".repeat(1_000_000))).unwrap_err();
-    assert_eq!(errors.mistakes().len() + errors.omitted(), 1_000_000);
+fn a_mistake_repeated_many_times_is_counted_and_not_kept() {
+    let errors = check(&format!("services: [{}]", "1,".repeat(100_000))).unwrap_err();
+    assert_eq!(errors.mistakes().len() + errors.omitted(), 100_000);
     assert!(errors.mistakes().len() <= 10_000);
-    assert!(errors.to_string().ends_with("\nand 990000 more"));
+    assert!(errors.to_string().ends_with("\nand 90000 more"));
 }

@@ -1,5 +1,6 @@
 //! Tests of the configuration, by subject.
 
+mod documentation;
 mod dump;
 mod files;
 mod mistakes;

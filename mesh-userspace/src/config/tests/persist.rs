@@ -59,6 +59,18 @@ fn a_file_made_by_hand_is_left_alone() {
 }
 
 #[test]
+fn a_change_to_a_service_that_is_gone_does_not_bring_it_back() {
+    let text = persisted(None, "gone", Change::Policy(model::Policy::Random)).unwrap();
+    let loaded = check_all(&[("mesh.yaml", "services: [{ name: a }]"), ("conf.d/99-runtime.yaml", &text)]).unwrap();
+    assert_eq!(loaded.config.services().len(), 1);
+    let found: Vec<String> = loaded.warnings.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        found[1],
+        "conf.d/99-runtime.yaml:4:9: services[0].name: the service gone stands in no other file: left out"
+    );
+}
+
+#[test]
 fn the_file_is_replaced_as_a_whole_and_readable_for_all() {
     let directory = tempfile::tempdir().unwrap();
     let conf_d = directory.path().join("conf.d");

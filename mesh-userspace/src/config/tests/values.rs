@@ -55,6 +55,22 @@ fn v4_mapped_addresses_are_their_v4_address() {
 }
 
 #[test]
+fn lengths_are_bounded() {
+    let check = |length: usize| {
+        let name = "a".repeat(length);
+        let text = format!(
+            "node: {{ name: {name} }}\nadmin: {{ socket: /{name} }}\nservices: [{{ name: {name}, endpoints: [{{ address: 10.0.0.1:1, \
+             zone: {name} }}] }}]"
+        );
+        check(&text).map_or_else(|errors| errors.mistakes().iter().map(|m| m.field.clone()).collect(), |_| Vec::new())
+    };
+    assert_eq!(check(106), [""; 0]);
+    assert_eq!(check(107), ["admin.socket"]);
+    assert_eq!(check(253), ["admin.socket"]);
+    assert_eq!(check(254), ["node.name", "admin.socket", "services[0].name", "services[0].endpoints[0].zone"]);
+}
+
+#[test]
 fn any_unicast_address_can_be_a_vip() {
     for text in ["127.0.0.1:1", "240.10.0.1:80", "0.0.0.1:80", "[::1]:65535", "[fe80::1]:80", "169.254.1.1:53"] {
         assert_eq!(text.parse::<Vip>().unwrap().to_string(), text);
