@@ -24,7 +24,7 @@ macro_rules! words {
 }
 
 words! {
-    /// Why a connect to a VIP was not sent to an endpoint. Numbers index the service's row of counters.
+    /// Why a connect to a VIP was not simply sent to an endpoint. Numbers index the service's row of counters.
     Reason {
         /// Refused: the service has no endpoint that can be chosen.
         NoEndpoint = "no_endpoint",
@@ -38,17 +38,24 @@ words! {
         Observe = "observe",
         /// Passed untouched: the socket carries the daemon's own mark.
         Own = "own",
-        /// Passed untouched: the kernel had no memory for the connection's record.
-        NoMemory = "no_memory",
+        /// Forwarded, but the kernel had no memory for the connection's record: `getpeername` shows the endpoint, and
+        /// its bytes are not counted.
+        Untracked = "untracked",
     }
 }
 
 impl Reason {
-    /// Whether the connect is refused with `ECONNREFUSED`; otherwise it passes untouched.
+    /// Whether the connect was refused with `ECONNREFUSED`.
     #[inline(always)]
     #[must_use]
     pub const fn refuses(self) -> bool {
         matches!(self, Self::NoEndpoint | Self::FamilyMismatch | Self::StaleRows)
+    }
+
+    /// Whether the connect went on to the VIP itself, untouched.
+    #[must_use]
+    pub const fn passes(self) -> bool {
+        matches!(self, Self::Bypass | Self::Observe | Self::Own)
     }
 }
 

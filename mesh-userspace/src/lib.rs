@@ -1,6 +1,10 @@
-//! The node daemon.
+//! The node daemon: see `docs/architecture.md` for how the layers fit together.
 
 pub mod api;
+pub mod app;
 pub mod cli;
 pub mod config;
+pub mod datapath;
+pub mod kernel;
 pub mod model;
+pub mod telemetry;

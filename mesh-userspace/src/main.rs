@@ -1,1 +1,49 @@
-fn main() {}
+//! The `mesh` binary: dispatches, and is the only place that exits.
+
+use mesh_userspace::{
+    app,
+    cli::{self, Command},
+    config,
+};
+use std::{io::Write, process::ExitCode};
+
+fn main() -> ExitCode {
+    let command = match cli::parse(std::env::args_os()) {
+        Ok(command) => command,
+        Err(code) => return code,
+    };
+    let done = match command {
+        Command::Client(command) => return cli::execute(command),
+        Command::Run { config } => app::run(config),
+        Command::ConfigValidate { file } => app::validate(&file).map(|warnings| {
+            for warning in warnings {
+                say(&mut std::io::stderr(), &format!("warning: {warning}"));
+            }
+            say(&mut std::io::stdout(), &format!("{}: valid", file.display()));
+        }),
+        Command::ConfigSchema => match serde_json::to_string_pretty(&config::schema()) {
+            Ok(schema) => {
+                say(&mut std::io::stdout(), &schema);
+                Ok(())
+            }
+            Err(e) => Err(e.to_string()),
+        },
+        Command::Unload { config, force } => {
+            app::unload(config.as_deref(), force).map(|done| say(&mut std::io::stdout(), &done))
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            for line in why.lines() {
+                say(&mut std::io::stderr(), &format!("mesh: {line}"));
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Prints a line; a reader that has gone has no use for it.
+fn say(to: &mut impl Write, line: &str) {
+    let _ = writeln!(to, "{line}");
+}

@@ -1,1 +1,45 @@
-//! The harness.
+//! The harness: throw-away cgroups and network namespaces, the real `mesh` binary, backends that say who they are,
+//! clients that are children of a cgroup, and readers for what the daemon says of itself.
+//!
+//! A test begins with [`world!`], which skips it loudly where the machine cannot run it:
+//!
+//! ```ignore
+//! let world = world!();
+//! let b1 = world.backend("B1", "10.1.0.1:8080");
+//! let mesh = world.daemon(json!([{ "name": "web", "addresses": ["10.96.0.10:80"],
+//!                                  "endpoints": [{ "address": "10.1.0.1:8080" }] }]));
+//! assert_eq!(world.ask("10.96.0.10:80").unwrap(), "B1");
+//! ```
+//!
+//! Nothing here moves the test's own process or threads into the cgroup: a socket belongs to the cgroup and the
+//! network namespace of the task that creates it, so one small child creates the clients' sockets and the test
+//! takes them over. That keeps tests right both as threads of one process and as a process each.
+#![allow(clippy::expect_used, clippy::panic, reason = "in a harness a broken expectation is a failed test")]
+
+pub mod backend;
+pub mod bpffs;
+pub mod cgroup;
+pub mod cli;
+pub mod daemon;
+pub mod hammer;
+pub mod http;
+pub mod kernel;
+pub mod metrics;
+pub mod netns;
+pub mod poll;
+pub mod ports;
+pub mod process;
+pub mod shape;
+pub mod skip;
+pub mod sockets;
+pub mod world;
+
+pub use backend::Backend;
+pub use cgroup::Cgroup;
+pub use cli::Outcome;
+pub use daemon::Daemon;
+pub use hammer::Hammer;
+pub use netns::Netns;
+pub use poll::{eventually, holds};
+pub use serde_json::{Value, json};
+pub use world::World;

@@ -4,6 +4,7 @@ use super::{Policy, Service};
 use std::{
     collections::{BTreeMap, HashMap},
     net::SocketAddr,
+    sync::Arc,
 };
 
 /// Runtime changes. They hold until the daemon restarts, also over reloads, and also for an endpoint that goes and
@@ -41,7 +42,12 @@ impl Overrides {
     ///
     /// # Errors
     /// [`OverrideError::NoService`].
-    pub fn set_policy(&mut self, services: &[Service], service: &str, policy: Policy) -> Result<(), OverrideError> {
+    pub fn set_policy(
+        &mut self,
+        services: &[Arc<Service>],
+        service: &str,
+        policy: Policy,
+    ) -> Result<(), OverrideError> {
         find(services, service)?;
         self.policies.insert(service.to_owned(), policy);
         Ok(())
@@ -53,7 +59,7 @@ impl Overrides {
     /// [`OverrideError`], if there is no such service or endpoint.
     pub fn set_weight(
         &mut self,
-        services: &[Service],
+        services: &[Arc<Service>],
         service: &str,
         address: SocketAddr,
         weight: u16,
@@ -68,7 +74,7 @@ impl Overrides {
     /// [`OverrideError`], if there is no such service or endpoint.
     pub fn set_draining(
         &mut self,
-        services: &[Service],
+        services: &[Arc<Service>],
         service: &str,
         address: SocketAddr,
         draining: bool,
@@ -79,7 +85,7 @@ impl Overrides {
 
     fn endpoint(
         &mut self,
-        services: &[Service],
+        services: &[Arc<Service>],
         service: &str,
         address: SocketAddr,
     ) -> Result<&mut EndpointOverride, OverrideError> {
@@ -90,25 +96,25 @@ impl Overrides {
         Ok(self.endpoints.entry(service.to_owned()).or_default().entry(address).or_default())
     }
 
-    /// `service` as it is after these changes.
+    /// `service` as it is after these changes; `None` if none concerns it.
     #[must_use]
-    pub fn apply(&self, service: &Service) -> Service {
-        let mut changed = service.clone();
-        if let Some(policy) = self.policies.get(&service.name) {
-            changed.policy = *policy;
+    pub fn apply(&self, service: &Service) -> Option<Service> {
+        let (policy, endpoints) = (self.policies.get(&service.name), self.endpoints.get(&service.name));
+        if policy.is_none() && endpoints.is_none() {
+            return None;
         }
-        if let Some(endpoints) = self.endpoints.get(&service.name) {
-            for endpoint in &mut changed.endpoints {
-                if let Some(change) = endpoints.get(&endpoint.address) {
-                    endpoint.weight = change.weight.unwrap_or(endpoint.weight);
-                    endpoint.draining = change.draining.unwrap_or(endpoint.draining);
-                }
+        let mut changed = service.clone();
+        changed.policy = policy.copied().unwrap_or(changed.policy);
+        for endpoint in &mut changed.endpoints {
+            if let Some(change) = endpoints.and_then(|e| e.get(&endpoint.address)) {
+                endpoint.weight = change.weight.unwrap_or(endpoint.weight);
+                endpoint.draining = change.draining.unwrap_or(endpoint.draining);
             }
         }
-        changed
+        Some(changed)
     }
 }
 
-fn find<'a>(services: &'a [Service], name: &str) -> Result<&'a Service, OverrideError> {
-    services.iter().find(|s| s.name == name).ok_or_else(|| OverrideError::NoService(name.to_owned()))
+fn find<'a>(services: &'a [Arc<Service>], name: &str) -> Result<&'a Service, OverrideError> {
+    services.iter().map(Arc::as_ref).find(|s| s.name == name).ok_or_else(|| OverrideError::NoService(name.to_owned()))
 }

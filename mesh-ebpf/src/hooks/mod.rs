@@ -1,0 +1,7 @@
+//! The places where we touch the kernel, one file each.
+
+mod connect4;
+mod connect6;
+mod getpeername4;
+mod getpeername6;
+mod sock_ops;

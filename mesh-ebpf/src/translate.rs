@@ -1,0 +1,213 @@
+//! connect(2) to a service address becomes connect(2) to one endpoint; getpeername(2) shows what was dialled.
+
+use crate::{atomic, maps, sock};
+use aya_ebpf::{
+    bindings::{BPF_SK_STORAGE_GET_F_CREATE, bpf_sock_addr},
+    helpers::{bpf_get_prandom_u32, bpf_ktime_get_ns, generated::bpf_set_retval},
+    programs::SockAddrContext,
+};
+use aya_log_ebpf::debug;
+use mesh_common::{
+    addr::Address,
+    connection::stage,
+    reason::Reason,
+    select::{self, Choice},
+    service::{Policy, View, VipKey},
+    settings::flags,
+};
+
+/// Let the kernel go on with the (perhaps rewritten) address.
+pub(crate) const PROCEED: i32 = 1;
+const ECONNREFUSED: i32 = 111;
+
+/// What a socket dialled, in either family.
+pub(crate) struct Dialled {
+    /// The address; IPv4 is v4-mapped.
+    pub address: Address,
+    /// Whether a v4-mapped address means `AF_INET6` here.
+    pub v6_socket: bool,
+}
+
+/// Translates one connect: rewrites the context's address, or refuses. Anything that is no service passes.
+#[inline(always)]
+pub(crate) fn connect(ctx: &SockAddrContext, dialled: &Dialled) -> i32 {
+    let addr = ctx.sock_addr;
+    // SAFETY: fields of the program's own context; the verifier checks each access.
+    let (port, protocol) = unsafe { ((*addr).user_port as u16, (*addr).protocol as u8) };
+    let key = VipKey { address: dialled.address, port, protocol, zero: 0 };
+    let Some(service) = maps::service(&key) else { return PROCEED };
+    match forward(addr, dialled, &key, service) {
+        Ok(choice) => {
+            debug!(
+                ctx,
+                "connect: service {} to endpoint {}, {:i} port {}",
+                service,
+                choice.slot.id(),
+                bytes(&choice.row.address),
+                u16::from_be(choice.row.port)
+            );
+            PROCEED
+        }
+        Err(reason) => {
+            maps::count(service, reason);
+            debug!(ctx, "connect: service {} not forwarded: {}", service, reason.word());
+            if !reason.refuses() {
+                return PROCEED;
+            }
+            // SAFETY: sets what connect(2) returns; 0 alone would mean EPERM.
+            unsafe { bpf_set_retval(-ECONNREFUSED) };
+            0
+        }
+    }
+}
+
+/// Sends the socket to an endpoint of `service`.
+#[inline(always)]
+fn forward(addr: *mut bpf_sock_addr, dialled: &Dialled, key: &VipKey, service: u32) -> Result<Choice, Reason> {
+    let settings = maps::settings();
+    if settings.flags & flags::BYPASS != 0 {
+        return Err(Reason::Bypass);
+    }
+    // SAFETY: a field of the context.
+    let sk = unsafe { (*addr).__bindgen_anon_1.sk };
+    // SAFETY: checked for null, a field of the context's socket.
+    if !sk.is_null() && settings.mark != 0 && u64::from(unsafe { (*sk).mark }) == settings.mark {
+        return Err(Reason::Own);
+    }
+    if settings.flags & flags::OBSERVE != 0 {
+        return Err(Reason::Observe);
+    }
+    let view = if dialled.address.is_v4() {
+        View::V4
+    } else if !sk.is_null() && sock::is_ipv6_only(sk.cast()) {
+        View::V6
+    } else {
+        View::Any
+    };
+    let policy = maps::policy(service);
+    let draw = match policy {
+        Policy::RoundRobin => maps::turn(service),
+        // SAFETY: a helper without arguments.
+        Policy::Random => unsafe { bpf_get_prandom_u32() },
+    };
+    let choice = select::choose(&maps::Tables, service, view, policy, draw)?;
+    if let Some(counts) = maps::endpoint_counts(choice.slot.id(), choice.slot.tag()) {
+        // SAFETY: a word inside the row.
+        unsafe { atomic::add(&raw mut (*counts).picked, 1) };
+    }
+    remember(sk.cast(), key, service, &choice);
+    rewrite(addr, dialled, &choice);
+    Ok(choice)
+}
+
+/// Notes in the socket's storage what was dialled and where it was sent.
+#[inline(always)]
+fn remember(sk: *mut core::ffi::c_void, key: &VipKey, service: u32, choice: &Choice) {
+    if sk.is_null() {
+        return maps::count(service, Reason::Untracked);
+    }
+    // SAFETY: the context's socket, not null.
+    let record = unsafe { maps::record(sk, u64::from(BPF_SK_STORAGE_GET_F_CREATE)) };
+    if record.is_null() {
+        return maps::count(service, Reason::Untracked);
+    }
+    // SAFETY: the helper returned a record; a socket being connected is locked by its owner.
+    unsafe {
+        (*record).original = key.address;
+        (*record).original_port = key.port;
+        (*record).endpoint = choice.row.address;
+        (*record).endpoint_port = choice.row.port;
+        (*record).id = choice.slot.id();
+        (*record).tag = choice.slot.tag();
+        (*record).service = service;
+        (*record).attempt += 1;
+        (*record).picked_at = bpf_ktime_get_ns();
+        (*record).received_at_fin_wait2 = 0;
+        (*record).fin_received = 0;
+        (*record).stage = stage::PICKED;
+    }
+}
+
+/// Puts the endpoint's address where the kernel takes it from.
+#[inline(always)]
+fn rewrite(addr: *mut bpf_sock_addr, dialled: &Dialled, choice: &Choice) {
+    set(addr, dialled.v6_socket, &choice.row.address, choice.row.port);
+}
+
+/// Writes an address into the context. Volatile: the compiler would merge stores that the verifier wants apart.
+#[inline(always)]
+fn set(addr: *mut bpf_sock_addr, v6: bool, address: &Address, port: u16) {
+    let [a, b, c, d] = address.words;
+    // SAFETY: writable fields of the program's own context.
+    unsafe {
+        if v6 {
+            (&raw mut (*addr).user_ip6[0]).write_volatile(a);
+            (&raw mut (*addr).user_ip6[1]).write_volatile(b);
+            (&raw mut (*addr).user_ip6[2]).write_volatile(c);
+            (&raw mut (*addr).user_ip6[3]).write_volatile(d);
+        } else {
+            (&raw mut (*addr).user_ip4).write_volatile(d);
+        }
+        (&raw mut (*addr).user_port).write_volatile(u32::from(port));
+    }
+}
+
+/// Shows the dialled address in place of the endpoint's, if this socket's connection is a translated one.
+#[inline(always)]
+pub(crate) fn peer(ctx: &SockAddrContext, peer: &Dialled) -> i32 {
+    let addr = ctx.sock_addr;
+    // SAFETY: a field of the context.
+    let sk = unsafe { (*addr).__bindgen_anon_1.sk };
+    if sk.is_null() {
+        return PROCEED;
+    }
+    // SAFETY: the context's socket, not null.
+    let record = unsafe { maps::record(sk.cast(), 0) };
+    if record.is_null() {
+        return PROCEED;
+    }
+    // SAFETY: fields of the record and of the context. A socket that connected elsewhere since has another peer, or a
+    // record without a stage.
+    unsafe {
+        if (*record).stage != stage::NONE
+            && (*record).endpoint == peer.address
+            && (*record).endpoint_port == (*addr).user_port as u16
+        {
+            let (original, port) = ((*record).original, (*record).original_port);
+            set(addr, peer.v6_socket, &original, port);
+        }
+    }
+    PROCEED
+}
+
+/// The dialled address of an `AF_INET` socket.
+#[inline(always)]
+pub(crate) fn dialled4(ctx: &SockAddrContext) -> Dialled {
+    // SAFETY: a field of the context.
+    Dialled { address: Address::v4(unsafe { (*ctx.sock_addr).user_ip4 }), v6_socket: false }
+}
+
+/// The dialled address of an `AF_INET6` socket.
+#[inline(always)]
+pub(crate) fn dialled6(ctx: &SockAddrContext) -> Dialled {
+    // SAFETY: fields of the context.
+    let words = unsafe {
+        let ip = &raw const (*ctx.sock_addr).user_ip6;
+        [(*ip)[0], (*ip)[1], (*ip)[2], (*ip)[3]]
+    };
+    Dialled { address: Address::v6(words), v6_socket: true }
+}
+
+/// The 16 bytes of an address, for a log line.
+#[inline(always)]
+fn bytes(address: &Address) -> [u8; 16] {
+    let mut bytes = [0; 16];
+    for (i, word) in address.words.into_iter().enumerate() {
+        let [a, b, c, d] = word.to_ne_bytes();
+        bytes[i * 4] = a;
+        bytes[i * 4 + 1] = b;
+        bytes[i * 4 + 2] = c;
+        bytes[i * 4 + 3] = d;
+    }
+    bytes
+}

@@ -1,0 +1,251 @@
+//! The other end of the admin socket.
+
+use super::{
+    door::Request,
+    routes,
+    types::{Changed, Endpoint, Explanation, Service, Status},
+};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::{StatusCode, client::conn::http1, header::HOST};
+use hyper_util::rt::TokioIo;
+use serde::{Deserialize, de::DeserializeOwned};
+use std::{
+    io::{self, ErrorKind},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+use tokio::{net::UnixStream, time::timeout};
+
+/// More than this is no answer of the daemon: some 400 bytes for each of a million endpoints.
+const MAX_ANSWER: usize = 512 << 20;
+/// How long a daemon that is alive may take to accept.
+const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
+/// How long it may take to answer.
+const READ_PATIENCE: Duration = Duration::from_secs(30);
+/// How long it may take to change something; a reload of a large configuration takes its time.
+const WRITE_PATIENCE: Duration = Duration::from_secs(120);
+
+/// Asks the daemon behind an admin socket. Every call is a connection of its own.
+#[derive(Clone, Debug)]
+pub struct Client {
+    socket: PathBuf,
+    patience: Option<Duration>,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// Nobody listens.
+    #[error("no daemon at {}: {why}", socket.display())]
+    NotReachable {
+        /// The admin socket.
+        socket: PathBuf,
+        /// What was found instead.
+        why: String,
+    },
+    /// The socket may not be opened.
+    #[error("not permitted to open the admin socket {}: only the user who runs the daemon may; try sudo", socket.display())]
+    NotPermitted {
+        /// The admin socket.
+        socket: PathBuf,
+    },
+    /// The daemon accepted and did not answer. A change may have been made.
+    #[error("the daemon at {} gave no answer: {why}", socket.display())]
+    NoAnswer {
+        /// The admin socket.
+        socket: PathBuf,
+        /// How it ended.
+        why: String,
+    },
+    /// The daemon says no.
+    #[error("{message}")]
+    Refused {
+        /// The word for the kind of refusal, as in [`Kind`](super::Kind).
+        kind: String,
+        /// The reason.
+        message: String,
+    },
+    /// What answered does not speak as the daemon does, or is of another version.
+    #[error("the answer of {} is not understood: {why}; are daemon and command of the same version?", socket.display())]
+    Malformed {
+        /// The admin socket.
+        socket: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+}
+
+impl ClientError {
+    /// Whether the daemon could not be spoken to at all; otherwise it refused, or spoke nonsense.
+    #[must_use]
+    pub const fn is_unreachable(&self) -> bool {
+        matches!(self, Self::NotReachable { .. } | Self::NotPermitted { .. } | Self::NoAnswer { .. })
+    }
+}
+
+#[derive(Deserialize)]
+struct ErrorBody {
+    error: ErrorDetail,
+}
+
+#[derive(Deserialize)]
+struct ErrorDetail {
+    kind: String,
+    message: String,
+}
+
+impl Client {
+    /// A client of the daemon behind this socket. Nothing is opened yet.
+    #[must_use]
+    pub fn new(socket: impl Into<PathBuf>) -> Self {
+        Self { socket: socket.into(), patience: None }
+    }
+
+    /// Waits this long for each answer, instead of 30 seconds (120 for changes).
+    #[must_use]
+    pub const fn with_patience(mut self, patience: Duration) -> Self {
+        self.patience = Some(patience);
+        self
+    }
+
+    /// The socket.
+    #[must_use]
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// The daemon as a whole.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn status(&self) -> Result<Status, ClientError> {
+        self.call(&Request::Status).await
+    }
+
+    /// Services, all or one.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn services(&self, name: Option<String>) -> Result<Vec<Service>, ClientError> {
+        self.call(&Request::Services { name }).await
+    }
+
+    /// Endpoints, of all services or one.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn endpoints(&self, service: Option<String>) -> Result<Vec<Endpoint>, ClientError> {
+        self.call(&Request::Endpoints { service }).await
+    }
+
+    /// What a connection would meet. `request` is a [`Request::Explain`].
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn explain(&self, request: &Request) -> Result<Explanation, ClientError> {
+        self.call(request).await
+    }
+
+    /// The running configuration.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn config(&self) -> Result<serde_json::Value, ClientError> {
+        self.call(&Request::ConfigDump).await
+    }
+
+    /// Makes a change. `request` is one that writes.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn change(&self, request: &Request) -> Result<Changed, ClientError> {
+        self.call(request).await
+    }
+
+    async fn call<T: DeserializeOwned>(&self, request: &Request) -> Result<T, ClientError> {
+        let stream = self.connect().await?;
+        let patience = self.patience.unwrap_or(if request.is_write() { WRITE_PATIENCE } else { READ_PATIENCE });
+        match timeout(patience, self.converse(stream, request)).await {
+            Ok(answer) => answer,
+            Err(_) if request.is_write() => {
+                Err(self.no_answer(format!("nothing in {patience:?}; the change may still be made")))
+            }
+            Err(_) => Err(self.no_answer(format!("nothing in {patience:?}"))),
+        }
+    }
+
+    async fn connect(&self) -> Result<UnixStream, ClientError> {
+        let unreachable = |why: String| ClientError::NotReachable { socket: self.socket.clone(), why };
+        match timeout(CONNECT_PATIENCE, UnixStream::connect(&self.socket)).await {
+            Ok(Ok(stream)) => Ok(stream),
+            Ok(Err(e)) => Err(match e.kind() {
+                ErrorKind::NotFound => unreachable(
+                    "there is no such socket; is the daemon running, and is this its admin.socket (--admin-socket)?"
+                        .to_owned(),
+                ),
+                ErrorKind::ConnectionRefused => {
+                    unreachable("nobody listens: the daemon that made the socket is gone".to_owned())
+                }
+                ErrorKind::PermissionDenied => ClientError::NotPermitted { socket: self.socket.clone() },
+                _ => unreachable(e.to_string()),
+            }),
+            Err(_) => Err(unreachable("it does not accept connections".to_owned())),
+        }
+    }
+
+    async fn converse<T: DeserializeOwned>(&self, stream: UnixStream, request: &Request) -> Result<T, ClientError> {
+        let broken = |e: hyper::Error| {
+            if e.is_parse() { self.malformed(e.to_string()) } else { self.no_answer(describe(&e)) }
+        };
+        let written = routes::write(request).map_err(|e| self.malformed(format!("the request: {e}")))?;
+        let request = hyper::Request::builder()
+            .method(written.method)
+            .uri(written.path_and_query)
+            .header(HOST, "mesh")
+            .body(Full::new(Bytes::from(written.body)))
+            .map_err(|e| self.malformed(format!("the request: {e}")))?;
+
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+        let exchange = async {
+            let response = sender.send_request(request).await.map_err(broken)?;
+            let status = response.status();
+            let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
+            let body = body.map_err(|e| self.no_answer(format!("it ended in the middle: {e}")))?;
+            Ok((status, body.to_bytes()))
+        };
+        // The connection does the reading and writing; it has nothing to say that the exchange does not.
+        let mut exchange = std::pin::pin!(exchange);
+        let (status, body) = tokio::select! {
+            result = &mut exchange => result?,
+            _ = connection => exchange.await?,
+        };
+        self.understand(status, &body)
+    }
+
+    fn understand<T: DeserializeOwned>(&self, status: StatusCode, body: &[u8]) -> Result<T, ClientError> {
+        if status == StatusCode::OK {
+            return serde_json::from_slice(body).map_err(|e| self.malformed(e.to_string()));
+        }
+        match serde_json::from_slice(body) {
+            Ok(ErrorBody { error: ErrorDetail { kind, message } }) => Err(ClientError::Refused { kind, message }),
+            Err(_) => Err(self.malformed(format!("HTTP status {status} without a reason"))),
+        }
+    }
+
+    fn no_answer(&self, why: impl Into<String>) -> ClientError {
+        ClientError::NoAnswer { socket: self.socket.clone(), why: why.into() }
+    }
+
+    fn malformed(&self, why: impl Into<String>) -> ClientError {
+        ClientError::Malformed { socket: self.socket.clone(), why: why.into() }
+    }
+}
+
+/// hyper's words and, where there is one, the system's.
+fn describe(e: &hyper::Error) -> String {
+    match std::error::Error::source(e).and_then(|source| source.downcast_ref::<io::Error>()) {
+        Some(source) => format!("{e}: {source}"),
+        None => e.to_string(),
+    }
+}

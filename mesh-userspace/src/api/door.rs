@@ -1,0 +1,224 @@
+//! The daemon's surface as one enum, and who answers it.
+
+use super::types::{Changed, Endpoint, Explanation, Policy, Service, Status};
+use serde::{Deserialize, Serialize};
+use std::{collections::BTreeMap, fmt, net::SocketAddr, pin::Pin};
+
+/// Everything that can be asked of the daemon.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// The daemon as a whole.
+    Status,
+    /// Services, all or one. An unknown name is [`Kind::NotFound`].
+    Services {
+        /// Only this one.
+        name: Option<String>,
+    },
+    /// Endpoints, of all services or one. An unknown name is [`Kind::NotFound`].
+    Endpoints {
+        /// Only of this one.
+        service: Option<String>,
+    },
+    /// What a connection would meet now.
+    Explain {
+        /// The address dialled.
+        address: SocketAddr,
+        /// The `Host` of the request.
+        host: Option<String>,
+        /// The path of the request.
+        path: Option<String>,
+        /// The zone of the client, instead of the node's own.
+        zone: Option<String>,
+    },
+    /// The running configuration, defaults filled in.
+    ConfigDump,
+    /// Loads the configuration again, whole or not at all.
+    ConfigReload,
+    /// Takes an endpoint out of selection.
+    EndpointDrain {
+        /// Of this service.
+        service: String,
+        /// Where it listens.
+        address: SocketAddr,
+        /// Whether the change survives a restart.
+        persist: bool,
+    },
+    /// Puts it back.
+    EndpointUndrain {
+        /// Of this service.
+        service: String,
+        /// Where it listens.
+        address: SocketAddr,
+        /// Whether the change survives a restart.
+        persist: bool,
+    },
+    /// Sets its weight.
+    EndpointWeight {
+        /// Of this service.
+        service: String,
+        /// Where it listens.
+        address: SocketAddr,
+        /// 0 gets nothing.
+        weight: u16,
+        /// Whether the change survives a restart.
+        persist: bool,
+    },
+    /// Sets a service's policy.
+    LbSet {
+        /// The service.
+        service: String,
+        /// How its endpoints are picked from now on.
+        policy: Policy,
+        /// Whether the change survives a restart.
+        persist: bool,
+    },
+    /// The kill switch.
+    Bypass {
+        /// Whether every hook passes everything untouched.
+        on: bool,
+    },
+}
+
+impl Request {
+    /// Whether it changes anything. Such requests are taken at the admin socket only.
+    #[must_use]
+    pub const fn is_write(&self) -> bool {
+        match self {
+            Self::Status | Self::Services { .. } | Self::Endpoints { .. } | Self::Explain { .. } | Self::ConfigDump => {
+                false
+            }
+            Self::ConfigReload
+            | Self::EndpointDrain { .. }
+            | Self::EndpointUndrain { .. }
+            | Self::EndpointWeight { .. }
+            | Self::LbSet { .. }
+            | Self::Bypass { .. } => true,
+        }
+    }
+}
+
+/// What [`Door::handle`] answers, each to the request of its name.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Response {
+    /// To [`Request::Status`].
+    Status(Box<Status>),
+    /// To [`Request::Services`], sorted by name.
+    Services(Vec<Service>),
+    /// To [`Request::Endpoints`], sorted by service, then address.
+    Endpoints(Vec<Endpoint>),
+    /// To [`Request::Explain`].
+    Explanation(Box<Explanation>),
+    /// To [`Request::ConfigDump`]: the document, its keys in the order of the reference, no secrets.
+    Config(serde_json::Value),
+    /// To every request that writes.
+    Changed(Changed),
+}
+
+/// Why a request was not done.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Refusal {
+    /// Which kind of failure it is.
+    pub kind: Kind,
+    /// What is wrong and what to do about it, for the operator to read.
+    pub message: String,
+}
+
+/// Which kind of failure a [`Refusal`] is: the HTTP status and the word in `{"error": {"kind": …}}`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// The request makes no sense as it stands.
+    Invalid,
+    /// It names what is not there.
+    NotFound,
+    /// It makes no sense in the present state.
+    Conflict,
+    /// It is in the contract and not built yet.
+    Unsupported,
+    /// It cannot be done now, but may be later.
+    Unavailable,
+    /// The daemon failed.
+    Internal,
+}
+
+impl Refusal {
+    /// A refusal of this kind.
+    #[must_use]
+    pub fn new(kind: Kind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into() }
+    }
+
+    /// The request makes no sense as it stands.
+    #[must_use]
+    pub fn invalid(message: impl Into<String>) -> Self {
+        Self::new(Kind::Invalid, message)
+    }
+
+    /// It names what is not there.
+    #[must_use]
+    pub fn not_found(message: impl Into<String>) -> Self {
+        Self::new(Kind::NotFound, message)
+    }
+
+    /// `what` is in the contract and not built yet.
+    #[must_use]
+    pub fn unsupported(what: impl fmt::Display) -> Self {
+        Self::new(Kind::Unsupported, format!("{what}: not supported yet"))
+    }
+
+    /// The daemon failed.
+    #[must_use]
+    pub fn internal(message: impl Into<String>) -> Self {
+        Self::new(Kind::Internal, message)
+    }
+}
+
+/// What `/health` says: 200 while the process works.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Health {
+    /// Whether the process works; a component that is not well does not have to mean that it does not.
+    pub ok: bool,
+    /// Every component by name.
+    pub components: BTreeMap<String, HealthComponent>,
+}
+
+/// One component in [`Health`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HealthComponent {
+    /// Whether it is well.
+    pub ok: bool,
+    /// What is wrong, or what is worth knowing.
+    pub detail: Option<String>,
+}
+
+/// What `/ready` says: 200 once the node can be relied upon.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Readiness {
+    /// Whether discovery has synced, programs are attached and the daemon is not draining.
+    pub ready: bool,
+    /// Why not; empty when ready.
+    pub reasons: Vec<String>,
+}
+
+/// A future behind a pointer, so that [`Door`] can be one.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Who answers. Every server holds the same one.
+pub trait Door: Send + Sync + 'static {
+    /// Does what is asked. It is run to its end even if the caller has gone, so a change is never left half made.
+    fn handle(&self, request: Request) -> BoxFuture<'_, Result<Response, Refusal>>;
+
+    /// All metrics in Prometheus text format. Called on a thread where blocking is allowed.
+    ///
+    /// # Errors
+    /// [`Refusal`], where they cannot be collected.
+    fn metrics(&self) -> Result<Vec<u8>, Refusal>;
+
+    /// Whether the process works. Must not block: it is asked when everything else is stuck.
+    fn health(&self) -> Health;
+
+    /// Whether the node can be relied upon. Must not block.
+    fn ready(&self) -> Readiness;
+}

@@ -1,0 +1,176 @@
+//! Where the door is: the listeners, and why one cannot be had.
+
+use super::admin_socket::AdminSocket;
+use std::{
+    io::{self, ErrorKind},
+    net::SocketAddr,
+    path::PathBuf,
+};
+use tokio::net::TcpListener;
+
+/// Where to listen; each may be left out.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Addresses {
+    /// `admin.listen`: everything that changes nothing.
+    pub listen: Option<SocketAddr>,
+    /// `admin.metrics_listen`: metrics, health, readiness.
+    pub metrics_listen: Option<SocketAddr>,
+    /// `admin.socket`: everything.
+    pub socket: Option<PathBuf>,
+}
+
+/// Listeners that are open and not served yet: connections wait.
+#[derive(Debug)]
+pub struct Listeners {
+    pub(super) tcp: Option<TcpListener>,
+    pub(super) metrics: Option<TcpListener>,
+    pub(super) socket: Option<AdminSocket>,
+}
+
+impl Listeners {
+    /// Opens all of them, or none.
+    ///
+    /// # Errors
+    /// [`BindError`], naming the address and its key in the configuration.
+    pub async fn bind(addresses: &Addresses) -> Result<Self, BindError> {
+        // The socket first: of all that can fail, a daemon that is already running explains the rest.
+        let socket = match &addresses.socket {
+            Some(path) => Some(AdminSocket::bind(path).await?),
+            None => None,
+        };
+        let tcp = tcp("admin.listen", addresses.listen).await?;
+        let metrics = tcp_unless_same(addresses, &tcp).await?;
+        Ok(Self { tcp, metrics, socket })
+    }
+
+    /// The address behind `admin.listen`, its port known even if 0 was asked for.
+    #[must_use]
+    pub fn listen_address(&self) -> Option<SocketAddr> {
+        self.tcp.as_ref().and_then(|listener| listener.local_addr().ok())
+    }
+
+    /// The address behind `admin.metrics_listen`, its port known even if 0 was asked for.
+    #[must_use]
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.metrics.as_ref().and_then(|listener| listener.local_addr().ok())
+    }
+}
+
+/// Why a listener cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// A TCP address.
+    #[error("cannot listen on {address} ({key}): {source}{}", tcp_remedy(*address, key, source))]
+    Tcp {
+        /// Its key in the configuration.
+        key: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// What the kernel says.
+        source: io::Error,
+    },
+    /// The admin socket, or a directory or lock on the way to it.
+    #[error("cannot make the admin socket {} (admin.socket): {what}: {source}", path.display())]
+    Socket {
+        /// The socket.
+        path: PathBuf,
+        /// The step that failed.
+        what: &'static str,
+        /// What the kernel says.
+        source: io::Error,
+    },
+    /// The file in its place is none of ours.
+    #[error("cannot make the admin socket {} (admin.socket): a file that is no socket stands there", path.display())]
+    NoSocket {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A daemon answers there.
+    #[error(
+        "the admin socket {} (admin.socket) is in use by a running daemon{}; stop it, or give this one its own \
+         admin.socket", path.display(), pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default()
+    )]
+    InUse {
+        /// The socket.
+        path: PathBuf,
+        /// The daemon's process.
+        pid: Option<i32>,
+    },
+}
+
+fn tcp_remedy(address: SocketAddr, key: &str, source: &io::Error) -> String {
+    let port = address.port();
+    match source.kind() {
+        ErrorKind::AddrInUse => format!("; `ss -ltnp 'sport = :{port}'` shows by whom, or change {key}"),
+        ErrorKind::AddrNotAvailable => format!("; no interface of this machine has {}: change {key}", address.ip()),
+        ErrorKind::PermissionDenied => format!("; a port below 1024 needs CAP_NET_BIND_SERVICE, or change {key}"),
+        _ => format!("; change {key}"),
+    }
+}
+
+async fn tcp(key: &'static str, address: Option<SocketAddr>) -> Result<Option<TcpListener>, BindError> {
+    let Some(address) = address else { return Ok(None) };
+    TcpListener::bind(address).await.map(Some).map_err(|source| BindError::Tcp { key, address, source })
+}
+
+/// One address for both keys needs one listener: the one that serves everything has metrics as well.
+async fn tcp_unless_same(
+    addresses: &Addresses,
+    tcp_listener: &Option<TcpListener>,
+) -> Result<Option<TcpListener>, BindError> {
+    let same = addresses.metrics_listen == addresses.listen && addresses.listen.is_some_and(|a| a.port() != 0);
+    if same && tcp_listener.is_some() {
+        return Ok(None);
+    }
+    tcp("admin.metrics_listen", addresses.metrics_listen).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_port_in_use_is_an_error_that_says_what_to_do() {
+        let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = taken.local_addr().unwrap();
+        for (addresses, key) in [
+            (Addresses { listen: Some(address), ..Addresses::default() }, "admin.listen"),
+            (Addresses { metrics_listen: Some(address), ..Addresses::default() }, "admin.metrics_listen"),
+        ] {
+            let port = address.port();
+            assert_eq!(
+                Listeners::bind(&addresses).await.unwrap_err().to_string(),
+                format!(
+                    "cannot listen on {address} ({key}): Address already in use (os error 98); \
+                     `ss -ltnp 'sport = :{port}'` shows by whom, or change {key}"
+                )
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn an_address_that_is_not_ours_is_an_error_that_says_so() {
+        let addresses = Addresses { listen: Some("192.0.2.1:9901".parse().unwrap()), ..Addresses::default() };
+        let error = Listeners::bind(&addresses).await.unwrap_err().to_string();
+        assert!(error.ends_with("no interface of this machine has 192.0.2.1: change admin.listen"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_failed_start_leaves_no_socket_behind() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("s");
+        let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addresses =
+            Addresses { listen: taken.local_addr().ok(), socket: Some(path.clone()), ..Addresses::default() };
+        assert!(Listeners::bind(&addresses).await.is_err());
+        assert!(!path.exists());
+    }
+
+    #[tokio::test]
+    async fn one_address_for_everything_and_metrics_is_one_listener() {
+        let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let addresses = Addresses { listen: Some(free), metrics_listen: Some(free), socket: None };
+        let listeners = Listeners::bind(&addresses).await.unwrap();
+        assert_eq!((listeners.listen_address(), listeners.metrics_address()), (Some(free), None));
+    }
+}

@@ -1,0 +1,179 @@
+//! Answers for tests, with every kind of value in them.
+
+use super::{
+    Candidate, CircuitState, ConfigStatus, Decision, Endpoint, EndpointCounts, EndpointHealth, Explanation, Map,
+    Memory, Mode, Policy, Program, Protocol, Service, Source, Status, Time,
+};
+use std::time::{Duration, UNIX_EPOCH};
+
+/// 2026-01-31T12:00:00Z.
+pub(crate) fn noon() -> Time {
+    Time::from(UNIX_EPOCH + Duration::from_secs(1_769_860_800))
+}
+
+pub(crate) fn services() -> Vec<Service> {
+    let checkout = Service {
+        name: "checkout".to_owned(),
+        addresses: ["10.96.0.10:80", "[fd00::10]:80", "10.96.0.11:443"].map(|a| a.parse().unwrap()).into(),
+        protocol: Protocol::Tcp,
+        policy: Policy::RoundRobin,
+        circuit: CircuitState::Closed,
+        endpoints: EndpointCounts { total: 2, healthy: 2, open: 0, draining: 1 },
+        intercepted: true,
+        not_intercepted_reason: None,
+        active_connections: 3,
+        connections_total: 1_204,
+        sent_bytes_total: 1536,
+        received_bytes_total: 20 << 20,
+        connects_refused_total: [("no_endpoint".to_owned(), 2), ("family_mismatch".to_owned(), 5)].into(),
+        connects_passed_total: [("bypass".to_owned(), 0)].into(),
+    };
+    let search = Service {
+        name: "search".to_owned(),
+        addresses: vec!["10.96.0.20:9200".parse().unwrap()],
+        policy: Policy::Random,
+        endpoints: EndpointCounts::default(),
+        active_connections: 0,
+        connections_total: 0,
+        sent_bytes_total: 0,
+        received_bytes_total: 0,
+        connects_refused_total: [].into(),
+        connects_passed_total: [].into(),
+        ..checkout.clone()
+    };
+    vec![checkout, search]
+}
+
+pub(crate) fn endpoints() -> Vec<Endpoint> {
+    let first = Endpoint {
+        service: "checkout".to_owned(),
+        address: "10.0.1.5:8080".parse().unwrap(),
+        weight: 2,
+        zone: Some("eu-west-1a".to_owned()),
+        health: EndpointHealth::Healthy,
+        circuit: CircuitState::Closed,
+        draining: false,
+        active_connections: 3,
+        active_requests: 0,
+        connections_total: 1_204,
+        connect_failures_total: 7,
+        sent_bytes_total: 1536,
+        received_bytes_total: 20 << 20,
+        latency_ewma_ms: Some(1.25),
+        region: Some("eu-west".to_owned()),
+        node: None,
+        picked_total: 1_211,
+        connections_closed_total: 1_201,
+        connect_failures: [("refused".to_owned(), 7)].into(),
+    };
+    let second = Endpoint {
+        address: "[fd00:1::5]:8080".parse().unwrap(),
+        weight: 0,
+        zone: None,
+        health: EndpointHealth::Unknown,
+        draining: true,
+        active_connections: 0,
+        connections_total: 0,
+        connect_failures_total: 0,
+        sent_bytes_total: 0,
+        received_bytes_total: 0,
+        latency_ewma_ms: None,
+        region: None,
+        picked_total: 0,
+        connections_closed_total: 0,
+        connect_failures: [].into(),
+        ..first.clone()
+    };
+    vec![first, second]
+}
+
+pub(crate) fn explanation() -> Explanation {
+    Explanation {
+        address: "10.96.0.10:80".parse().unwrap(),
+        service: Some("checkout".to_owned()),
+        route: None,
+        policy: Some(Policy::RoundRobin),
+        decision: Decision::Forwarded,
+        reason: None,
+        explanation: "The connection goes to one of 1 endpoints, each in turn.".to_owned(),
+        endpoints: vec![
+            Candidate {
+                address: "10.0.1.5:8080".parse().unwrap(),
+                weight: 2,
+                tier: None,
+                health: EndpointHealth::Healthy,
+                circuit: CircuitState::Closed,
+                draining: false,
+                candidate: true,
+                reason: "takes connections".to_owned(),
+                share: 1.0,
+            },
+            Candidate {
+                address: "[fd00:1::5]:8080".parse().unwrap(),
+                weight: 0,
+                tier: None,
+                health: EndpointHealth::Unknown,
+                circuit: CircuitState::Closed,
+                draining: true,
+                candidate: false,
+                reason: "draining".to_owned(),
+                share: 0.0,
+            },
+        ],
+    }
+}
+
+pub(crate) fn status() -> Status {
+    let program = Program {
+        name: "mesh_connect4".to_owned(),
+        hook: "cgroup/connect4".to_owned(),
+        attached: true,
+        missing_reason: None,
+        runs: None,
+        mean_ns: None,
+    };
+    Status {
+        node: "node-a".to_owned(),
+        version: "0.1.0".to_owned(),
+        uptime_s: 11_520,
+        mode: Mode::Ebpf,
+        bypass: false,
+        interception_ok: Some(true),
+        config: ConfigStatus {
+            path: Some("/etc/mesh/mesh.yaml".to_owned()),
+            loaded_at: Some(noon()),
+            error: Some("services[0].name: \"A\" is no name\nservices[1].addresses[0]: port 0".to_owned()),
+        },
+        programs: vec![
+            program.clone(),
+            Program {
+                name: "mesh_getpeername4".to_owned(),
+                hook: "cgroup/getpeername4".to_owned(),
+                attached: false,
+                missing_reason: Some("this kernel has no such hook".to_owned()),
+                ..program
+            },
+        ],
+        maps: vec![
+            Map { name: "ENDPOINTS".to_owned(), entries: Some(12), capacity: 65_536, bytes: Some(6 << 20) },
+            Map { name: "SLOTS".to_owned(), entries: None, capacity: 1 << 20, bytes: None },
+        ],
+        sources: vec![Source { name: "config".to_owned(), synced: true, last_update: Some(noon()), error: None }],
+        services: 2,
+        endpoints: 2,
+        connections: 3,
+        pid: Some(4312),
+        cgroup: Some("/sys/fs/cgroup".to_owned()),
+        bpffs: Some("/sys/fs/bpf/mesh".to_owned()),
+        memory: Some(Memory { resident_bytes: Some(12 << 20), kernel_bytes: Some(8 << 20) }),
+        warnings: vec!["service search: 127.0.0.1:80 is a loopback address".to_owned()],
+    }
+}
+
+pub(crate) fn config() -> serde_json::Value {
+    serde_json::json!({
+        "node": { "name": "node-a", "zone": "" },
+        "admin": { "listen": "127.0.0.1:9901", "socket": "/run/mesh/admin.sock" },
+        "services": [{ "name": "checkout", "addresses": ["10.96.0.10:80", "[fd00::10]:80"], "endpoints": [] }],
+    })
+}

@@ -1,0 +1,51 @@
+//! What a connection to an address would meet.
+
+use super::{CircuitState, Decision, EndpointHealth, Policy};
+use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
+
+/// `mesh explain`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Explanation {
+    /// The address asked about.
+    pub address: SocketAddr,
+    /// The service that owns it; null: none does.
+    pub service: Option<String>,
+    /// The route taken; null: none, the service itself.
+    pub route: Option<String>,
+    /// How an endpoint is picked; null without a service.
+    pub policy: Option<Policy>,
+    /// What becomes of the connection.
+    pub decision: Decision,
+    /// The word for why, as in logs and metrics; null when it is forwarded.
+    #[serde(default)]
+    pub reason: Option<String>,
+    /// Decision and reason in a sentence.
+    #[serde(default)]
+    pub explanation: String,
+    /// Every endpoint of the service, sorted by address.
+    pub endpoints: Vec<Candidate>,
+}
+
+/// An endpoint that a connection may get, or not.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Candidate {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Its weight.
+    pub weight: u16,
+    /// How near it is; null: locality has no say.
+    pub tier: Option<String>,
+    /// What health checks say.
+    pub health: EndpointHealth,
+    /// Its circuit.
+    pub circuit: CircuitState,
+    /// Taken out of selection.
+    pub draining: bool,
+    /// Whether it can be picked.
+    pub candidate: bool,
+    /// Why it can or cannot.
+    pub reason: String,
+    /// The part of new connections that it gets, 0 to 1.
+    pub share: f64,
+}

@@ -1,0 +1,388 @@
+//! What the daemon knows, in the shapes of the contract.
+
+use super::daemon::{Daemon, FILES};
+use crate::{
+    api::{
+        self, Candidate, CircuitState, ConfigStatus, Decision, EndpointHealth, Explanation, Memory, Mode, Refusal,
+        Source, Status,
+    },
+    config,
+    datapath::{Datapath, Limits, Share, share},
+    kernel::Tables,
+    model::{self, Endpoint, Service},
+    telemetry::metrics::{Report, ServiceReport},
+};
+use mesh_common::{
+    endpoint::EndpointCounts,
+    names,
+    reason::{Failure, Reason, ServiceCounts},
+};
+use std::{collections::BTreeMap, fs, net::SocketAddr, sync::Arc};
+
+/// The kernel's counters, or zeroes where there is no kernel.
+struct Counts<'a>(Option<(&'a Tables, &'a Datapath)>);
+
+impl Counts<'_> {
+    fn endpoint(&self, service: &str, address: SocketAddr) -> EndpointCounts {
+        self.0.map_or_else(EndpointCounts::default, |(tables, datapath)| {
+            datapath.endpoint_counts(tables, service, address)
+        })
+    }
+
+    fn service(&self, service: &str) -> ServiceCounts {
+        self.0.map_or_else(ServiceCounts::default, |(tables, datapath)| datapath.service_counts(tables, service))
+    }
+}
+
+impl Daemon {
+    pub(super) fn services(&self, name: Option<&str>) -> Result<Vec<api::Service>, Refusal> {
+        let state = self.state();
+        let counts = Counts(self.tables().zip(state.datapath.as_ref()));
+        let wanted = wanted(state.snapshot.services(), name)?;
+        Ok(wanted.iter().map(|service| self.service(service, &counts)).collect())
+    }
+
+    fn service(&self, service: &Service, counts: &Counts<'_>) -> api::Service {
+        let total: Vec<EndpointCounts> =
+            service.endpoints.iter().map(|e| counts.endpoint(&service.name, e.address)).collect();
+        let sum = |value: fn(&EndpointCounts) -> u64| total.iter().map(value).sum();
+        let reasons = counts.service(&service.name);
+        let by_reason = |wanted: fn(Reason) -> bool| -> BTreeMap<String, u64> {
+            let reasons = Reason::ALL.into_iter().filter(|r| wanted(*r)).map(|r| (r, reasons[r as usize]));
+            reasons.filter(|(_, n)| *n > 0).map(|(r, n)| (r.word().to_owned(), n)).collect()
+        };
+        let not_intercepted = self.not_intercepted(service);
+        let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
+        let mut addresses = service.addresses.clone();
+        addresses.sort();
+        api::Service {
+            name: service.name.clone(),
+            addresses,
+            protocol: api::Protocol::Tcp,
+            policy: policy(service.policy),
+            circuit: CircuitState::Closed,
+            endpoints: api::EndpointCounts {
+                total: count(service.endpoints.len()),
+                // Nothing is checked, and what is not known is used.
+                healthy: count(service.endpoints.len()),
+                open: 0,
+                draining: count(service.endpoints.iter().filter(|e| e.draining).count()),
+            },
+            intercepted: not_intercepted.is_none(),
+            not_intercepted_reason: not_intercepted,
+            active_connections: sum(EndpointCounts::active),
+            connections_total: sum(|c| c.opened),
+            sent_bytes_total: sum(|c| c.sent),
+            received_bytes_total: sum(|c| c.received),
+            connects_refused_total: by_reason(Reason::refuses),
+            connects_passed_total: by_reason(Reason::passes),
+        }
+    }
+
+    /// Why connects to a service's VIPs are left alone; `None`: they are translated.
+    fn not_intercepted(&self, service: &Service) -> Option<String> {
+        if let Err(why) = &self.kernel {
+            return Some(why.clone());
+        }
+        if self.mode == Mode::Observe {
+            return Some("dataplane.mode is observe: connects are counted, not translated".to_owned());
+        }
+        if self.bypass() {
+            return Some("bypass is on".to_owned());
+        }
+        service.addresses.is_empty().then(|| "it has no address".to_owned())
+    }
+
+    pub(super) fn endpoints(&self, service: Option<&str>) -> Result<Vec<api::Endpoint>, Refusal> {
+        let state = self.state();
+        let counts = Counts(self.tables().zip(state.datapath.as_ref()));
+        let wanted = wanted(state.snapshot.services(), service)?;
+        let endpoints = wanted.iter().flat_map(|s| {
+            let counts = &counts;
+            s.endpoints.iter().map(move |e| endpoint(s, e, &counts.endpoint(&s.name, e.address)))
+        });
+        Ok(endpoints.collect())
+    }
+
+    pub(super) fn explain(&self, address: SocketAddr) -> Explanation {
+        let state = self.state();
+        let owner = state.snapshot.owner(address).cloned();
+        drop(state);
+        let passed = |reason: &str, why: String| (Decision::Passed, Some(reason.to_owned()), why, BTreeMap::new());
+        let service = owner.as_ref().map(|s| s.name.as_str());
+        let (decision, reason, explanation, shares) = match (&owner, self.tables()) {
+            (None, _) => {
+                passed("no_service", format!("{address} is no service address: the connection goes there, untouched"))
+            }
+            (Some(_), None) => {
+                let why = self.kernel.as_ref().err().map_or("", String::as_str);
+                passed("not_intercepted", format!("nothing is intercepted on this node: {why}"))
+            }
+            (Some(_), Some(_)) if self.bypass() => passed(
+                Reason::Bypass.word(),
+                "bypass is on: the connection goes to the VIP itself, untouched".to_owned(),
+            ),
+            (Some(_), Some(_)) if self.mode == Mode::Observe => passed(
+                Reason::Observe.word(),
+                "dataplane.mode is observe: the connect is counted and not translated".to_owned(),
+            ),
+            (Some(s), Some(tables)) => match share(tables, address) {
+                Share::NoVip => passed(
+                    "not_in_kernel",
+                    format!("{address} belongs to {} and is not in the kernel's tables; see `mesh status`", s.name),
+                ),
+                Share::Refused(reason) => {
+                    let why = format!("refused at once with ECONNREFUSED: {}", refusal_sentence(reason));
+                    (Decision::Refused, Some(reason.word().to_owned()), why, BTreeMap::new())
+                }
+                Share::Endpoints(shares) => {
+                    let why = format!(
+                        "goes to one of {} endpoint{} of {}, picked by {}",
+                        shares.len(),
+                        if shares.len() == 1 { "" } else { "s" },
+                        s.name,
+                        s.policy.word()
+                    );
+                    (Decision::Forwarded, None, why, shares)
+                }
+            },
+        };
+        let candidates = owner.iter().flat_map(|s| &s.endpoints).map(|e| {
+            let share = shares.get(&e.address).copied().unwrap_or(0.0);
+            Candidate {
+                address: e.address,
+                weight: e.weight,
+                tier: None,
+                health: EndpointHealth::Unknown,
+                circuit: CircuitState::Closed,
+                draining: e.draining,
+                candidate: share > 0.0,
+                reason: candidate_reason(e, address, decision, share),
+                share,
+            }
+        });
+        Explanation {
+            address,
+            service: service.map(str::to_owned),
+            route: None,
+            policy: owner.as_ref().map(|s| policy(s.policy)),
+            decision,
+            reason,
+            explanation,
+            endpoints: candidates.collect(),
+        }
+    }
+
+    pub(super) fn status(&self) -> Status {
+        let state = self.state();
+        let snapshot = Arc::clone(&state.snapshot);
+        let counts = Counts(self.tables().zip(state.datapath.as_ref()));
+        let active = snapshot.services().iter().flat_map(|s| s.endpoints.iter().map(move |e| (s, e.address)));
+        let connections = active.map(|(s, address)| counts.endpoint(&s.name, address).active()).sum();
+        let used = state.datapath.as_ref().map(Datapath::used);
+        let (main, _) = config::places(self.named.as_deref());
+        let mut warnings = self.notes.clone();
+        warnings.extend(state.warnings.iter().cloned());
+        warnings.extend(state.datapath.iter().flat_map(|d| d.problems().iter().cloned()));
+        let stats = state.config.dataplane.program_stats;
+        let maps = self.maps(used.as_ref());
+        Status {
+            node: state.config.node.name.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime_s: self.started.elapsed().as_secs(),
+            mode: self.mode,
+            bypass: self.bypass(),
+            interception_ok: self.interception_ok(),
+            config: ConfigStatus {
+                path: main.exists().then(|| main.display().to_string()),
+                loaded_at: Some(state.loaded_at),
+                error: state.error.clone(),
+            },
+            programs: self.programs(stats),
+            sources: vec![Source {
+                name: FILES.to_owned(),
+                synced: true,
+                last_update: Some(state.loaded_at),
+                error: state.error.clone(),
+            }],
+            services: snapshot.services().len() as u64,
+            endpoints: snapshot.services().iter().map(|s| s.endpoints.len() as u64).sum(),
+            connections,
+            pid: Some(std::process::id()),
+            cgroup: self.cgroup.as_ref().map(|path| path.display().to_string()),
+            bpffs: self.kernel().map(|_| state.config.dataplane.bpffs.display().to_string()),
+            memory: Some(Memory {
+                resident_bytes: resident(),
+                kernel_bytes: self.kernel().map(|_| maps.iter().filter_map(|m| m.bytes).sum()),
+            }),
+            maps,
+            warnings,
+        }
+    }
+
+    fn programs(&self, stats: bool) -> Vec<api::Program> {
+        let mut programs: Vec<api::Program> = self
+            .kernel()
+            .map(|kernel| kernel.programs())
+            .unwrap_or_default()
+            .into_iter()
+            .map(|p| {
+                let runs = p.runs.filter(|_| stats);
+                api::Program {
+                    name: p.name.to_owned(),
+                    hook: p.hook.to_owned(),
+                    attached: p.missing.is_none(),
+                    missing_reason: p.missing,
+                    runs: runs.map(|(runs, _)| runs),
+                    mean_ns: runs.map(|(runs, ns)| ns.checked_div(runs).unwrap_or(0)),
+                }
+            })
+            .collect();
+        programs.sort_by(|a, b| a.name.cmp(&b.name));
+        programs
+    }
+
+    fn maps(&self, used: Option<&Limits>) -> Vec<api::Map> {
+        let maps = self.kernel().map(|kernel| kernel.maps()).unwrap_or_default();
+        let mut maps: Vec<api::Map> = maps
+            .into_iter()
+            .map(|map| api::Map {
+                name: map.name.to_owned(),
+                entries: used.and_then(|used| entries(map.name, used)),
+                capacity: u64::from(map.capacity),
+                bytes: Some(map.bytes),
+            })
+            .collect();
+        maps.sort_by(|a, b| a.name.cmp(&b.name));
+        maps
+    }
+
+    fn interception_ok(&self) -> Option<bool> {
+        // Known to be false where nothing translates; that it is true takes a probe.
+        (self.kernel.is_err() || self.mode != Mode::Ebpf).then_some(false)
+    }
+
+    /// Everything that is exported as metrics.
+    pub(super) fn report(&self) -> Report {
+        let state = self.state();
+        let counts = Counts(self.tables().zip(state.datapath.as_ref()));
+        let services = state.snapshot.services().iter().map(|service| ServiceReport {
+            name: service.name.clone(),
+            counts: counts.service(&service.name),
+            endpoints: service
+                .endpoints
+                .iter()
+                .map(|e| (e.address.to_string(), counts.endpoint(&service.name, e.address)))
+                .collect(),
+        });
+        let used = state.datapath.as_ref().map(Datapath::used);
+        let programs = self.kernel().filter(|_| state.config.dataplane.program_stats).map(|k| k.programs());
+        let maps = self.kernel().map(|kernel| kernel.maps()).unwrap_or_default();
+        Report {
+            services: services.collect(),
+            programs: programs
+                .unwrap_or_default()
+                .into_iter()
+                .filter_map(|p| p.runs.map(|(runs, ns)| (p.name, runs, ns)))
+                .collect(),
+            maps: maps
+                .into_iter()
+                .map(|m| {
+                    let entries = used.as_ref().and_then(|used| entries(m.name, used));
+                    (m.name, entries, u64::from(m.capacity), m.bytes)
+                })
+                .collect(),
+            sources: vec![(FILES, true, state.updates, state.reload_failures)],
+            reload_failures: state.reload_failures,
+            interception_ok: self.interception_ok(),
+            bypass: self.bypass(),
+            problems: state.datapath.as_ref().map_or(0, |d| d.problems().len() as u64),
+        }
+    }
+}
+
+fn wanted<'a>(services: &'a [Arc<Service>], name: Option<&str>) -> Result<&'a [Arc<Service>], Refusal> {
+    let Some(name) = name else { return Ok(services) };
+    match services.binary_search_by(|s| s.name.as_str().cmp(name)) {
+        Ok(i) => Ok(&services[i..=i]),
+        Err(_) => Err(Refusal::not_found(format!("no service is named {name:?}; `mesh services` lists them"))),
+    }
+}
+
+fn endpoint(service: &Service, endpoint: &Endpoint, counts: &EndpointCounts) -> api::Endpoint {
+    let known = |text: &String| Some(text.clone()).filter(|t| !t.is_empty());
+    let failures = Failure::ALL.into_iter().map(|f| (f.word().to_owned(), counts.failures[f as usize]));
+    api::Endpoint {
+        service: service.name.clone(),
+        address: endpoint.address,
+        weight: endpoint.weight,
+        zone: known(&endpoint.zone),
+        health: EndpointHealth::Unknown,
+        circuit: CircuitState::Closed,
+        draining: endpoint.draining,
+        active_connections: counts.active(),
+        active_requests: 0,
+        connections_total: counts.opened,
+        connect_failures_total: counts.failed(),
+        sent_bytes_total: counts.sent,
+        received_bytes_total: counts.received,
+        latency_ewma_ms: None,
+        region: known(&endpoint.region),
+        node: known(&endpoint.node),
+        picked_total: counts.picked,
+        connections_closed_total: counts.closed,
+        connect_failures: failures.filter(|(_, n)| *n > 0).collect(),
+    }
+}
+
+fn candidate_reason(endpoint: &Endpoint, vip: SocketAddr, decision: Decision, share: f64) -> String {
+    let reason = if endpoint.draining {
+        "draining"
+    } else if endpoint.weight == 0 {
+        "weight 0"
+    } else if vip.is_ipv4() && endpoint.address.is_ipv6() {
+        "IPv6 endpoint behind an IPv4 VIP (family_mismatch)"
+    } else if share > 0.0 {
+        "in selection"
+    } else if decision == Decision::Passed {
+        "connections are not translated"
+    } else {
+        "not in the kernel's tables; see `mesh status`"
+    };
+    reason.to_owned()
+}
+
+fn refusal_sentence(reason: Reason) -> &'static str {
+    match reason {
+        Reason::NoEndpoint => "no endpoint can be chosen (none there, all draining, or all of weight 0)",
+        Reason::FamilyMismatch => "its endpoints are IPv6 and the VIP is IPv4",
+        _ => "the tables are being changed",
+    }
+}
+
+/// How many entries of a map are in use.
+fn entries(map: &str, used: &Limits) -> Option<u64> {
+    let entries = match map {
+        names::VIPS => used.vips,
+        names::SERVICES | names::CURSORS | names::SERVICE_COUNTS => used.services,
+        names::ENDPOINTS | names::ENDPOINT_COUNTS => used.endpoints,
+        names::SLOTS => used.slots,
+        names::SETTINGS => 1,
+        _ => return None,
+    };
+    Some(u64::from(entries))
+}
+
+fn policy(policy: model::Policy) -> api::Policy {
+    match policy {
+        model::Policy::RoundRobin => api::Policy::RoundRobin,
+        model::Policy::Random => api::Policy::Random,
+    }
+}
+
+/// Resident memory of this process in bytes.
+fn resident() -> Option<u64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let kib: u64 = status.lines().find_map(|l| l.strip_prefix("VmRSS:"))?.trim().strip_suffix(" kB")?.parse().ok()?;
+    Some(kib * 1024)
+}

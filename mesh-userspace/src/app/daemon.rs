@@ -1,0 +1,222 @@
+//! The daemon's state: what is configured, what operators changed, what the kernel was told.
+
+use super::host;
+use crate::{
+    api::{Mode, Time},
+    config::{self, Config},
+    datapath::Datapath,
+    kernel::{Kernel, Tables},
+    model::{Overrides, Service, Snapshot},
+    telemetry::log::Levels,
+};
+use mesh_common::settings::flags;
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Instant,
+};
+
+/// The name under which the configuration files are listed as a source of services.
+pub(super) const FILES: &str = "files";
+
+/// A running daemon.
+#[derive(Debug)]
+pub(super) struct Daemon {
+    pub(super) started: Instant,
+    /// The configuration that was named; `None`: the one at the default path.
+    pub(super) named: Option<PathBuf>,
+    /// What is done with connections.
+    pub(super) mode: Mode,
+    /// The programs, or why there are none.
+    pub(super) kernel: Result<Kernel, String>,
+    /// The intercepted cgroup, where there are programs.
+    pub(super) cgroup: Option<PathBuf>,
+    pub(super) levels: Levels,
+    /// What was worth a word at the start and still holds.
+    pub(super) notes: Vec<String>,
+    pub(super) stopping: AtomicBool,
+    state: Mutex<State>,
+}
+
+/// What changes while the daemon runs.
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) config: Config,
+    pub(super) loaded_at: Time,
+    /// Why the last load was refused.
+    pub(super) error: Option<String>,
+    pub(super) warnings: Vec<String>,
+    fingerprint: u64,
+    /// What the configuration says.
+    facts: Vec<Arc<Service>>,
+    overrides: Overrides,
+    /// Facts with overrides.
+    pub(super) snapshot: Arc<Snapshot>,
+    pub(super) datapath: Option<Datapath>,
+    /// When the tables want another look, in nanoseconds of the monotonic clock.
+    again_at: Option<u64>,
+    pub(super) updates: u64,
+    pub(super) reload_failures: u64,
+}
+
+/// What a reload did.
+pub(super) enum Reloaded {
+    /// The files say what they said before.
+    Same,
+    /// They are in force now.
+    Changed {
+        /// Services before and after.
+        services: (usize, usize),
+        /// What is worth a word.
+        warnings: Vec<String>,
+    },
+}
+
+impl State {
+    pub(super) fn new(loaded: config::Loaded, datapath: Option<Datapath>) -> Self {
+        let facts = facts(&loaded.config);
+        let overrides = Overrides::default();
+        Self {
+            snapshot: Arc::new(Snapshot::new(&facts, &overrides)),
+            facts,
+            overrides,
+            datapath,
+            loaded_at: Time::now(),
+            error: None,
+            warnings: loaded.warnings.iter().map(ToString::to_string).collect(),
+            fingerprint: loaded.fingerprint,
+            config: loaded.config,
+            again_at: None,
+            updates: 1,
+            reload_failures: 0,
+        }
+    }
+}
+
+fn facts(config: &Config) -> Vec<Arc<Service>> {
+    config.services().into_iter().map(Arc::new).collect()
+}
+
+impl Daemon {
+    pub(super) fn new(
+        named: Option<PathBuf>,
+        mode: Mode,
+        kernel: Result<Kernel, String>,
+        cgroup: Option<PathBuf>,
+        levels: Levels,
+        notes: Vec<String>,
+        state: State,
+    ) -> Self {
+        Self {
+            started: Instant::now(),
+            named,
+            mode,
+            kernel,
+            cgroup,
+            levels,
+            notes,
+            stopping: AtomicBool::new(false),
+            state: Mutex::new(state),
+        }
+    }
+
+    /// The state. A panic in another holder is no reason to stop serving.
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The kernel's tables, where there are programs.
+    pub(super) fn tables(&self) -> Option<&Tables> {
+        self.kernel.as_ref().ok().map(Kernel::tables)
+    }
+
+    /// Whether the kill switch is on.
+    pub(super) fn bypass(&self) -> bool {
+        self.tables().is_some_and(|tables| tables.settings().flags & flags::BYPASS != 0)
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
+    }
+
+    /// Makes the snapshot and the kernel's tables say what facts and overrides say.
+    pub(super) fn publish(&self, state: &mut State) {
+        state.snapshot = Arc::new(Snapshot::new(&state.facts, &state.overrides));
+        self.write_tables(state);
+    }
+
+    fn write_tables(&self, state: &mut State) {
+        let (Some(tables), Some(datapath)) = (self.tables(), &mut state.datapath) else { return };
+        let before = datapath.problems().to_vec();
+        state.again_at = datapath.apply(tables, &state.snapshot, now());
+        for problem in datapath.problems().iter().filter(|p| !before.contains(p)) {
+            tracing::warn!("{problem}");
+        }
+    }
+
+    /// Writes the tables again if that was put off until now.
+    pub(super) fn tick(&self) {
+        let mut state = self.state();
+        if state.again_at.is_some_and(|at| at <= now()) {
+            self.write_tables(&mut state);
+        }
+    }
+
+    /// Loads the configuration again: whole, or not at all.
+    ///
+    /// # Errors
+    /// Why it was refused; the running configuration stays.
+    pub(super) fn reload(&self) -> Result<Reloaded, String> {
+        // Reading and checking may take long: not under the lock.
+        let loaded = config::load(self.named.as_deref(), &host()).map_err(|errors| errors.to_string());
+        let mut state = self.state();
+        match loaded.and_then(|loaded| self.take(&mut state, loaded)) {
+            Ok(reloaded) => {
+                state.error = None;
+                Ok(reloaded)
+            }
+            Err(why) => {
+                state.reload_failures += 1;
+                state.error = Some(why.clone());
+                Err(why)
+            }
+        }
+    }
+
+    fn take(&self, state: &mut State, loaded: config::Loaded) -> Result<Reloaded, String> {
+        if loaded.fingerprint == state.fingerprint {
+            return Ok(Reloaded::Same);
+        }
+        config::reload(&state.config, &loaded.config).map_err(|keys| keys.join("\n"))?;
+        self.levels.set(&loaded.config.telemetry.log.level).map_err(|e| e.to_string())?;
+        let before = state.facts.len();
+        state.facts = facts(&loaded.config);
+        state.config = loaded.config;
+        state.fingerprint = loaded.fingerprint;
+        state.loaded_at = Time::now();
+        state.updates += 1;
+        state.warnings = loaded.warnings.iter().map(ToString::to_string).collect();
+        self.publish(state);
+        Ok(Reloaded::Changed { services: (before, state.facts.len()), warnings: state.warnings.clone() })
+    }
+
+    /// Changes the overrides, and then everything that follows from them.
+    pub(super) fn change<E>(
+        &self,
+        state: &mut State,
+        change: impl FnOnce(&mut Overrides, &[Arc<Service>]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        change(&mut state.overrides, &state.facts)?;
+        self.publish(state);
+        Ok(())
+    }
+}
+
+/// CLOCK_MONOTONIC in nanoseconds, the clock of `bpf_ktime_get_ns`.
+pub(super) fn now() -> u64 {
+    let time = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC);
+    time.map_or(0, |t| u64::try_from(std::time::Duration::from(t).as_nanos()).unwrap_or(u64::MAX))
+}

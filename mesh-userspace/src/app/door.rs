@@ -1,0 +1,222 @@
+//! The daemon behind the operator's door.
+
+use super::daemon::{Daemon, Reloaded};
+use crate::{
+    api::{
+        BoxFuture, Changed, Door, Health, HealthComponent, Kind, Mode, Policy as Word, Readiness, Refusal, Request,
+        Response,
+    },
+    config,
+    kernel::Kernel,
+    model::{Endpoint, OverrideError, Policy, Service},
+    telemetry::metrics,
+};
+use mesh_common::settings::{Settings, flags};
+use std::{net::SocketAddr, sync::Arc};
+
+/// Answers at the door.
+#[derive(Debug)]
+pub(super) struct Doorkeeper(pub(super) Arc<Daemon>);
+
+impl Door for Doorkeeper {
+    fn handle(&self, request: Request) -> BoxFuture<'_, Result<Response, Refusal>> {
+        let daemon = Arc::clone(&self.0);
+        // Reading files and large tables may block; other requests go on meanwhile.
+        Box::pin(async move {
+            let done = tokio::task::spawn_blocking(move || daemon.answer(request)).await;
+            done.map_err(|e| Refusal::internal(format!("the request was not finished: {e}")))?
+        })
+    }
+
+    fn metrics(&self) -> Result<Vec<u8>, Refusal> {
+        metrics::encode(&self.0.report()).map_err(|e| Refusal::internal(format!("the metrics cannot be printed: {e}")))
+    }
+
+    fn health(&self) -> Health {
+        let component = |ok, detail| HealthComponent { ok, detail };
+        let dataplane = match &self.0.kernel {
+            Ok(kernel) => component(true, Some(format!("{} programs attached", kernel.attached()))),
+            Err(why) => component(false, Some(why.clone())),
+        };
+        // The state's lock is not waited for: this answers when everything else is stuck.
+        Health { ok: true, components: [("dataplane".to_owned(), dataplane)].into() }
+    }
+
+    fn ready(&self) -> Readiness {
+        let mut reasons = Vec::new();
+        if let Err(why) = &self.0.kernel {
+            reasons.push(format!("no programs are attached: {why}"));
+        }
+        if self.0.mode == Mode::Userspace && self.0.kernel.is_ok() {
+            reasons.push("nothing is intercepted: dataplane.mode is userspace".to_owned());
+        }
+        if self.0.is_stopping() {
+            reasons.push("the daemon is stopping".to_owned());
+        }
+        Readiness { ready: reasons.is_empty(), reasons }
+    }
+}
+
+impl Daemon {
+    fn answer(&self, request: Request) -> Result<Response, Refusal> {
+        match request {
+            Request::Status => Ok(Response::Status(Box::new(self.status()))),
+            Request::Services { name } => self.services(name.as_deref()).map(Response::Services),
+            Request::Endpoints { service } => self.endpoints(service.as_deref()).map(Response::Endpoints),
+            Request::Explain { address, host, path, zone } => {
+                for (option, given) in
+                    [("--host", host.is_some()), ("--path", path.is_some()), ("--zone", zone.is_some())]
+                {
+                    if given {
+                        return Err(Refusal::unsupported(format!("explain {option}")));
+                    }
+                }
+                Ok(Response::Explanation(Box::new(self.explain(address))))
+            }
+            Request::ConfigDump => self.dump().map(Response::Config),
+            Request::ConfigReload => self.reload_now().map(Response::Changed),
+            Request::EndpointDrain { service, address, persist } => {
+                self.change_endpoint(&service, address, persist, &EndpointChange::Draining(true))
+            }
+            Request::EndpointUndrain { service, address, persist } => {
+                self.change_endpoint(&service, address, persist, &EndpointChange::Draining(false))
+            }
+            Request::EndpointWeight { service, address, weight, persist } => {
+                self.change_endpoint(&service, address, persist, &EndpointChange::Weight(weight))
+            }
+            Request::LbSet { service, policy, persist } => self.set_policy(&service, policy, persist),
+            Request::Bypass { on } => self.set_bypass(on),
+        }
+    }
+
+    fn reload_now(&self) -> Result<Changed, Refusal> {
+        match self.reload() {
+            Ok(Reloaded::Same) => Ok(Changed::new("configuration unchanged")),
+            Ok(Reloaded::Changed { services: (before, after), warnings }) => {
+                Ok(Changed { message: format!("configuration reloaded: services {before} → {after}"), warnings })
+            }
+            Err(why) => Err(Refusal::invalid(format!("the running configuration stays: {why}"))),
+        }
+    }
+
+    fn change_endpoint(
+        &self,
+        service: &str,
+        address: SocketAddr,
+        persist: bool,
+        change: &EndpointChange,
+    ) -> Result<Response, Refusal> {
+        let mut state = self.state();
+        let before = endpoint(state.snapshot.service(service), address).cloned();
+        if let Some(before) = &before
+            && let Some(why) = change.is_already(before)
+        {
+            return Err(Refusal::new(Kind::Conflict, format!("{service}: endpoint {address} {why}")));
+        }
+        self.change(&mut state, |overrides, services| match change {
+            EndpointChange::Draining(draining) => overrides.set_draining(services, service, address, *draining),
+            EndpointChange::Weight(weight) => overrides.set_weight(services, service, address, *weight),
+        })
+        .map_err(refusal)?;
+        let now = state.snapshot.service(service).cloned();
+        let was = before.map_or(0, |e| e.weight);
+        let message = match change {
+            EndpointChange::Draining(true) => {
+                format!("{service}: endpoint {address} is draining: its connections finish, it gets no new ones")
+            }
+            EndpointChange::Draining(false) => format!("{service}: endpoint {address} is back in selection"),
+            EndpointChange::Weight(weight) => format!("{service}: endpoint {address} weight {was} → {weight}"),
+        };
+        let endpoints = now.as_ref().map(|s| s.endpoints.clone()).unwrap_or_default();
+        let mut changed = Changed::new(message);
+        if !endpoints.iter().any(|e| !e.draining && e.weight > 0) {
+            changed.warnings.push(format!("no endpoint of {service} is left: its connections are refused now"));
+        }
+        drop(state);
+        if persist {
+            self.persist(service, config::Change::Endpoints(endpoints), &mut changed);
+        }
+        Ok(Response::Changed(changed))
+    }
+
+    fn set_policy(&self, service: &str, policy: Word, persist: bool) -> Result<Response, Refusal> {
+        let new = match policy {
+            Word::RoundRobin => Policy::RoundRobin,
+            Word::Random => Policy::Random,
+            Word::LeastConnections | Word::Maglev | Word::PeakEwma => {
+                return Err(Refusal::unsupported(format!("policy {policy}")));
+            }
+        };
+        let mut state = self.state();
+        let before = state.snapshot.service(service).map(|s| s.policy.word());
+        self.change(&mut state, |overrides, services| overrides.set_policy(services, service, new)).map_err(refusal)?;
+        drop(state);
+        let mut changed = Changed::new(format!("{service}: policy {} → {}", before.unwrap_or("none"), new.word()));
+        if persist {
+            self.persist(service, config::Change::Policy(new), &mut changed);
+        }
+        Ok(Response::Changed(changed))
+    }
+
+    /// Writes a change that is in force already to `conf.d`. A failure is a warning: the change holds until a restart.
+    fn persist(&self, service: &str, change: config::Change, changed: &mut Changed) {
+        let (_, directory) = config::places(self.named.as_deref());
+        match config::persist(&directory, service, change) {
+            Ok(path) => changed.message = format!("{}\nwritten to {}", changed.message, path.display()),
+            Err(why) => {
+                let warning = format!("not persisted, it holds until the daemon restarts: {why}");
+                changed.warnings.push(warning);
+            }
+        }
+    }
+
+    fn set_bypass(&self, on: bool) -> Result<Response, Refusal> {
+        let Some(tables) = self.tables() else {
+            let why = self.kernel.as_ref().err().map_or("", String::as_str);
+            return Err(Refusal::new(Kind::Conflict, format!("nothing is intercepted, so nothing to bypass: {why}")));
+        };
+        let settings = tables.settings();
+        let flags = if on { settings.flags | flags::BYPASS } else { settings.flags & !flags::BYPASS };
+        tables.put_settings(&Settings { flags, ..settings });
+        tracing::warn!(on, "bypass switched");
+        Ok(Response::Changed(Changed::new(if on {
+            "bypass on: every hook passes everything untouched, VIPs lead nowhere"
+        } else {
+            "bypass off: VIPs are translated"
+        })))
+    }
+
+    fn dump(&self) -> Result<serde_json::Value, Refusal> {
+        let config = self.state().config.clone();
+        serde_json::to_value(config).map_err(|e| Refusal::internal(format!("the configuration cannot be written: {e}")))
+    }
+
+    pub(super) fn kernel(&self) -> Option<&Kernel> {
+        self.kernel.as_ref().ok()
+    }
+}
+
+/// What can be changed about an endpoint.
+enum EndpointChange {
+    Draining(bool),
+    Weight(u16),
+}
+
+impl EndpointChange {
+    /// Why the change makes no sense on this endpoint.
+    fn is_already(&self, endpoint: &Endpoint) -> Option<&'static str> {
+        match self {
+            Self::Draining(true) if endpoint.draining => Some("is draining already"),
+            Self::Draining(false) if !endpoint.draining => Some("is not draining"),
+            _ => None,
+        }
+    }
+}
+
+fn endpoint(service: Option<&Arc<Service>>, address: SocketAddr) -> Option<&Endpoint> {
+    service?.endpoints.iter().find(|e| e.address == address)
+}
+
+fn refusal(error: OverrideError) -> Refusal {
+    Refusal::not_found(error.to_string())
+}

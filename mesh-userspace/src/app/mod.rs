@@ -1,0 +1,38 @@
+//! Joins the layers into a daemon: the one place that knows everyone.
+
+mod answer;
+mod daemon;
+mod door;
+mod lock;
+mod run;
+mod source;
+mod unload;
+
+pub use run::run;
+pub use unload::unload;
+
+use crate::config;
+use std::{env, net::IpAddr, path::Path};
+
+/// Checks a configuration file and says everything that is wrong with it. `Ok`: what is allowed and worth a word.
+///
+/// # Errors
+/// Every mistake, one a line.
+pub fn validate(file: &Path) -> Result<Vec<String>, String> {
+    let loaded = config::load(Some(file), &host()).map_err(|errors| errors.to_string())?;
+    Ok(loaded.warnings.iter().map(ToString::to_string).collect())
+}
+
+/// What a configuration depends on besides its files.
+fn host() -> config::Host {
+    let name = env::var("NODE_NAME").ok().filter(|name| !name.is_empty());
+    let name = name.or_else(|| nix::unistd::gethostname().ok()?.into_string().ok()).unwrap_or_default();
+    let addresses = nix::ifaddrs::getifaddrs().map(|interfaces| interfaces.filter_map(|i| ip(&i)).collect());
+    config::Host { name, addresses: addresses.unwrap_or_default() }
+}
+
+fn ip(interface: &nix::ifaddrs::InterfaceAddress) -> Option<IpAddr> {
+    let address = interface.address?;
+    let v4 = address.as_sockaddr_in().map(|a| IpAddr::from(a.ip()));
+    v4.or_else(|| address.as_sockaddr_in6().map(|a| IpAddr::from(a.ip())))
+}

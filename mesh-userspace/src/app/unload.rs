@@ -1,0 +1,26 @@
+//! `mesh unload`: everything out of the kernel, with no daemon needed.
+
+use super::{host, lock::Locks};
+use crate::{config, kernel};
+use std::path::Path;
+
+/// Removes what any daemon with this configuration ever put into the kernel. Returns what was done, in a sentence.
+///
+/// # Errors
+/// Why nothing was removed: a daemon runs, or the system refuses.
+pub fn unload(named: Option<&Path>, force: bool) -> Result<String, String> {
+    let config = config::load(named, &host()).map_err(|errors| errors.to_string())?.config;
+    let bpffs = &config.dataplane.bpffs;
+    if !bpffs.exists() {
+        return Ok(format!("nothing to unload: there is no {}", bpffs.display()));
+    }
+    let mut locks = Locks::default();
+    if let Err(why) = locks.add("pin directory", bpffs)
+        && !force
+    {
+        return Err(format!("{why}; stop it first, or unload under it with --force"));
+    }
+    let removed = kernel::unload(bpffs).map_err(|e| e.to_string())?;
+    let links = removed.iter().filter(|path| path.parent().is_some_and(|p| p.ends_with("links"))).count();
+    Ok(format!("unloaded {}: {links} programs detached, {} tables removed", bpffs.display(), removed.len() - links))
+}

@@ -1,0 +1,315 @@
+//! What can be typed.
+
+use crate::api::Policy;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+use std::{ffi::OsString, net::SocketAddr, path::PathBuf};
+
+/// A service mesh for one node: TCP services balanced in the kernel.
+#[derive(Debug, Parser)]
+#[command(name = "mesh", version, max_term_width = 100)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    pub(super) options: Options,
+    #[command(subcommand)]
+    pub(super) verb: AnyVerb,
+}
+
+/// What completion scripts offer: the same without what is not built yet. (They show even what help hides.)
+#[derive(Debug, Parser)]
+#[command(name = "mesh", version)]
+pub(super) struct Offered {
+    #[command(flatten)]
+    options: Options,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum AnyVerb {
+    #[command(flatten)]
+    Built(Verb),
+    #[command(flatten)]
+    Later(LaterVerb),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Options {
+    /// The admin socket of the daemon to talk to [env: MESH_ADMIN_SOCKET] [default: /run/mesh/admin.sock]
+    // Not clap's `env`: an empty variable means that it is not set.
+    #[arg(long, global = true, value_name = "PATH")]
+    pub(super) admin_socket: Option<PathBuf>,
+
+    /// When to colour tables; auto: on a terminal, unless NO_COLOR is set
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    pub(super) color: Color,
+}
+
+/// When to colour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Color {
+    Auto,
+    Always,
+    Never,
+}
+
+/// How a listing is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Format {
+    Table,
+    Json,
+    Yaml,
+}
+
+#[derive(Clone, Copy, Debug, Args)]
+pub(super) struct Listing {
+    /// How to print
+    #[arg(short, long, value_name = "FORMAT", default_value = "table")]
+    pub(super) output: Format,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Verb {
+    /// Run the node daemon in the foreground
+    ///
+    /// It logs to stderr. SIGTERM stops it, SIGHUP reloads its configuration. Translation in the kernel goes on while
+    /// it is stopped; `mesh unload` ends that.
+    Run {
+        /// The configuration [env: MESH_CONFIG] [default: /etc/mesh/mesh.yaml]
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        #[arg(long, hide = true)]
+        takeover: bool,
+    },
+
+    /// Check, print, or reload the configuration
+    #[command(subcommand)]
+    Config(ConfigVerb),
+
+    /// Show the daemon as a whole: programs, tables, sources, configuration
+    Status {
+        #[command(flatten)]
+        listing: Listing,
+    },
+
+    /// List services, or show one with its endpoints
+    Services {
+        /// Only this one, with its endpoints
+        name: Option<String>,
+        /// Show it again every second until interrupted
+        #[arg(long)]
+        watch: bool,
+        #[command(flatten)]
+        listing: Listing,
+    },
+
+    /// List endpoints, or take them out of selection, put them back, change their weight
+    #[command(args_conflicts_with_subcommands = true)]
+    Endpoints {
+        /// Only those of this service
+        service: Option<String>,
+        #[command(flatten)]
+        listing: Listing,
+        #[command(subcommand)]
+        change: Option<EndpointVerb>,
+    },
+
+    /// Say what a connection to an address would meet now, and why
+    Explain {
+        /// The address dialled
+        #[arg(value_name = "ADDRESS", value_parser = address)]
+        address: SocketAddr,
+        /// The host an HTTP request names
+        #[arg(long, value_name = "HOST")]
+        host: Option<String>,
+        /// The path an HTTP request names
+        #[arg(long, value_name = "PATH")]
+        path: Option<String>,
+        /// The client's zone, instead of the node's own
+        #[arg(long, value_name = "ZONE")]
+        zone: Option<String>,
+        #[command(flatten)]
+        listing: Listing,
+    },
+
+    /// Change how a service is balanced
+    #[command(subcommand)]
+    Lb(LbVerb),
+
+    /// The kill switch: make every hook pass everything untouched, or translate again
+    #[command(subcommand)]
+    Bypass(BypassVerb),
+
+    /// Remove everything that the daemon ever put into the kernel; needs no daemon
+    Unload {
+        /// The configuration that says where it is [env: MESH_CONFIG] [default: /etc/mesh/mesh.yaml]
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// Even while a daemon runs
+        #[arg(long)]
+        force: bool,
+    },
+
+    /// Print a completion script
+    Completions {
+        /// For this shell
+        shell: Shell,
+    },
+}
+
+/// Commands of the contract that are not built yet: known by name, whatever follows.
+#[derive(Debug, Subcommand)]
+pub(super) enum LaterVerb {
+    #[command(hide = true, disable_help_flag = true)]
+    Check(Rest),
+    #[command(hide = true, disable_help_flag = true)]
+    Connections(Rest),
+    #[command(hide = true, disable_help_flag = true)]
+    Circuit(Rest),
+    #[command(hide = true, disable_help_flag = true)]
+    Register(Rest),
+    #[command(hide = true, disable_help_flag = true)]
+    Deregister(Rest),
+    #[command(hide = true, disable_help_flag = true)]
+    Top(Rest),
+    #[command(hide = true, disable_help_flag = true)]
+    Traces(Rest),
+    #[command(hide = true, disable_help_flag = true)]
+    Logs(Rest),
+    #[command(hide = true, disable_help_flag = true)]
+    LogLevel(Rest),
+    #[command(hide = true, disable_help_flag = true)]
+    Bugreport(Rest),
+}
+
+impl LaterVerb {
+    pub(super) const fn name(&self) -> &'static str {
+        match self {
+            Self::Check(_) => "check",
+            Self::Connections(_) => "connections",
+            Self::Circuit(_) => "circuit",
+            Self::Register(_) => "register",
+            Self::Deregister(_) => "deregister",
+            Self::Top(_) => "top",
+            Self::Traces(_) => "traces",
+            Self::Logs(_) => "logs",
+            Self::LogLevel(_) => "log-level",
+            Self::Bugreport(_) => "bugreport",
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Rest {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+    rest: Vec<OsString>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ConfigVerb {
+    /// Check a file and report every mistake in it; needs no daemon
+    Validate {
+        /// The file
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+    /// Print the JSON Schema of the configuration; needs no daemon
+    Schema,
+    /// Print the running configuration with defaults filled in
+    Dump {
+        /// How to print; a table is YAML
+        #[arg(short, long, value_name = "FORMAT", default_value = "yaml")]
+        output: Format,
+    },
+    /// Load the configuration again: whole, or not at all
+    Reload,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum EndpointVerb {
+    /// Take an endpoint out of selection; its connections finish
+    Drain(Target),
+    /// Put a drained endpoint back
+    Undrain(Target),
+    /// Change an endpoint's share
+    Weight {
+        #[command(flatten)]
+        target: EndpointName,
+        /// Its new weight, 0 to 65535; 0 gets nothing
+        #[arg(value_name = "N", value_parser = weight, allow_hyphen_values = true)]
+        weight: u16,
+        #[command(flatten)]
+        persist: Persist,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Target {
+    #[command(flatten)]
+    pub(super) name: EndpointName,
+    #[command(flatten)]
+    pub(super) persist: Persist,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct EndpointName {
+    /// The service it serves
+    #[arg(value_name = "SERVICE")]
+    pub(super) service: String,
+    /// Where it listens
+    #[arg(value_name = "ADDRESS", value_parser = address)]
+    pub(super) address: SocketAddr,
+}
+
+#[derive(Clone, Copy, Debug, Args)]
+pub(super) struct Persist {
+    /// Keep the change over a restart, in conf.d/99-runtime.yaml beside the configuration
+    #[arg(long)]
+    pub(super) persist: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum LbVerb {
+    /// Set a service's balancing policy at once
+    Set {
+        /// The service
+        #[arg(value_name = "SERVICE")]
+        service: String,
+        /// round_robin, random, least_connections, maglev, or peak_ewma
+        #[arg(value_name = "POLICY", value_parser = policies())]
+        policy: Policy,
+        #[command(flatten)]
+        persist: Persist,
+    },
+}
+
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub(super) enum BypassVerb {
+    /// Pass every connection untouched
+    On,
+    /// Translate again
+    Off,
+}
+
+/// `ip:port`, with a reason that helps when it is none.
+fn address(text: &str) -> Result<SocketAddr, String> {
+    if let Ok(address) = text.parse() {
+        return Ok(address);
+    }
+    Err(if let Ok(ip) = text.parse::<std::net::IpAddr>() {
+        format!("the port is missing: {}", SocketAddr::new(ip, 80))
+    } else if let Some(Ok(ip)) = text.rsplit_once(':').map(|(host, _)| host.parse::<std::net::Ipv6Addr>()) {
+        format!("an IPv6 address with a port stands in brackets: [{ip}]:80")
+    } else {
+        "expected ip:port, like 10.0.0.1:80 or [fd00::1]:80; names are not looked up".to_owned()
+    })
+}
+
+fn weight(text: &str) -> Result<u16, String> {
+    text.parse().map_err(|_| "expected a whole number from 0 to 65535".to_owned())
+}
+
+fn policies() -> impl clap::builder::TypedValueParser<Value = Policy> {
+    use clap::builder::{PossibleValuesParser, TypedValueParser as _};
+    PossibleValuesParser::new(Policy::ALL.iter().map(|policy| policy.word())).try_map(|word| word.parse::<Policy>())
+}

@@ -1,0 +1,181 @@
+//! Does what a [`ClientCommand`] says.
+
+use super::{
+    args::{Format, Offered},
+    command::{Action, ClientCommand},
+    output::{Style, complain, document, line, note, print},
+    views, watch,
+};
+use crate::api::{Client, ClientError, Endpoint, Explanation, Refusal, Request, Service, Status, Time};
+use clap::CommandFactory;
+use clap_complete::Shell;
+use serde_json::Value;
+use std::process::ExitCode;
+
+/// The daemon could not be spoken to.
+const UNREACHABLE: u8 = 3;
+
+/// Does it, and says how it ended.
+#[must_use]
+pub fn execute(command: ClientCommand) -> ExitCode {
+    let ClientCommand { socket, color, action } = command;
+    let result = match action {
+        Action::Later(name) => {
+            complain_later(name);
+            Err(ExitCode::FAILURE)
+        }
+        Action::Completions(shell) => print(&completions(shell)),
+        Action::Show { request, format, watch } => {
+            let screen = Screen::new(Client::new(socket), request, format, Style::for_stdout(color));
+            block_on(async { if watch { watch::watch(&screen).await } else { screen.show().await } })
+        }
+        Action::Change(request) => block_on(change(&Client::new(socket), &request)),
+    };
+    result.err().unwrap_or(ExitCode::SUCCESS)
+}
+
+fn complain_later(name: &str) {
+    use std::io::Write;
+    // Its own form, without the leading `mesh:` of other complaints: the name of the command is the subject.
+    let _ = writeln!(std::io::stderr(), "mesh {}", Refusal::unsupported(name));
+}
+
+pub(super) fn completions(shell: Shell) -> String {
+    // Into memory first: the generator panics where its writer fails.
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Offered::command(), "mesh", &mut script);
+    String::from_utf8_lossy(&script).into_owned()
+}
+
+fn block_on(work: impl Future<Output = Result<(), ExitCode>>) -> Result<(), ExitCode> {
+    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(work),
+        Err(e) => {
+            complain(&format!("cannot start: {e}"));
+            Err(ExitCode::FAILURE)
+        }
+    }
+}
+
+async fn change(client: &Client, request: &Request) -> Result<(), ExitCode> {
+    let changed = client.change(request).await.map_err(|e| failed(&e))?;
+    print(&format!("{}\n", super::output::harmless_lines(&changed.message)))?;
+    for warning in &changed.warnings {
+        note(&format!("warning: {warning}"));
+    }
+    Ok(())
+}
+
+/// Complains, and gives the exit code.
+pub(super) fn failed(e: &ClientError) -> ExitCode {
+    complain(&e.to_string());
+    if e.is_unreachable() { ExitCode::from(UNREACHABLE) } else { ExitCode::FAILURE }
+}
+
+/// A listing to be shown, once or again and again.
+pub(super) struct Screen {
+    client: Client,
+    request: Request,
+    format: Format,
+    style: Style,
+}
+
+/// What the daemon said, and all that is needed to show it.
+pub(super) enum Shown {
+    Status(Box<Status>),
+    Services(Vec<Service>),
+    Service(Service, Vec<Endpoint>),
+    Endpoints(Vec<Endpoint>),
+    Explanation(Box<Explanation>),
+    Config(Value),
+}
+
+impl Screen {
+    pub(super) const fn new(client: Client, request: Request, format: Format, style: Style) -> Self {
+        Self { client, request, format, style }
+    }
+
+    async fn show(&self) -> Result<(), ExitCode> {
+        let shown = self.ask().await.map_err(|e| failed(&e))?;
+        print(&self.text(&shown)?)?;
+        if let Some(empty) = self.empty(&shown) {
+            note(empty);
+        }
+        Ok(())
+    }
+
+    /// Asks the daemon.
+    pub(super) async fn ask(&self) -> Result<Shown, ClientError> {
+        let client = &self.client;
+        Ok(match &self.request {
+            Request::Services { name } => {
+                let mut services = client.services(name.clone()).await?;
+                match name {
+                    // People see a service with its endpoints, which JSON has in a listing of their own.
+                    Some(name) if self.format == Format::Table && services.len() == 1 => {
+                        let endpoints = client.endpoints(Some(name.clone())).await?;
+                        Shown::Service(services.swap_remove(0), endpoints)
+                    }
+                    _ => Shown::Services(services),
+                }
+            }
+            Request::Endpoints { service } => Shown::Endpoints(client.endpoints(service.clone()).await?),
+            Request::Explain { .. } => Shown::Explanation(Box::new(client.explain(&self.request).await?)),
+            Request::ConfigDump => Shown::Config(client.config().await?),
+            _ => Shown::Status(Box::new(client.status().await?)),
+        })
+    }
+
+    /// The text to print.
+    pub(super) fn text(&self, shown: &Shown) -> Result<String, ExitCode> {
+        let style = self.style;
+        let text = match (self.format, shown) {
+            (Format::Table, Shown::Status(status)) => Ok(views::status(status, Time::now(), style)),
+            (Format::Table, Shown::Services(services)) if services.is_empty() => Ok(String::new()),
+            (Format::Table, Shown::Services(services)) => Ok(views::services(services, style)),
+            (Format::Table, Shown::Endpoints(endpoints)) if endpoints.is_empty() => Ok(String::new()),
+            (Format::Table, Shown::Endpoints(endpoints)) => Ok(views::endpoints(endpoints, style)),
+            (Format::Table, Shown::Explanation(explanation)) => Ok(views::explanation(explanation, style)),
+            (_, Shown::Service(service, endpoints)) => Ok(views::service(service, endpoints, style)),
+            (format, Shown::Config(config)) => document(config, format),
+            (format, Shown::Status(status)) => document(status, format),
+            (format, Shown::Services(services)) => document(services, format),
+            (format, Shown::Endpoints(endpoints)) => document(endpoints, format),
+            (format, Shown::Explanation(explanation)) => document(explanation, format),
+        };
+        text.map_err(|e| unprintable(&e))
+    }
+
+    /// The text to print where every answer is one line.
+    pub(super) fn line(&self, shown: &Shown) -> Result<String, ExitCode> {
+        match shown {
+            Shown::Status(status) => line(status),
+            Shown::Services(services) => line(services),
+            Shown::Service(service, _) => line(&[service]),
+            Shown::Endpoints(endpoints) => line(endpoints),
+            Shown::Explanation(explanation) => line(explanation),
+            Shown::Config(config) => line(config),
+        }
+        .map_err(|e| unprintable(&e))
+    }
+
+    /// What to say in words where a table would be empty. It goes to standard error: who counts lines counts none.
+    pub(super) fn empty(&self, shown: &Shown) -> Option<&'static str> {
+        match shown {
+            _ if self.format != Format::Table => None,
+            Shown::Services(services) if services.is_empty() => Some("no services"),
+            Shown::Endpoints(endpoints) if endpoints.is_empty() => Some("no endpoints"),
+            _ => None,
+        }
+    }
+
+    /// How it is printed.
+    pub(super) const fn format(&self) -> Format {
+        self.format
+    }
+}
+
+fn unprintable(e: &str) -> ExitCode {
+    complain(&format!("the answer cannot be printed: {e}"));
+    ExitCode::FAILURE
+}

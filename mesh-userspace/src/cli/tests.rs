@@ -1,0 +1,413 @@
+//! From the words typed to the text printed.
+
+use super::{
+    args::{Color, Format},
+    command::{Action, Command, parse_with},
+    execute::{Screen, Shown},
+    output::Style,
+    views,
+};
+use crate::api::{Policy, Request, Service, Status, Time, fake::Served, sample};
+use std::{ffi::OsString, path::PathBuf, time::Duration};
+
+const PLAIN: Style = Style { color: false };
+
+fn parse(line: &str) -> Result<Command, clap::Error> {
+    parse_with(line.split(' '), |_| None)
+}
+
+/// What is refused as wrong usage, and how.
+fn usage(line: &str) -> String {
+    let error = parse(line).unwrap_err();
+    assert_eq!(error.exit_code(), 2, "{line}");
+    error.to_string()
+}
+
+fn action(line: &str) -> Action {
+    match parse(line).unwrap_or_else(|e| panic!("{line}: {e}")) {
+        Command::Client(client) => client.action,
+        other => panic!("{line}: {other:?}"),
+    }
+}
+
+fn change(line: &str) -> Request {
+    match action(line) {
+        Action::Change(request) => request,
+        other => panic!("{line}: {other:?}"),
+    }
+}
+
+fn show(line: &str) -> (Request, Format, bool) {
+    match action(line) {
+        Action::Show { request, format, watch } => (request, format, watch),
+        other => panic!("{line}: {other:?}"),
+    }
+}
+
+#[test]
+fn the_arguments_are_consistent() {
+    use clap::CommandFactory;
+    super::args::Arguments::command().debug_assert();
+}
+
+#[test]
+fn commands_that_need_no_daemon() {
+    let run = |config: Option<&str>| Command::Run { config: config.map(PathBuf::from) };
+    assert_eq!(parse("mesh run").unwrap(), run(None));
+    assert_eq!(parse("mesh run --config a.yaml").unwrap(), run(Some("a.yaml")));
+    let file = PathBuf::from("a.yaml");
+    assert_eq!(parse("mesh config validate a.yaml").unwrap(), Command::ConfigValidate { file });
+    assert_eq!(parse("mesh config schema").unwrap(), Command::ConfigSchema);
+    assert_eq!(parse("mesh unload --force").unwrap(), Command::Unload { config: None, force: true });
+}
+
+#[test]
+fn the_environment_names_configuration_and_socket() {
+    let environment = |value: &'static str| move |_: &str| Some(OsString::from(value));
+    let run = |value| parse_with(["mesh", "run"], environment(value)).unwrap();
+    assert_eq!(run("/e.yaml"), Command::Run { config: Some("/e.yaml".into()) });
+    assert_eq!(run(""), Command::Run { config: None }, "empty is not set");
+    let typed = parse_with(["mesh", "run", "--config", "/t.yaml"], environment("/e.yaml")).unwrap();
+    assert_eq!(typed, Command::Run { config: Some("/t.yaml".into()) });
+
+    let socket = |line: &str, value| match parse_with(line.split(' '), environment(value)).unwrap() {
+        Command::Client(client) => client.socket,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(socket("mesh status", ""), PathBuf::from("/run/mesh/admin.sock"));
+    assert_eq!(socket("mesh status", "/e"), PathBuf::from("/e"));
+    assert_eq!(socket("mesh --admin-socket /t status", "/e"), PathBuf::from("/t"));
+    assert_eq!(socket("mesh config reload --admin-socket /t", "/e"), PathBuf::from("/t"));
+}
+
+#[test]
+fn a_daemon_cannot_be_named_to_a_command_that_talks_to_none() {
+    for line in ["run", "config schema", "config validate a.yaml", "unload"] {
+        assert!(usage(&format!("mesh --admin-socket /t {line}")).contains("talks to none"));
+    }
+}
+
+#[test]
+fn listings() {
+    assert_eq!(show("mesh status"), (Request::Status, Format::Table, false));
+    assert_eq!(show("mesh services"), (Request::Services { name: None }, Format::Table, false));
+    let one = Request::Services { name: Some("checkout".to_owned()) };
+    assert_eq!(show("mesh services checkout --watch -o json"), (one, Format::Json, true));
+    assert_eq!(show("mesh endpoints -o yaml"), (Request::Endpoints { service: None }, Format::Yaml, false));
+    let of_one = |name: &str| Request::Endpoints { service: Some(name.to_owned()) };
+    assert_eq!(show("mesh endpoints checkout"), (of_one("checkout"), Format::Table, false));
+    assert_eq!(show("mesh endpoints -- drain"), (of_one("drain"), Format::Table, false), "a service of that name");
+    assert_eq!(show("mesh config dump"), (Request::ConfigDump, Format::Yaml, false));
+    let (request, ..) = show("mesh explain [fd00::1]:80 --host h --path /p --zone z");
+    let expected = Request::Explain {
+        address: "[fd00::1]:80".parse().unwrap(),
+        host: Some("h".to_owned()),
+        path: Some("/p".to_owned()),
+        zone: Some("z".to_owned()),
+    };
+    assert_eq!(request, expected);
+}
+
+#[test]
+fn changes() {
+    let (service, address) = ("checkout".to_owned(), "10.0.1.5:8080".parse().unwrap());
+    assert_eq!(
+        change("mesh endpoints drain checkout 10.0.1.5:8080"),
+        Request::EndpointDrain { service: service.clone(), address, persist: false }
+    );
+    assert_eq!(
+        change("mesh endpoints undrain checkout 10.0.1.5:8080 --persist"),
+        Request::EndpointUndrain { service: service.clone(), address, persist: true }
+    );
+    assert_eq!(
+        change("mesh endpoints weight checkout 10.0.1.5:8080 65535"),
+        Request::EndpointWeight { service: service.clone(), address, weight: 65_535, persist: false }
+    );
+    for policy in Policy::ALL {
+        assert_eq!(
+            change(&format!("mesh lb set checkout {policy} --persist")),
+            Request::LbSet { service: service.clone(), policy: *policy, persist: true }
+        );
+    }
+    assert_eq!(change("mesh bypass on"), Request::Bypass { on: true });
+    assert_eq!(change("mesh bypass off"), Request::Bypass { on: false });
+    assert_eq!(change("mesh config reload"), Request::ConfigReload);
+}
+
+#[test]
+fn wrong_usage_says_what_was_expected() {
+    for (line, expected) in [
+        ("mesh explain 10.0.0.1", "the port is missing: 10.0.0.1:80"),
+        ("mesh explain fd00::1:2", "the port is missing: [fd00::1:2]:80"),
+        ("mesh explain ::ffff:10.0.0.1:80", "stands in brackets: [::ffff:10.0.0.1]:80"),
+        ("mesh explain localhost:80", "names are not looked up"),
+        ("mesh explain 10.0.0.1:70000", "expected ip:port"),
+        ("mesh endpoints weight a 10.0.0.1:80 65536", "expected a whole number from 0 to 65535"),
+        ("mesh endpoints weight a 10.0.0.1:80 -1", "expected a whole number from 0 to 65535"),
+        ("mesh endpoints weight a 10.0.0.1:80 1.5", "expected a whole number from 0 to 65535"),
+        ("mesh endpoints weight a 10.0.0.1:80", "<N>"),
+        ("mesh endpoints drain a", "<ADDRESS>"),
+        ("mesh lb set a fastest", "peak_ewma"),
+        ("mesh services -o xml", "[possible values: table, json, yaml]"),
+        ("mesh services a b", "unexpected argument 'b'"),
+        ("mesh bypass", "Usage: mesh bypass"),
+        ("mesh bypass maybe", "unrecognized subcommand 'maybe'"),
+        ("mesh config validate", "<FILE>"),
+        ("mesh completions tcsh", "[possible values: bash"),
+        ("mesh servces", "services"),
+        ("mesh", "Usage: mesh"),
+    ] {
+        let message = usage(line);
+        assert!(message.contains(expected), "{line}: {message}");
+    }
+}
+
+#[test]
+fn help_and_version_are_no_failure() {
+    for line in ["mesh --help", "mesh -h", "mesh --version", "mesh endpoints --help", "mesh help lb set"] {
+        assert_eq!(parse(line).unwrap_err().exit_code(), 0, "{line}");
+    }
+    assert_eq!(parse("mesh --version").unwrap_err().to_string(), format!("mesh {}\n", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn commands_not_built_yet_are_known_by_name_whatever_follows() {
+    for (line, name) in [
+        ("mesh run --takeover", "run --takeover"),
+        ("mesh check", "check"),
+        ("mesh check -o json", "check"),
+        ("mesh connections --service a --sort rtt --watch", "connections"),
+        ("mesh circuit", "circuit"),
+        ("mesh circuit trip checkout 10.0.0.1:80", "circuit"),
+        ("mesh circuit --help", "circuit"),
+        ("mesh register a 10.0.0.1:80 --ttl 60s --keep", "register"),
+        ("mesh deregister a 10.0.0.1:80", "deregister"),
+        ("mesh top", "top"),
+        ("mesh traces --limit 3", "traces"),
+        ("mesh logs --status 5xx --duration >100ms -- --follow", "logs"),
+        ("mesh log-level mesh=debug", "log-level"),
+        ("mesh bugreport", "bugreport"),
+    ] {
+        assert_eq!(action(line), Action::Later(name), "{line}");
+    }
+}
+
+#[test]
+fn help_offers_what_there_is() {
+    let help = parse("mesh --help").unwrap_err().to_string();
+    for name in ["run", "config", "status", "services", "endpoints", "explain", "lb", "bypass", "unload", "completions"]
+    {
+        assert!(help.contains(&format!("\n  {name} ")), "{name}: {help}");
+    }
+    assert!(!help.contains("circuit") && !help.contains("bugreport"), "{help}");
+}
+
+#[test]
+fn completions_offer_what_there_is_in_every_shell() {
+    for shell in <clap_complete::Shell as clap::ValueEnum>::value_variants() {
+        let script = super::execute::completions(*shell);
+        assert!(script.contains("undrain") && script.contains("admin-socket"), "{shell}");
+        assert!(!script.contains("bugreport"), "{shell}");
+    }
+}
+
+#[test]
+fn services_as_a_table() {
+    assert_eq!(
+        views::services(&sample::services(), PLAIN),
+        "\
+NAME      ADDRESSES                            PROTOCOL  POLICY       HEALTHY  CIRCUIT  ACTIVE  TOTAL  REFUSED     SENT  RECEIVED  NOTE
+checkout  10.96.0.10:80 [fd00::10]:80 +1 more  tcp       round_robin  2/2      closed        3  1,204        7  1.5 KiB    20 MiB  1 draining
+search    10.96.0.20:9200                      tcp       random       0/0      closed        0      0        0      0 B       0 B  1 draining
+"
+        .replace("0 B       0 B  1 draining", "0 B       0 B  -")
+    );
+}
+
+#[test]
+fn a_service_that_is_not_intercepted_says_why() {
+    let mut services = vec![Service {
+        intercepted: false,
+        not_intercepted_reason: Some("mode is userspace".to_owned()),
+        ..sample::services().remove(1)
+    }];
+    let table = views::services(&services, PLAIN);
+    assert!(table.ends_with("not intercepted: mode is userspace\n"), "{table}");
+    services[0].intercepted = true;
+    assert!(!views::services(&services, PLAIN).contains("NOTE"));
+}
+
+#[test]
+fn a_service_with_its_endpoints() {
+    assert_eq!(
+        views::service(&sample::services()[0], &sample::endpoints(), PLAIN),
+        "\
+Service       checkout
+Addresses     10.96.0.10:80, [fd00::10]:80, 10.96.0.11:443
+Protocol      tcp
+Policy        round_robin
+Circuit       closed
+Endpoints     2 of 2 healthy, 1 draining
+Connections   3 active, 1,204 in total
+Bytes         1.5 KiB sent, 20 MiB received by clients
+Refused       7 (family_mismatch 5, no_endpoint 2)
+
+ADDRESS           WEIGHT  ZONE        HEALTH   CIRCUIT  DRAINING  ACTIVE  REQUESTS  TOTAL  FAILURES     SENT  RECEIVED  LATENCY
+10.0.1.5:8080          2  eu-west-1a  healthy  closed   no             3         0  1,204         7  1.5 KiB    20 MiB  1.25 ms
+[fd00:1::5]:8080       0  -           unknown  closed   yes            0         0      0         0      0 B       0 B        -
+"
+    );
+    assert!(
+        views::service(&sample::services()[1], &[], PLAIN)
+            .ends_with("\nIt has no endpoints: connections to it are refused.\n")
+    );
+}
+
+#[test]
+fn endpoints_as_a_table() {
+    let table = views::endpoints(&sample::endpoints(), PLAIN);
+    let first: Vec<_> = table.lines().map(|line| line.split_whitespace().next().unwrap()).collect();
+    assert_eq!(first, ["SERVICE", "checkout", "checkout"]);
+}
+
+#[test]
+fn an_explanation_for_people() {
+    assert_eq!(
+        views::explanation(&sample::explanation(), PLAIN),
+        "\
+Address   10.96.0.10:80
+Service   checkout
+Policy    round_robin
+Decision  forwarded
+          The connection goes to one of 1 endpoints, each in turn.
+
+ADDRESS           WEIGHT  SHARE  HEALTH   CIRCUIT  DRAINING  CANDIDATE  REASON
+10.0.1.5:8080          2  100 %  healthy  closed   no        yes        takes connections
+[fd00:1::5]:8080       0    0 %  unknown  closed   yes       no         draining
+"
+    );
+}
+
+#[test]
+fn status_for_people() {
+    let now = Time::from(sample::noon().system_time() + Duration::from_secs(3 * 3600 + 12 * 60));
+    assert_eq!(
+        views::status(&sample::status(), now, PLAIN),
+        "\
+Node          node-a
+Version       0.1.0
+Uptime        3h 12m (pid 4312)
+Mode          ebpf
+Bypass        off
+Interception  works
+Cgroup        /sys/fs/cgroup
+Pinned in     /sys/fs/bpf/mesh
+Configuration /etc/mesh/mesh.yaml, loaded 3h 12m ago (2026-01-31T12:00:00.000Z)
+              last load refused, the one before stays: services[0].name: \"A\" is no name
+                services[1].addresses[0]: port 0
+Services      2
+Endpoints     2
+Connections   3 open
+Memory        12 MiB resident, 8 MiB in the kernel
+
+Programs
+  NAME               HOOK                 ATTACHED  WHY NOT
+  mesh_connect4      cgroup/connect4      yes       -
+  mesh_getpeername4  cgroup/getpeername4  no        this kernel has no such hook
+
+Maps
+  NAME       ENTRIES   CAPACITY    USED  MEMORY
+  ENDPOINTS       12     65,536  0.02 %   6 MiB
+  SLOTS            -  1,048,576       -       -
+
+Sources
+  NAME    SYNCED  UPDATED
+  config  yes     3h 12m ago
+
+Warnings
+  service search: 127.0.0.1:80 is a loopback address
+"
+    );
+}
+
+#[test]
+fn trouble_is_said_loudly() {
+    let status = Status { bypass: true, interception_ok: Some(false), ..sample::status() };
+    let text = views::status(&status, sample::noon(), Style { color: true });
+    assert!(text.contains("\x1b[31mon: every connection passes untouched\x1b[0m"), "{text:?}");
+    assert!(text.contains("\x1b[31mdoes NOT work"), "{text:?}");
+}
+
+/// What `line` prints when asked of a daemon.
+async fn printed(served: &Served, line: &str) -> String {
+    let (request, format, _) = show(line);
+    let screen = Screen::new(served.client(), request, format, PLAIN);
+    let shown = screen.ask().await.unwrap();
+    screen.text(&shown).unwrap()
+}
+
+#[tokio::test]
+async fn json_is_what_the_daemon_said() {
+    let served = Served::start().await;
+    let text = printed(&served, "mesh services checkout -o json").await;
+    assert!(text.starts_with("[\n  {\n    \"name\": \"checkout\",\n    \"addresses\": [\n"), "{text}");
+    let back: Vec<Service> = serde_json::from_str(&text).unwrap();
+    assert_eq!(back, sample::services()[..1]);
+    let status: Status = serde_json::from_str(&printed(&served, "mesh status -o json").await).unwrap();
+    assert_eq!(status, sample::status());
+    for line in ["endpoints checkout", "explain 10.0.0.1:80", "config dump"] {
+        let text = printed(&served, &format!("mesh {line} -o json")).await;
+        serde_json::from_str::<serde_json::Value>(&text).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn yaml_is_the_same_in_other_clothes() {
+    let served = Served::start().await;
+    let back: Vec<Service> = serde_saphyr::from_str(&printed(&served, "mesh services -o yaml").await).unwrap();
+    assert_eq!(back, sample::services());
+    let back: Status = serde_saphyr::from_str(&printed(&served, "mesh status -o yaml").await).unwrap();
+    assert_eq!(back, sample::status());
+    assert_eq!(
+        printed(&served, "mesh config dump").await,
+        "\
+node:
+  name: node-a
+  zone: \"\"
+admin:
+  listen: 127.0.0.1:9901
+  socket: /run/mesh/admin.sock
+services:
+- name: checkout
+  addresses:
+  - 10.96.0.10:80
+  - \"[fd00::10]:80\"
+  endpoints: []
+"
+    );
+}
+
+#[tokio::test]
+async fn one_service_is_shown_with_its_endpoints() {
+    let served = Served::start().await;
+    let text = printed(&served, "mesh services checkout").await;
+    assert!(text.contains("\nPolicy        round_robin\n") && text.contains("\n10.0.1.5:8080 "), "{text}");
+}
+
+#[tokio::test]
+async fn an_empty_listing_says_so_beside_the_output() {
+    let served = Served::start().await;
+    let screen = |format| Screen::new(served.client(), Request::Services { name: None }, format, PLAIN);
+    let nothing = Shown::Services(vec![]);
+    assert_eq!(screen(Format::Table).text(&nothing).unwrap(), "");
+    assert_eq!(screen(Format::Table).empty(&nothing), Some("no services"));
+    assert_eq!(screen(Format::Json).text(&nothing).unwrap(), "[]\n");
+    assert_eq!(screen(Format::Yaml).text(&nothing).unwrap(), "[]\n");
+    assert_eq!(screen(Format::Json).empty(&nothing), None);
+}
+
+#[test]
+fn colour_is_as_it_was_asked_for() {
+    assert!(Style::for_stdout(Color::Always).color);
+    assert!(!Style::for_stdout(Color::Never).color);
+}

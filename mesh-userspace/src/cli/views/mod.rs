@@ -1,0 +1,36 @@
+//! Answers as people read them.
+
+mod endpoints;
+mod explain;
+mod services;
+mod status;
+
+pub(super) use endpoints::endpoints;
+pub(super) use explain::explanation;
+pub(super) use services::{service, services};
+pub(super) use status::status;
+
+use super::{output::Look, table::Field};
+use crate::api::{CircuitState, EndpointHealth};
+
+fn circuit(state: CircuitState) -> Field {
+    let look = match state {
+        CircuitState::Closed => Look::Plain,
+        CircuitState::HalfOpen => Look::Warn,
+        CircuitState::Open => Look::Bad,
+    };
+    Field::look(look, state.word())
+}
+
+fn health(health: EndpointHealth) -> Field {
+    let look = match health {
+        EndpointHealth::Healthy => Look::Good,
+        EndpointHealth::Unhealthy => Look::Bad,
+        EndpointHealth::Unknown => Look::Plain,
+    };
+    Field::look(look, health.word())
+}
+
+fn draining(draining: bool) -> Field {
+    if draining { Field::look(Look::Warn, "yes") } else { Field::new("no") }
+}

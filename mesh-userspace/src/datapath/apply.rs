@@ -1,0 +1,127 @@
+//! Plans carried out on the kernel's tables.
+
+use super::plan::{Change, Found, Limits, Planner, Problem, vip_key};
+use crate::{
+    kernel::Tables,
+    model::{Protocol, Snapshot},
+};
+use mesh_common::{
+    endpoint::EndpointCounts,
+    reason::{Reason, ServiceCounts},
+    select::{self, Rows},
+    service::{Policy, SlotRange, View},
+};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+};
+
+/// Keeps the kernel's tables equal to the newest snapshot.
+#[derive(Debug)]
+pub struct Datapath {
+    planner: Planner,
+    problems: Vec<String>,
+}
+
+/// Who a connect to a VIP would meet now, as the kernel's rows have it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Share {
+    /// The address is no VIP in the kernel.
+    NoVip,
+    /// Refused at once.
+    Refused(Reason),
+    /// Endpoints with the part of connects that each gets, 0 to 1.
+    Endpoints(BTreeMap<SocketAddr, f64>),
+}
+
+impl Datapath {
+    /// Takes over the tables as they are, with what an earlier daemon left in them.
+    #[must_use]
+    pub fn adopt(tables: &Tables, now: u64) -> Self {
+        let (services, endpoints, slots, vips) = tables.capacity();
+        let existing = tables.existing();
+        let found = Found {
+            vips: &existing.vips,
+            services: &existing.services,
+            endpoints: &existing.endpoints,
+            highest_tag: existing.highest_tag,
+        };
+        let limits = Limits { services, vips, endpoints, slots };
+        Self { planner: Planner::adopt(limits, &found, now), problems: Vec::new() }
+    }
+
+    /// Makes the tables say what `snapshot` says. Returns when to call again even if nothing changes, on the clock of
+    /// `now` (nanoseconds).
+    pub fn apply(&mut self, tables: &Tables, snapshot: &Snapshot, now: u64) -> Option<u64> {
+        let plan = self.planner.plan(snapshot, now, |id| tables.endpoint_counts(id).active() == 0);
+        self.problems = plan.problems.iter().map(Problem::to_string).collect();
+        for change in &plan.changes {
+            if let Err(why) = write(tables, change) {
+                self.problems.push(why);
+            }
+        }
+        plan.again_at
+    }
+
+    /// What did not fit or was refused, a sentence each.
+    #[must_use]
+    pub fn problems(&self) -> &[String] {
+        &self.problems
+    }
+
+    /// Rows in use.
+    #[must_use]
+    pub fn used(&self) -> Limits {
+        self.planner.used()
+    }
+
+    /// What the kernel counted for an endpoint.
+    #[must_use]
+    pub fn endpoint_counts(&self, tables: &Tables, service: &str, address: SocketAddr) -> EndpointCounts {
+        let row = self.planner.endpoint_row(service, address);
+        row.map_or_else(EndpointCounts::default, |slot| tables.endpoint_counts(slot.id()))
+    }
+
+    /// What the kernel counted for a service.
+    #[must_use]
+    pub fn service_counts(&self, tables: &Tables, service: &str) -> ServiceCounts {
+        self.planner.service_row(service).map_or_else(ServiceCounts::default, |id| tables.service_counts(id))
+    }
+}
+
+/// Asks the kernel's rows the connect hook's own question, once for each slot.
+#[must_use]
+pub fn share(tables: &Tables, vip: SocketAddr) -> Share {
+    let Some(service) = tables.vip(&vip_key(Protocol::Tcp, vip)) else { return Share::NoVip };
+    let view = if vip.is_ipv4() { View::V4 } else { View::Any };
+    let turn = SlotRange::from_word(tables.view(service, view)).count;
+    let mut seen: BTreeMap<SocketAddr, f64> = BTreeMap::new();
+    for draw in 0..turn.max(1) {
+        match select::choose(tables, service, view, Policy::RoundRobin, draw) {
+            Ok(choice) => {
+                let address = SocketAddr::new(IpAddr::from(choice.row.address), u16::from_be(choice.row.port));
+                *seen.entry(address).or_default() += 1.0 / f64::from(turn);
+            }
+            Err(reason) => return Share::Refused(reason),
+        }
+    }
+    Share::Endpoints(seen)
+}
+
+fn write(tables: &Tables, change: &Change) -> Result<(), String> {
+    match change {
+        Change::Endpoint(id, row) => tables.put_endpoint(*id, row),
+        Change::Slots(base, slots) => tables.put_slots(*base, slots),
+        Change::Service(id, row) => tables.put_service(*id, row),
+        Change::View(id, view, range) => tables.swap_view(*id, *view, *range),
+        Change::Policy(id, policy) => tables.set_policy(*id, *policy as u64),
+        Change::Vip(key, service) => {
+            let row = mesh_common::service::VipRow::new(key, *service);
+            return tables.put_vip(key, row).map_err(|e| e.to_string());
+        }
+        Change::NoVip(key) => return tables.remove_vip(key).map_err(|e| e.to_string()),
+        Change::FreeService(id) => tables.free_service(*id),
+        Change::FreeEndpoint(id) => tables.free_endpoint(*id),
+    }
+    Ok(())
+}

@@ -1,0 +1,10 @@
+//! From a snapshot of services to rows in the kernel: the plan (pure), and applying it.
+
+mod apply;
+mod arena;
+mod ids;
+mod layout;
+mod plan;
+
+pub use apply::{Datapath, Share, share};
+pub use plan::{Change, Found, Limits, Plan, Planner, Problem, needs};

@@ -1,0 +1,352 @@
+//! Plans are replayed write by write on model tables; after each write, every VIP must lead to exactly the old set or
+//! exactly the new one, asked through the very function that the connect hook runs.
+
+use super::*;
+use crate::model::{Endpoint, Overrides};
+use mesh_common::{
+    reason::Reason,
+    select::{self, Rows},
+};
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+
+const LIMITS: Limits = Limits { services: 16, vips: 32, endpoints: 64, slots: 4096 };
+
+/// Who answers at a VIP and how often in a turn, or why nobody does. `None`: it is no VIP.
+type Answers = Option<Result<BTreeMap<SocketAddr, usize>, Reason>>;
+
+#[derive(Clone, Default)]
+struct Model {
+    vips: BTreeMap<VipKey, u32>,
+    services: BTreeMap<u32, ServiceRow>,
+    slots: BTreeMap<u32, Slot>,
+    endpoints: BTreeMap<u32, EndpointRow>,
+}
+
+impl Rows for Model {
+    fn view(&self, service: u32, view: View) -> u64 {
+        self.services.get(&service).map_or(0, |row| row.views[view as usize])
+    }
+    fn slot(&self, index: u32) -> Option<Slot> {
+        self.slots.get(&index).copied()
+    }
+    fn endpoint(&self, id: u32) -> Option<EndpointRow> {
+        self.endpoints.get(&id).copied()
+    }
+}
+
+impl Model {
+    fn apply(&mut self, change: &Change) {
+        match change {
+            Change::Endpoint(id, row) => {
+                assert_ne!(self.endpoints.get(id).map(|r| r.used), Some(1), "row {id} is in use");
+                self.endpoints.insert(*id, *row);
+            }
+            Change::Slots(base, slots) => self.slots.extend((*base..).zip(slots.iter().copied())),
+            Change::Service(id, row) => {
+                self.services.insert(*id, *row);
+            }
+            Change::View(id, view, range) => self.services.get_mut(id).unwrap().views[*view as usize] = range.word(),
+            Change::Policy(id, policy) => self.services.get_mut(id).unwrap().policy = *policy as u64,
+            Change::NoVip(key) => {
+                self.vips.remove(key);
+            }
+            Change::Vip(key, id) => {
+                self.vips.insert(*key, *id);
+            }
+            Change::FreeService(id) => self.services.get_mut(id).unwrap().name = 0,
+            Change::FreeEndpoint(id) => self.endpoints.get_mut(id).unwrap().used = 0,
+        }
+    }
+
+    fn answers(&self, vip: SocketAddr, view: View) -> Answers {
+        let service = *self.vips.get(&vip_key(Protocol::Tcp, vip))?;
+        let turn = SlotRange::from_word(self.view(service, view)).count.max(1);
+        let mut seen = BTreeMap::new();
+        for draw in 0..turn {
+            match select::choose(self, service, view, Policy::RoundRobin, draw) {
+                Ok(choice) => {
+                    let address = SocketAddr::new(IpAddr::from(choice.row.address), u16::from_be(choice.row.port));
+                    *seen.entry(address).or_default() += 1;
+                }
+                Err(reason) => return Some(Err(reason)),
+            }
+        }
+        Some(Ok(seen))
+    }
+
+    fn vips(&self) -> Vec<(VipKey, u32)> {
+        self.vips.iter().map(|(k, v)| (*k, *v)).collect()
+    }
+
+    fn used_services(&self) -> Vec<(u32, ServiceRow)> {
+        self.services.iter().filter(|(_, r)| r.name != 0).map(|(id, r)| (*id, *r)).collect()
+    }
+
+    fn used_endpoints(&self) -> Vec<(u32, EndpointRow)> {
+        self.endpoints.iter().filter(|(_, r)| r.used == 1).map(|(id, r)| (*id, *r)).collect()
+    }
+
+    fn adopted(&self, now: u64) -> Planner {
+        let (vips, services, endpoints) = (self.vips(), self.used_services(), self.used_endpoints());
+        let highest_tag = self.endpoints.values().map(|r| r.tag).max().unwrap_or(0);
+        Planner::adopt(LIMITS, &Found { vips: &vips, services: &services, endpoints: &endpoints, highest_tag }, now)
+    }
+}
+
+/// What a snapshot says about `vip`, told without any table.
+fn expected(snapshot: &Snapshot, vip: SocketAddr, view: View) -> Answers {
+    let service = snapshot.owner(vip)?;
+    let usable: Vec<&Endpoint> = service.endpoints.iter().filter(|e| !e.draining && e.weight > 0).collect();
+    let seen: Vec<&&Endpoint> = usable
+        .iter()
+        .filter(|e| match view {
+            View::V4 => e.address.is_ipv4(),
+            View::V6 => e.address.is_ipv6(),
+            View::Any => true,
+        })
+        .collect();
+    if usable.is_empty() {
+        return Some(Err(Reason::NoEndpoint));
+    }
+    if seen.is_empty() {
+        return Some(Err(Reason::FamilyMismatch));
+    }
+    let divisor = seen.iter().fold(0, |d, e| gcd(d, usize::from(e.weight)));
+    Some(Ok(seen.iter().map(|e| (e.address, usize::from(e.weight) / divisor)).collect()))
+}
+
+fn gcd(a: usize, b: usize) -> usize {
+    if b == 0 { a } else { gcd(b, a % b) }
+}
+
+fn vip(n: u8) -> SocketAddr {
+    let text = if n.is_multiple_of(2) { format!("10.96.0.{n}:80") } else { format!("[fd00::{n}]:80") };
+    text.parse().unwrap()
+}
+
+prop_compose! {
+    fn endpoint()(n in 0..12u8, weight in 0..6u16, draining in prop::bool::weighted(0.2)) -> Endpoint {
+        let text = if n.is_multiple_of(3) { format!("[fd01::{n}]:8080") } else { format!("10.0.0.{n}:8080") };
+        Endpoint { weight, draining, ..Endpoint::new(text.parse().unwrap()) }
+    }
+}
+
+/// Up to six services over ten VIPs; a VIP has one owner at a time, but may move from snapshot to snapshot.
+fn snapshot() -> impl Strategy<Value = Snapshot> {
+    let service = (prop::collection::vec(endpoint(), 0..6), prop::bool::ANY);
+    (prop::collection::vec(prop::option::weighted(0.8, service), 6), prop::collection::vec(0..7usize, 10)).prop_map(
+        |(services, owners)| {
+            let services: Vec<Service> = services
+                .into_iter()
+                .enumerate()
+                .filter_map(|(n, service)| {
+                    let (mut endpoints, random) = service?;
+                    endpoints.sort_by_key(|e| e.address);
+                    endpoints.dedup_by_key(|e| e.address);
+                    Some(Service {
+                        name: format!("s{n}"),
+                        addresses: (0..10).filter(|v| owners[usize::from(*v)] == n).map(vip).collect(),
+                        protocol: Protocol::Tcp,
+                        policy: if random { model::Policy::Random } else { model::Policy::RoundRobin },
+                        endpoints,
+                    })
+                })
+                .collect();
+            Snapshot::new(&services.into_iter().map(Into::into).collect::<Vec<_>>(), &Overrides::default())
+        },
+    )
+}
+
+/// Whether services exchange VIPs in a circle, so that no order of writes can hide it.
+fn exchange(old: &Snapshot, new: &Snapshot) -> bool {
+    let moves = (0..10).map(vip).filter_map(|v| Some((old.owner(v)?.name.clone(), new.owner(v)?.name.clone())));
+    let mut moves: Vec<(String, String)> = moves.filter(|(from, to)| from != to).collect();
+    loop {
+        let before = moves.len();
+        // A move into a service that no VIP leaves is harmless, and so is what then leads to such a service.
+        let leaving: Vec<String> = moves.iter().map(|(from, _)| from.clone()).collect();
+        moves.retain(|(_, to)| leaving.contains(to));
+        if moves.is_empty() || moves.len() == before {
+            return !moves.is_empty();
+        }
+    }
+}
+
+/// The other complete sets of the services that own `vip`: one that loses it in its new shape, one that gets it in its
+/// old shape.
+fn in_exchange(old: &Snapshot, new: &Snapshot, vip: SocketAddr, view: View) -> Vec<Answers> {
+    let moved = |snapshot: &Snapshot, owner: Option<&std::sync::Arc<Service>>| {
+        let service = snapshot.service(&owner?.name)?;
+        let mut alone = Service::clone(service);
+        alone.addresses = vec![vip];
+        expected(&of(&[alone]), vip, view)
+    };
+    vec![moved(new, old.owner(vip)), moved(old, new.owner(vip))]
+}
+
+/// Between two writes a refusal may name the other reason: it tells from a second view why the first one is empty.
+fn same(a: &Answers, b: &Answers) -> bool {
+    a == b || matches!((a, b), (Some(Err(_)), Some(Err(_))))
+}
+
+/// Applies a plan write by write and looks at every VIP after each.
+fn replay(model: &mut Model, plan: &Plan, old: &Snapshot, new: &Snapshot) -> Result<(), TestCaseError> {
+    prop_assert_eq!(&plan.problems, &[]);
+    for (step, change) in plan.changes.iter().enumerate() {
+        model.apply(change);
+        for (vip, view) in (0..10).map(vip).flat_map(|v| View::ALL.map(|view| (v, view))) {
+            let seen = model.answers(vip, view);
+            prop_assert!(
+                same(&seen, &expected(old, vip, view))
+                    || same(&seen, &expected(new, vip, view))
+                    || exchange(old, new) && in_exchange(old, new, vip, view).iter().any(|other| same(&seen, other)),
+                "after write {step} ({change:?}) {vip} {view:?} leads to {seen:?}"
+            );
+        }
+    }
+    for (vip, view) in (0..10).map(vip).flat_map(|v| View::ALL.map(|view| (v, view))) {
+        prop_assert_eq!(model.answers(vip, view), expected(new, vip, view));
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn every_prefix_of_a_plan_shows_each_vip_the_old_set_or_the_new_one(
+        snapshots in prop::collection::vec((snapshot(), 0..QUARANTINE * 2), 1..6)
+    ) {
+        let (mut planner, mut model, mut now) = (Planner::new(LIMITS), Model::default(), 0);
+        let mut old = Snapshot::default();
+        for (new, pause) in snapshots {
+            now += pause;
+            let plan = planner.plan(&new, now, |_| true);
+            replay(&mut model, &plan, &old, &new)?;
+            prop_assert_eq!(planner.plan(&new, now, |_| true), Plan::default(), "nothing is left to do");
+            old = new;
+        }
+    }
+
+    #[test]
+    fn a_daemon_that_dies_between_any_two_writes_is_followed_by_one_that_repairs(
+        (first, second, third) in (snapshot(), snapshot(), snapshot()), cut: prop::sample::Index
+    ) {
+        let (mut planner, mut model) = (Planner::new(LIMITS), Model::default());
+        let plan = planner.plan(&first, 0, |_| true);
+        replay(&mut model, &plan, &Snapshot::default(), &first)?;
+        let plan = planner.plan(&second, QUARANTINE, |_| true);
+        for change in plan.changes.iter().take(cut.index(plan.changes.len() + 1)) {
+            model.apply(change);
+        }
+        let mut planner = model.adopted(QUARANTINE);
+        for change in planner.plan(&third, QUARANTINE, |_| true).changes {
+            model.apply(&change);
+        }
+        for (vip, view) in (0..10).map(vip).flat_map(|v| View::ALL.map(|view| (v, view))) {
+            prop_assert_eq!(model.answers(vip, view), expected(&third, vip, view));
+        }
+        prop_assert_eq!(planner.plan(&third, QUARANTINE, |_| true), Plan::default());
+        // Nothing is lost: the tables hold just what the snapshot needs.
+        prop_assert_eq!(model.used_services().len(), third.services().len());
+        prop_assert_eq!(
+            model.used_endpoints().len(),
+            third.services().iter().map(|s| s.endpoints.len()).sum::<usize>()
+        );
+        prop_assert_eq!(model.vips().len(), third.services().iter().map(|s| s.addresses.len()).sum::<usize>());
+    }
+
+    #[test]
+    fn an_adopted_endpoint_keeps_its_row_and_so_its_counters(only in snapshot()) {
+        let (mut planner, mut model) = (Planner::new(LIMITS), Model::default());
+        for change in planner.plan(&only, 0, |_| true).changes {
+            model.apply(&change);
+        }
+        let mut next = model.adopted(5);
+        next.plan(&only, 5, |_| true);
+        for service in only.services() {
+            prop_assert_eq!(next.service_row(&service.name), planner.service_row(&service.name));
+            for e in &service.endpoints {
+                prop_assert_eq!(
+                    next.endpoint_row(&service.name, e.address),
+                    planner.endpoint_row(&service.name, e.address)
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_reader_that_is_late_by_less_than_the_quarantine_finds_the_slots_it_was_sent_to(
+        snapshots in prop::collection::vec((snapshot(), 0..QUARANTINE / 2), 2..8)
+    ) {
+        let (mut planner, mut model, mut now) = (Planner::new(LIMITS), Model::default(), 0);
+        // Ranges as published, and until when a late reader may still look.
+        let mut published: Vec<(SlotRange, Vec<Option<Slot>>, u64)> = Vec::new();
+        for (new, pause) in snapshots {
+            now += pause;
+            for change in planner.plan(&new, now, |_| true).changes {
+                model.apply(&change);
+            }
+            for (range, slots, until) in &published {
+                if now < *until {
+                    let still: Vec<Option<Slot>> = (range.base..range.base + range.count).map(|i| model.slot(i)).collect();
+                    prop_assert_eq!(&still, slots);
+                }
+            }
+            for row in model.services.values().filter(|r| r.name != 0) {
+                for range in row.views.map(SlotRange::from_word) {
+                    let slots = (range.base..range.base + range.count).map(|i| model.slot(i)).collect();
+                    published.push((range, slots, now + QUARANTINE));
+                }
+            }
+        }
+    }
+}
+
+fn service(name: &str, vips: &[&str], endpoints: &[&str]) -> Service {
+    Service {
+        name: name.to_owned(),
+        addresses: vips.iter().map(|v| v.parse().unwrap()).collect(),
+        protocol: Protocol::Tcp,
+        policy: model::Policy::RoundRobin,
+        endpoints: endpoints.iter().map(|e| Endpoint::new(e.parse().unwrap())).collect(),
+    }
+}
+
+fn of(services: &[Service]) -> Snapshot {
+    Snapshot::new(&services.iter().cloned().map(Into::into).collect::<Vec<_>>(), &Overrides::default())
+}
+
+#[test]
+fn a_full_arena_keeps_the_old_endpoints_and_says_so() {
+    let limits = Limits { slots: 3, ..LIMITS };
+    let (mut planner, mut model) = (Planner::new(limits), Model::default());
+    let old = of(&[service("a", &["10.96.0.2:80"], &["10.0.0.1:1", "10.0.0.2:1"])]);
+    for change in planner.plan(&old, 0, |_| true).changes {
+        model.apply(&change);
+    }
+    let new = of(&[service("a", &["10.96.0.2:80"], &["10.0.0.1:1", "10.0.0.3:1"])]);
+    let plan = planner.plan(&new, 1, |_| true);
+    assert_eq!(plan.problems, [Problem::NoSlots("a".to_owned(), 2)]);
+    assert_eq!(plan.changes, []);
+    assert_eq!(model.answers(vip(2), View::V4), expected(&old, vip(2), View::V4));
+    assert_eq!(plan.again_at, Some(1 + QUARANTINE));
+}
+
+#[test]
+fn too_many_endpoints_leave_the_service_with_those_that_fit() {
+    let mut planner = Planner::new(Limits { endpoints: 1, ..LIMITS });
+    let plan = planner.plan(&of(&[service("a", &["10.96.0.2:80"], &["10.0.0.1:1", "10.0.0.2:1"])]), 0, |_| true);
+    assert_eq!(plan.problems, [Problem::NoEndpointRow("a".to_owned(), "10.0.0.2:1".parse().unwrap(), 1)]);
+    assert!(plan.changes.iter().any(|c| matches!(c, Change::Vip(..))));
+}
+
+#[test]
+fn vips_that_do_not_fit_are_named_and_those_in_place_stay() {
+    let mut planner = Planner::new(Limits { vips: 1, ..LIMITS });
+    assert_eq!(planner.plan(&of(&[service("b", &["10.96.0.2:80"], &[])]), 0, |_| true).problems, []);
+    let both = of(&[service("a", &["10.96.0.4:80"], &[]), service("b", &["10.96.0.2:80"], &[])]);
+    let plan = planner.plan(&both, 0, |_| true);
+    assert_eq!(plan.problems, [Problem::NoVipRow("a".to_owned(), "10.96.0.4:80".parse().unwrap(), 1)]);
+}

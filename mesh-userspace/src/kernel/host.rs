@@ -1,0 +1,100 @@
+//! What the host must offer: cgroup2, bpffs, capabilities. Where something is missing, the error says what to do.
+
+use super::KernelError;
+use nix::{
+    mount::{MsFlags, mount},
+    sys::statfs::{BPF_FS_MAGIC, CGROUP2_SUPER_MAGIC, FsType, statfs},
+};
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+};
+
+/// The root of the cgroup2 mount as the host's init sees it: `/sys/fs/cgroup`, or `.../unified` on hybrid hosts.
+///
+/// # Errors
+/// [`KernelError::NoCgroup2`].
+pub fn cgroup2_root() -> Result<PathBuf, KernelError> {
+    // Through init's eyes first: in a container that shares the host's pid namespace, our own mounts may show only
+    // our own cgroup.
+    for (mounts, root) in [("/proc/1/mounts", "/proc/1/root"), ("/proc/self/mounts", "/")] {
+        let Ok(text) = fs::read_to_string(mounts) else { continue };
+        let mount = text.lines().filter_map(|line| {
+            let mut fields = line.split(' ').skip(1);
+            Some((fields.next()?, fields.next()?))
+        });
+        for (point, _) in mount.filter(|(_, kind)| *kind == "cgroup2") {
+            let path = Path::new(root).join(point.trim_start_matches('/'));
+            if is(&path, CGROUP2_SUPER_MAGIC) {
+                return Ok(path);
+            }
+        }
+    }
+    Err(KernelError::NoCgroup2)
+}
+
+/// Opens a cgroup directory, making sure that it is one.
+///
+/// # Errors
+/// [`KernelError::Cgroup`].
+pub fn open_cgroup(path: &Path) -> Result<File, KernelError> {
+    let refuse = |why: String| KernelError::Cgroup { path: path.to_owned(), why };
+    let file = File::open(path).map_err(|e| refuse(e.to_string()))?;
+    if !is(path, CGROUP2_SUPER_MAGIC) {
+        return Err(refuse("not on a cgroup2 file system".to_owned()));
+    }
+    Ok(file)
+}
+
+/// Makes sure that `path` is a directory on bpffs, mounting one if there is none. Returns where it was mounted.
+///
+/// # Errors
+/// [`KernelError::Bpffs`].
+pub fn ensure_bpffs(path: &Path) -> Result<Option<PathBuf>, KernelError> {
+    let refuse = |why: String| KernelError::Bpffs { path: path.to_owned(), why };
+    let nearest = path.ancestors().find(|p| p.exists()).unwrap_or(Path::new("/"));
+    let mut mounted = None;
+    if !is(nearest, BPF_FS_MAGIC) {
+        let usual = Path::new("/sys/fs/bpf");
+        let point = if path.starts_with(usual) { usual } else { path };
+        if point != usual {
+            fs::create_dir_all(point).map_err(|e| refuse(e.to_string()))?;
+        }
+        mount(Some("bpf"), point, Some("bpf"), MsFlags::empty(), Some("mode=0700"))
+            .map_err(|e| refuse(format!("none is mounted there, and mounting one failed: {e}")))?;
+        mounted = Some(point.to_owned());
+    }
+    fs::create_dir_all(path).map_err(|e| refuse(e.to_string()))?;
+    if !is(path, BPF_FS_MAGIC) {
+        return Err(refuse("not on a bpf file system".to_owned()));
+    }
+    Ok(mounted)
+}
+
+fn is(path: &Path, kind: FsType) -> bool {
+    statfs(path).is_ok_and(|s| s.filesystem_type() == kind)
+}
+
+/// Which of the capabilities that loading and attaching need this process lacks.
+#[must_use]
+pub fn missing_capabilities() -> Vec<&'static str> {
+    // Numbers of include/uapi/linux/capability.h. CAP_SYS_ADMIN stands for CAP_BPF and CAP_PERFMON.
+    const NET_ADMIN: u32 = 12;
+    const SYS_ADMIN: u32 = 21;
+    const PERFMON: u32 = 38;
+    const BPF: u32 = 39;
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let Some(set) = effective.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()) else { return Vec::new() };
+    let has = |capability: u32| set >> capability & 1 == 1;
+    let mut missing = Vec::new();
+    if !has(NET_ADMIN) {
+        missing.push("CAP_NET_ADMIN");
+    }
+    for (capability, name) in [(BPF, "CAP_BPF"), (PERFMON, "CAP_PERFMON")] {
+        if !has(capability) && !has(SYS_ADMIN) {
+            missing.push(name);
+        }
+    }
+    missing
+}

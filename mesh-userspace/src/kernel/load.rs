@@ -1,0 +1,308 @@
+//! From an object to programs at work: maps made or adopted, programs loaded one by one, attached readers first.
+
+use super::{KernelError, Pins, Tables, attach, btf, error::chain, pins::Shape, sys::AttachType};
+use aya::{
+    Ebpf, EbpfLoader,
+    programs::{Program, ProgramError},
+};
+use mesh_common::{
+    connection::Record,
+    endpoint::{EndpointCounts, EndpointRow, Slot},
+    names,
+    reason::ServiceCounts,
+    service::{ServiceRow, VipKey, VipRow},
+    settings::{Settings, flags},
+};
+use std::{
+    fs::{self, File},
+    os::fd::{AsFd, AsRawFd, OwnedFd},
+};
+
+/// How much the tables hold. Kernel memory: 80 bytes a VIP, 104 a service, 128 an endpoint, 8 a slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capacity {
+    /// Services.
+    pub services: u32,
+    /// VIPs of all services.
+    pub vips: u32,
+    /// Endpoints of all services.
+    pub endpoints: u32,
+    /// Slots of all services; twice the needed number, because a changed range is written beside the old one.
+    pub slots: u32,
+}
+
+/// What to load, and where.
+pub struct Options<'a> {
+    /// The eBPF object: [`super::OBJECT`], or a test's own.
+    pub object: &'a [u8],
+    /// Where maps and links are pinned.
+    pub pins: &'a Pins,
+    /// Whose processes are intercepted.
+    pub cgroup: &'a File,
+    /// The least that the tables must hold; adopted ones may hold more.
+    pub capacity: Capacity,
+    /// The most verbose level of the programs' own logs, 0 (none) to 5 (trace). What is above costs nothing.
+    pub log_level: u8,
+    /// Settings the hooks find from the first moment.
+    pub settings: Settings,
+}
+
+/// One program of the object: what it is for, whether the daemon is any use without it.
+struct Spec {
+    name: &'static str,
+    hook: &'static str,
+    at: AttachType,
+    required: bool,
+}
+
+/// In the order of attaching: readers first, so that a connection is known to them from its first moment; connect last.
+const PROGRAMS: [Spec; 5] = [
+    Spec { name: "mesh_sock_ops", hook: "sock_ops", at: AttachType::SockOps, required: true },
+    Spec { name: "mesh_peername4", hook: "cgroup/getpeername4", at: AttachType::Getpeername4, required: false },
+    Spec { name: "mesh_peername6", hook: "cgroup/getpeername6", at: AttachType::Getpeername6, required: false },
+    Spec { name: "mesh_connect6", hook: "cgroup/connect6", at: AttachType::Connect6, required: true },
+    Spec { name: "mesh_connect4", hook: "cgroup/connect4", at: AttachType::Connect4, required: true },
+];
+
+/// What became of a program.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProgramStatus {
+    /// Its name.
+    pub name: &'static str,
+    /// The hook it is for.
+    pub hook: &'static str,
+    /// Why it is not attached; `None`: it is.
+    pub missing: Option<String>,
+    /// Runs and nanoseconds in all, where the kernel keeps such statistics.
+    pub runs: Option<(u64, u64)>,
+}
+
+/// What a map holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MapStatus {
+    /// Its name.
+    pub name: &'static str,
+    /// How many entries fit.
+    pub capacity: u32,
+    /// Kernel memory in bytes, as the kernel says.
+    pub bytes: u64,
+}
+
+/// The programs at work. Dropping it leaves them at work: the pins hold them.
+#[derive(Debug)]
+pub struct Kernel {
+    ebpf: Ebpf,
+    tables: Tables,
+    missing: Vec<(&'static str, String)>,
+    links: Vec<OwnedFd>,
+    /// What the kernel does not show on this host, and what follows from it.
+    pub notes: Vec<String>,
+    /// Whether tables of an earlier daemon were adopted.
+    pub adopted: bool,
+}
+
+/// Loads the object and attaches its programs.
+///
+/// An optional program that this kernel refuses is left out and named in [`Kernel::programs`].
+///
+/// # Errors
+/// [`KernelError`]: what is wrong and what to do; nothing new stays attached then.
+pub fn load(options: &Options<'_>) -> Result<Kernel, KernelError> {
+    let pins = options.pins;
+    let mut notes = Vec::new();
+    pins.create()?;
+    let shapes = shapes(&options.capacity);
+    let sizes = match pins.check(&shapes) {
+        Ok(sizes) => sizes,
+        Err(why) => {
+            notes.push(format!("pinned tables were not adopted, their counters start again: {why}"));
+            pins.remove_maps()?;
+            None
+        }
+    };
+    let adopted = sizes.is_some();
+    let sizes = sizes.unwrap_or_else(|| shapes.iter().map(|s| s.entries).collect());
+    let mut loader = EbpfLoader::new();
+    for (shape, entries) in shapes.iter().zip(sizes) {
+        if shape.entries > 0 {
+            loader.map_max_entries(shape.name, entries);
+        }
+        loader.map_pin_path(shape.name, pins.map(shape.name));
+    }
+    let fields = Fields::find(&mut notes);
+    loader
+        .override_global("OFFSET_SK_ERR", &fields.sk_err, true)
+        .override_global("OFFSET_IPV6ONLY", &fields.ipv6only, true)
+        .override_global("MASK_IPV6ONLY", &fields.ipv6only_mask, true)
+        .override_global(aya_log::LEVEL, &options.log_level, false);
+    let mut ebpf = loader.load(options.object).map_err(|e| KernelError::Object(chain(&e)))?;
+    let tables = Tables::take(&mut ebpf)?;
+    // The kill switch holds until it is switched off, whoever restarts the daemon.
+    let bypass = tables.settings().flags & flags::BYPASS;
+    tables.put_settings(&Settings { flags: options.settings.flags | bypass, ..options.settings });
+
+    let mut missing = Vec::new();
+    for spec in &PROGRAMS {
+        if let Err(why) = load_program(&mut ebpf, spec.name) {
+            if spec.required {
+                return Err(KernelError::Required { program: spec.name, hook: spec.hook, why });
+            }
+            missing.push((spec.name, why));
+        }
+    }
+    let mut links = Vec::new();
+    for spec in &PROGRAMS {
+        if missing.iter().any(|(name, _)| *name == spec.name) {
+            continue;
+        }
+        let Some(program) = ebpf.program(spec.name) else { continue };
+        let attached = program.fd().map_err(|e| e.to_string()).and_then(|fd| {
+            attach::attach(pins, spec.name, fd.as_fd(), options.cgroup, spec.at).map_err(|e| e.to_string())
+        });
+        match attached {
+            Ok(link) => links.push(link),
+            Err(why) if spec.required => {
+                return Err(KernelError::Required { program: spec.name, hook: spec.hook, why });
+            }
+            Err(why) => missing.push((spec.name, why)),
+        }
+    }
+    Ok(Kernel { ebpf, tables, missing, links, notes, adopted })
+}
+
+impl Kernel {
+    /// The tables.
+    #[must_use]
+    pub fn tables(&self) -> &Tables {
+        &self.tables
+    }
+
+    /// Takes the programs' log records out of the object, once: they go to the `log` crate's logger whenever the
+    /// returned function is called. `None` if the programs were built without logs.
+    pub fn take_log(&mut self) -> Option<impl FnMut() + Send + use<>> {
+        let mut logger = aya_log::EbpfLogger::init(&mut self.ebpf).ok()?;
+        Some(move || logger.flush())
+    }
+
+    /// What became of every program.
+    #[must_use]
+    pub fn programs(&self) -> Vec<ProgramStatus> {
+        let status = |spec: &Spec| {
+            let missing = self.missing.iter().find(|(name, _)| *name == spec.name).map(|(_, why)| why.clone());
+            let info = self.ebpf.program(spec.name).and_then(|p| p.info().ok());
+            let runs = info.map(|i| (i.run_count(), u64::try_from(i.run_time().as_nanos()).unwrap_or(u64::MAX)));
+            ProgramStatus { name: spec.name, hook: spec.hook, runs: runs.filter(|_| missing.is_none()), missing }
+        };
+        PROGRAMS.iter().map(status).collect()
+    }
+
+    /// What the tables take up.
+    #[must_use]
+    pub fn maps(&self) -> Vec<MapStatus> {
+        let maps = self.tables.maps().into_iter();
+        maps.map(|(name, fd, capacity)| MapStatus { name, capacity, bytes: memory(fd.as_raw_fd()) }).collect()
+    }
+
+    /// How many programs are attached.
+    #[must_use]
+    pub fn attached(&self) -> usize {
+        self.links.len()
+    }
+}
+
+/// Switches the kernel's statistics of program runs on, as long as the descriptor stays open.
+///
+/// # Errors
+/// [`KernelError::Io`].
+pub fn program_stats() -> Result<OwnedFd, KernelError> {
+    aya::sys::enable_stats(aya::sys::Stats::RunTime)
+        .map_err(|e| KernelError::io("switching program statistics on", e.io_error))
+}
+
+fn shapes(capacity: &Capacity) -> [Shape; 9] {
+    // enum bpf_map_type and flags of include/uapi/linux/bpf.h.
+    const HASH: u32 = 1;
+    const ARRAY: u32 = 2;
+    const SK_STORAGE: u32 = 24;
+    const NO_PREALLOC: u32 = 1;
+    const MMAPABLE: u32 = 1024;
+    let array = |name, value: usize, entries| Shape {
+        name,
+        kind: ARRAY,
+        key: 4,
+        value: value as u32,
+        flags: MMAPABLE,
+        entries,
+    };
+    [
+        Shape {
+            name: names::VIPS,
+            kind: HASH,
+            key: size_of::<VipKey>() as u32,
+            value: size_of::<VipRow>() as u32,
+            flags: 0,
+            entries: capacity.vips,
+        },
+        array(names::SERVICES, size_of::<ServiceRow>(), capacity.services),
+        array(names::SLOTS, size_of::<Slot>(), capacity.slots),
+        array(names::ENDPOINTS, size_of::<EndpointRow>(), capacity.endpoints),
+        array(names::CURSORS, size_of::<u64>(), capacity.services),
+        array(names::SERVICE_COUNTS, size_of::<ServiceCounts>(), capacity.services),
+        array(names::ENDPOINT_COUNTS, size_of::<EndpointCounts>(), capacity.endpoints),
+        array(names::SETTINGS, size_of::<Settings>(), 1),
+        Shape {
+            name: names::CONNECTIONS,
+            kind: SK_STORAGE,
+            key: 4,
+            value: size_of::<Record>() as u32,
+            flags: NO_PREALLOC,
+            entries: 0,
+        },
+    ]
+}
+
+/// Loads one program; the error is the kernel's verdict in one line.
+fn load_program(ebpf: &mut Ebpf, name: &str) -> Result<(), String> {
+    let program = ebpf.program_mut(name).ok_or("the object does not have it")?;
+    let loaded: Result<(), ProgramError> = match program {
+        Program::CgroupSockAddr(p) => p.load(),
+        Program::SockOps(p) => p.load(),
+        other => return Err(format!("unexpected kind {:?}", other.prog_type())),
+    };
+    loaded.map_err(|e| chain(&e))
+}
+
+/// Offsets that the programs need and only the running kernel knows; 0 where it does not say.
+struct Fields {
+    sk_err: u32,
+    ipv6only: u32,
+    ipv6only_mask: u32,
+}
+
+impl Fields {
+    fn find(notes: &mut Vec<String>) -> Self {
+        let raw = fs::read("/sys/kernel/btf/vmlinux").unwrap_or_default();
+        let err = btf::field(&raw, "sock", "sk_err");
+        let only = btf::field(&raw, "sock_common", "skc_ipv6only").filter(|f| f.width == 1);
+        if err.is_none() {
+            notes.push("the kernel's BTF does not show sk_err: reasons of failed connects are guessed".to_owned());
+        }
+        if only.is_none() {
+            notes.push(
+                "the kernel's BTF does not show skc_ipv6only: IPV6_V6ONLY sockets may be sent to IPv4 endpoints"
+                    .to_owned(),
+            );
+        }
+        Self {
+            sk_err: err.map_or(0, btf::Field::byte),
+            ipv6only: only.map_or(0, btf::Field::byte),
+            ipv6only_mask: only.map_or(0, btf::Field::mask),
+        }
+    }
+}
+
+/// Kernel memory of a map: `memlock` of its descriptor's fdinfo.
+fn memory(fd: std::os::fd::RawFd) -> u64 {
+    let text = fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).unwrap_or_default();
+    text.lines().find_map(|l| l.strip_prefix("memlock:")?.trim().parse().ok()).unwrap_or(0)
+}

@@ -1,0 +1,24 @@
+//! The kernel's side of the daemon: programs, links, pins, tables. The only place that knows aya and `bpf(2)`.
+//!
+//! This layer knows what a row is, not what a service means: it speaks mesh-common rows, `std` types and
+//! [`KernelError`].
+
+mod attach;
+mod btf;
+mod error;
+mod host;
+mod load;
+mod mapped;
+mod pins;
+mod sys;
+mod tables;
+mod wire;
+
+pub use error::KernelError;
+pub use host::{cgroup2_root, ensure_bpffs, missing_capabilities, open_cgroup};
+pub use load::{Capacity, Kernel, MapStatus, Options, ProgramStatus, load, program_stats};
+pub use pins::{Pins, unload};
+pub use tables::{Existing, Tables};
+
+/// The eBPF object that this binary was built with.
+pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/mesh.bpf.o"));

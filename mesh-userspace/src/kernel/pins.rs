@@ -1,0 +1,156 @@
+//! What we leave in bpffs: `<dataplane.bpffs>/v<LAYOUT>/{maps,links}`. Pins keep the data path working without us.
+
+use super::KernelError;
+use aya::maps::MapInfo;
+use mesh_common::names;
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+/// The pin directories of this layout version.
+#[derive(Clone, Debug)]
+pub struct Pins {
+    root: PathBuf,
+}
+
+/// The shape a pinned map must have before it is trusted. `entries` is the least that will do.
+pub(super) struct Shape {
+    pub(super) name: &'static str,
+    pub(super) kind: u32,
+    pub(super) key: u32,
+    pub(super) value: u32,
+    pub(super) flags: u32,
+    pub(super) entries: u32,
+}
+
+impl Pins {
+    /// The pins below `bpffs`, which is a directory on a bpf file system.
+    #[must_use]
+    pub fn new(bpffs: &Path) -> Self {
+        Self { root: bpffs.join(format!("v{}", names::LAYOUT)) }
+    }
+
+    /// Where a map is pinned.
+    #[must_use]
+    pub fn map(&self, name: &str) -> PathBuf {
+        self.root.join("maps").join(name)
+    }
+
+    /// Where a program's link is pinned.
+    #[must_use]
+    pub fn link(&self, program: &str) -> PathBuf {
+        self.root.join("links").join(program)
+    }
+
+    /// Whether anything is attached through these pins.
+    #[must_use]
+    pub fn any_link(&self) -> bool {
+        fs::read_dir(self.root.join("links")).is_ok_and(|mut entries| entries.next().is_some())
+    }
+
+    /// Makes the directories.
+    ///
+    /// # Errors
+    /// [`KernelError::Bpffs`].
+    pub(super) fn create(&self) -> Result<(), KernelError> {
+        for directory in ["maps", "links"] {
+            let path = self.root.join(directory);
+            fs::create_dir_all(&path).map_err(|e| KernelError::Bpffs { path, why: e.to_string() })?;
+        }
+        Ok(())
+    }
+
+    /// Compares the pinned maps with what is wanted. `Ok(Some(sizes))`: all there and fit, with these many entries
+    /// in the order of `wanted`. `Ok(None)`: there are none. `Err`: why they cannot be used.
+    pub(super) fn check(&self, wanted: &[Shape]) -> Result<Option<Vec<u32>>, String> {
+        let present: Vec<bool> = wanted.iter().map(|w| self.map(w.name).exists()).collect();
+        if present.iter().all(|p| !p) {
+            return Ok(None);
+        }
+        let mut sizes = Vec::with_capacity(wanted.len());
+        for (shape, present) in wanted.iter().zip(present) {
+            if !present {
+                return Err(format!("map {} is missing", shape.name));
+            }
+            let info = MapInfo::from_pin(self.map(shape.name)).map_err(|e| format!("map {}: {e}", shape.name))?;
+            let kind = info.map_type().map_or(0, |t| t as u32);
+            let found = [kind, info.key_size(), info.value_size(), info.map_flags()];
+            let expected = [shape.kind, shape.key, shape.value, shape.flags];
+            for ((what, found), expected) in ["type", "key size", "value size", "flags"].iter().zip(found).zip(expected)
+            {
+                if found != expected {
+                    return Err(format!("map {}: its {what} is {found}, not {expected}", shape.name));
+                }
+            }
+            if info.max_entries() < shape.entries {
+                return Err(format!(
+                    "map {}: it holds {} entries, {} are needed",
+                    shape.name,
+                    info.max_entries(),
+                    shape.entries
+                ));
+            }
+            sizes.push(info.max_entries());
+        }
+        Ok(Some(sizes))
+    }
+
+    /// Forgets the pinned maps. Programs that use them keep them alive until they are replaced.
+    pub(super) fn remove_maps(&self) -> Result<(), KernelError> {
+        remove_files(&self.root.join("maps")).map(drop)
+    }
+}
+
+/// Takes everything that any version of the daemon pinned below `bpffs` out of the kernel. Links go first: nothing is
+/// translated by programs whose tables are gone. Returns what was removed, in that order.
+///
+/// # Errors
+/// [`KernelError::Io`], if something could not be removed.
+pub fn unload(bpffs: &Path) -> Result<Vec<PathBuf>, KernelError> {
+    let mut removed = Vec::new();
+    let versions: Vec<PathBuf> = match fs::read_dir(bpffs) {
+        Ok(entries) => entries.filter_map(Result::ok).map(|e| e.path()).filter(|p| is_version(p)).collect(),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(removed),
+        Err(e) => return Err(KernelError::io(format!("reading {}", bpffs.display()), e)),
+    };
+    for kind in ["links", "maps"] {
+        for version in &versions {
+            removed.extend(remove_files(&version.join(kind))?);
+        }
+    }
+    for directory in versions.iter().flat_map(|v| [v.join("links"), v.join("maps"), v.clone()]) {
+        remove_directory(&directory)?;
+    }
+    // The directory itself, unless somebody else keeps something in it.
+    let _ = fs::remove_dir(bpffs);
+    Ok(removed)
+}
+
+fn is_version(path: &Path) -> bool {
+    let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+    name.strip_prefix('v').is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit())) && path.is_dir()
+}
+
+fn remove_files(directory: &Path) -> Result<Vec<PathBuf>, KernelError> {
+    let entries = match fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(KernelError::io(format!("reading {}", directory.display()), e)),
+    };
+    let mut removed = Vec::new();
+    for entry in entries.filter_map(Result::ok) {
+        let path = entry.path();
+        fs::remove_file(&path).map_err(|e| KernelError::io(format!("removing {}", path.display()), e))?;
+        removed.push(path);
+    }
+    Ok(removed)
+}
+
+fn remove_directory(path: &Path) -> Result<(), KernelError> {
+    match fs::remove_dir(path) {
+        Ok(()) => Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(e) => Err(KernelError::io(format!("removing {}", path.display()), e)),
+    }
+}

@@ -1,0 +1,143 @@
+//! `bpf(2)` where aya has no door: pins and links of cgroup programs that are replaced in place.
+//!
+//! Attribute structures spell out their padding: the kernel refuses non-zero bytes behind the fields it knows.
+
+use std::{
+    ffi::CString,
+    io,
+    os::{
+        fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
+    path::Path,
+};
+
+// enum bpf_cmd of include/uapi/linux/bpf.h.
+const OBJ_PIN: libc::c_int = 6;
+const OBJ_GET: libc::c_int = 7;
+const OBJ_GET_INFO_BY_FD: libc::c_int = 15;
+const LINK_CREATE: libc::c_int = 28;
+const LINK_UPDATE: libc::c_int = 29;
+
+/// `enum bpf_attach_type`: the hooks we use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub(super) enum AttachType {
+    SockOps = 3,
+    Connect4 = 10,
+    Connect6 = 11,
+    Getpeername4 = 29,
+    Getpeername6 = 30,
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct ObjAttr {
+    path: u64,
+    fd: u32,
+    flags: u32,
+    path_fd: i32,
+    zero: u32,
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct LinkCreateAttr {
+    program: u32,
+    target: u32,
+    attach_type: u32,
+    flags: u32,
+    rest: [u64; 6],
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct LinkUpdateAttr {
+    link: u32,
+    program: u32,
+    flags: u32,
+    old_program: u32,
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct InfoAttr {
+    fd: u32,
+    length: u32,
+    info: u64,
+}
+
+/// The head of `struct bpf_link_info`, as far as cgroup links fill it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct LinkInfo {
+    kind: u32,
+    id: u32,
+    program: u32,
+    zero: u32,
+    /// The cgroup's id (its inode); 0 once the cgroup is gone.
+    pub(super) cgroup: u64,
+    attach_type: u32,
+    zero2: u32,
+}
+
+fn bpf<T>(command: libc::c_int, attr: &T) -> io::Result<libc::c_long> {
+    // SAFETY: `attr` is a plain structure of the given size, valid for the call; pointers in it outlive the call.
+    let answer = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_ref(attr), size_of::<T>()) };
+    if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(answer) }
+}
+
+fn new_fd(answer: libc::c_long) -> io::Result<OwnedFd> {
+    let fd = libc::c_int::try_from(answer).map_err(io::Error::other)?;
+    // SAFETY: the kernel just made this descriptor for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn raw(fd: BorrowedFd<'_>) -> u32 {
+    // Descriptors are never negative.
+    fd.as_raw_fd().unsigned_abs()
+}
+
+fn path_attr(path: &Path) -> io::Result<CString> {
+    CString::new(path.as_os_str().as_bytes()).map_err(io::Error::other)
+}
+
+/// Opens a pinned object.
+pub(super) fn obj_get(path: &Path) -> io::Result<OwnedFd> {
+    let name = path_attr(path)?;
+    bpf(OBJ_GET, &ObjAttr { path: name.as_ptr() as u64, ..ObjAttr::default() }).and_then(new_fd)
+}
+
+/// Pins an object.
+pub(super) fn obj_pin(fd: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
+    let name = path_attr(path)?;
+    bpf(OBJ_PIN, &ObjAttr { path: name.as_ptr() as u64, fd: raw(fd), ..ObjAttr::default() }).map(drop)
+}
+
+/// Attaches a program to a cgroup. A cgroup link always allows others beside it.
+pub(super) fn link_create(program: BorrowedFd<'_>, cgroup: BorrowedFd<'_>, at: AttachType) -> io::Result<OwnedFd> {
+    let attr = LinkCreateAttr {
+        program: raw(program),
+        target: raw(cgroup),
+        attach_type: at as u32,
+        ..LinkCreateAttr::default()
+    };
+    bpf(LINK_CREATE, &attr).and_then(new_fd)
+}
+
+/// Puts another program under a link: connections never see a moment without one.
+pub(super) fn link_update(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
+    bpf(LINK_UPDATE, &LinkUpdateAttr { link: raw(link), program: raw(program), ..LinkUpdateAttr::default() }).map(drop)
+}
+
+/// What a link is attached to.
+pub(super) fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
+    let mut info = LinkInfo::default();
+    let attr = InfoAttr {
+        fd: raw(link),
+        length: u32::try_from(size_of::<LinkInfo>()).map_err(io::Error::other)?,
+        info: (&raw mut info) as u64,
+    };
+    bpf(OBJ_GET_INFO_BY_FD, &attr)?;
+    Ok(info)
+}

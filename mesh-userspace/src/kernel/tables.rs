@@ -1,0 +1,252 @@
+//! The tables of the data path: what the datapath layer writes, and what everyone reads.
+
+use super::{KernelError, mapped::Mapped, wire::Wire};
+use aya::{
+    Ebpf,
+    maps::{HashMap, Map, MapData},
+};
+use mesh_common::{
+    endpoint::{EndpointCounts, EndpointRow, Slot},
+    names,
+    reason::ServiceCounts,
+    select::Rows,
+    service::{ServiceRow, SlotRange, View, VipKey, VipRow},
+    settings::Settings,
+};
+use std::{
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    sync::{Mutex, PoisonError},
+};
+
+/// Every table. The rows have one writer, the datapath loop; counters are the kernel's.
+#[derive(Debug)]
+pub struct Tables {
+    vips: Mutex<HashMap<MapData, Wire<VipKey>, Wire<VipRow>>>,
+    vips_capacity: u32,
+    vips_fd: OwnedFd,
+    services: Mapped<ServiceRow>,
+    slots: Mapped<Slot>,
+    endpoints: Mapped<EndpointRow>,
+    cursors: Mapped<u64>,
+    service_counts: Mapped<ServiceCounts>,
+    endpoint_counts: Mapped<EndpointCounts>,
+    settings: Mapped<Settings>,
+}
+
+/// What an earlier daemon left in the tables.
+#[derive(Clone, Debug, Default)]
+pub struct Existing {
+    /// VIPs and the service each leads to.
+    pub vips: Vec<(VipKey, u32)>,
+    /// Used service rows.
+    pub services: Vec<(u32, ServiceRow)>,
+    /// Used endpoint rows.
+    pub endpoints: Vec<(u32, EndpointRow)>,
+    /// The highest tag in any endpoint row, used or free.
+    pub highest_tag: u32,
+}
+
+impl Tables {
+    /// Takes the tables out of a loaded object.
+    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, KernelError> {
+        let vips = take(ebpf, names::VIPS)?;
+        let refuse = |why: String| KernelError::Map { map: names::VIPS.to_owned(), why };
+        let Map::HashMap(data) = &vips else { return Err(refuse("not a hash".to_owned())) };
+        let vips_capacity = data.info().map_err(|e| refuse(e.to_string()))?.max_entries();
+        let vips_fd = data.fd().as_fd().try_clone_to_owned().map_err(|e| refuse(e.to_string()))?;
+        Ok(Self {
+            vips: Mutex::new(HashMap::try_from(vips).map_err(|e| refuse(e.to_string()))?),
+            vips_capacity,
+            vips_fd,
+            services: array(ebpf, names::SERVICES)?,
+            slots: array(ebpf, names::SLOTS)?,
+            endpoints: array(ebpf, names::ENDPOINTS)?,
+            cursors: array(ebpf, names::CURSORS)?,
+            service_counts: array(ebpf, names::SERVICE_COUNTS)?,
+            endpoint_counts: array(ebpf, names::ENDPOINT_COUNTS)?,
+            settings: array(ebpf, names::SETTINGS)?,
+        })
+    }
+
+    /// How many (services, endpoints, slots, VIPs) fit.
+    #[must_use]
+    pub fn capacity(&self) -> (u32, u32, u32, u32) {
+        (self.services.rows(), self.endpoints.rows(), self.slots.rows(), self.vips_capacity)
+    }
+
+    /// The maps behind the tables: name, descriptor, entries that fit.
+    pub(super) fn maps(&self) -> [(&'static str, BorrowedFd<'_>, u32); 8] {
+        fn array<'a, T: bytemuck::Pod>(
+            name: &'static str,
+            table: &'a Mapped<T>,
+        ) -> (&'static str, BorrowedFd<'a>, u32) {
+            (name, table.map().fd().as_fd(), table.rows())
+        }
+        [
+            (names::VIPS, self.vips_fd.as_fd(), self.vips_capacity),
+            array(names::SERVICES, &self.services),
+            array(names::SLOTS, &self.slots),
+            array(names::ENDPOINTS, &self.endpoints),
+            array(names::CURSORS, &self.cursors),
+            array(names::SERVICE_COUNTS, &self.service_counts),
+            array(names::ENDPOINT_COUNTS, &self.endpoint_counts),
+            array(names::SETTINGS, &self.settings),
+        ]
+    }
+
+    /// Starts the use of a free endpoint row: counters at zero, then the address, the tag last.
+    pub fn put_endpoint(&self, id: u32, row: &EndpointRow) {
+        // Two words of address; `port | used | tag`; `service | zero`.
+        const PUBLISH: usize = 2;
+        self.endpoints.write_word(id, PUBLISH, 0);
+        self.endpoint_counts.write(id, &EndpointCounts::default(), 0..size_of::<EndpointCounts>() / 8);
+        self.endpoints.write(id, row, [0, 1, 3, PUBLISH]);
+    }
+
+    /// Ends the use of an endpoint row. Its tag stays until the next use, so that connections that are still open
+    /// are counted to their end.
+    pub fn free_endpoint(&self, id: u32) {
+        if let Some(row) = self.endpoints.read(id) {
+            self.endpoints.write(id, &EndpointRow { used: 0, ..row }, [2]);
+        }
+    }
+
+    /// Fills a range of the arena that no view shows.
+    pub fn put_slots(&self, base: u32, slots: &[Slot]) {
+        for (index, slot) in (base..).zip(slots) {
+            self.slots.write(index, slot, [0]);
+        }
+    }
+
+    /// Starts the use of a free service row, counters and turn at zero.
+    pub fn put_service(&self, id: u32, row: &ServiceRow) {
+        self.service_counts.write(id, &ServiceCounts::default(), 0..size_of::<ServiceCounts>() / 8);
+        self.cursors.write_word(id, 0, 0);
+        self.services.write(id, row, 0..size_of::<ServiceRow>() / 8);
+    }
+
+    /// Shows another range of slots, at once and whole.
+    pub fn swap_view(&self, id: u32, view: View, range: SlotRange) {
+        self.services.write_word(id, view as usize, range.word());
+    }
+
+    /// Changes how a service picks.
+    pub fn set_policy(&self, id: u32, policy: u64) {
+        self.services.write_word(id, View::ALL.len(), policy);
+    }
+
+    /// Ends the use of a service row. A hook that is about to read its views still finds them.
+    pub fn free_service(&self, id: u32) {
+        self.services.write_word(id, View::ALL.len() + 1, 0);
+    }
+
+    /// Leads a VIP to a service.
+    ///
+    /// # Errors
+    /// [`KernelError::Map`], if the table is full or the kernel has no memory.
+    pub fn put_vip(&self, key: &VipKey, row: VipRow) -> Result<(), KernelError> {
+        let mut vips = self.vips.lock().unwrap_or_else(PoisonError::into_inner);
+        vips.insert(Wire(*key), Wire(row), 0).map_err(|e| vip_error(&e))
+    }
+
+    /// Makes an address no VIP any more. One that is none already is fine.
+    ///
+    /// # Errors
+    /// [`KernelError::Map`], if the kernel refuses.
+    pub fn remove_vip(&self, key: &VipKey) -> Result<(), KernelError> {
+        let mut vips = self.vips.lock().unwrap_or_else(PoisonError::into_inner);
+        match vips.remove(&Wire(*key)) {
+            Ok(()) | Err(aya::maps::MapError::KeyNotFound) => Ok(()),
+            Err(aya::maps::MapError::SyscallError(e)) if e.io_error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+            Err(e) => Err(vip_error(&e)),
+        }
+    }
+
+    /// The service behind a VIP.
+    #[must_use]
+    pub fn vip(&self, key: &VipKey) -> Option<u32> {
+        let vips = self.vips.lock().unwrap_or_else(PoisonError::into_inner);
+        vips.get(&Wire(*key), 0).ok().and_then(|row| row.0.service(key))
+    }
+
+    /// How the kernel picks among a service's slots, as the row's word.
+    #[must_use]
+    pub fn policy(&self, id: u32) -> u64 {
+        self.services.read_word(id, View::ALL.len())
+    }
+
+    /// What the kernel counted for an endpoint.
+    #[must_use]
+    pub fn endpoint_counts(&self, id: u32) -> EndpointCounts {
+        self.endpoint_counts.read(id).unwrap_or_default()
+    }
+
+    /// What the kernel counted for a service.
+    #[must_use]
+    pub fn service_counts(&self, id: u32) -> ServiceCounts {
+        self.service_counts.read(id).unwrap_or_default()
+    }
+
+    /// What every hook is told.
+    #[must_use]
+    pub fn settings(&self) -> Settings {
+        self.settings.read(0).unwrap_or_default()
+    }
+
+    /// Tells every hook.
+    pub fn put_settings(&self, settings: &Settings) {
+        self.settings.write(0, settings, 0..size_of::<Settings>() / 8);
+    }
+
+    /// What an earlier daemon left behind.
+    #[must_use]
+    pub fn existing(&self) -> Existing {
+        let vips = self.vips.lock().unwrap_or_else(PoisonError::into_inner);
+        let entries = vips.iter().filter_map(Result::ok);
+        let mut existing = Existing {
+            vips: entries.filter_map(|(key, row)| Some((key.0, row.0.service(&key.0)?))).collect(),
+            ..Existing::default()
+        };
+        for id in 0..self.services.rows() {
+            existing.services.extend(self.services.read(id).filter(|row| row.name != 0).map(|row| (id, row)));
+        }
+        for id in 0..self.endpoints.rows() {
+            let Some(row) = self.endpoints.read(id) else { continue };
+            existing.highest_tag = existing.highest_tag.max(row.tag);
+            if row.used == 1 {
+                existing.endpoints.push((id, row));
+            }
+        }
+        existing
+    }
+}
+
+impl Rows for Tables {
+    fn view(&self, service: u32, view: View) -> u64 {
+        self.services.read_word(service, view as usize)
+    }
+
+    fn slot(&self, index: u32) -> Option<Slot> {
+        self.slots.read(index)
+    }
+
+    fn endpoint(&self, id: u32) -> Option<EndpointRow> {
+        self.endpoints.read(id)
+    }
+}
+
+fn vip_error(error: &aya::maps::MapError) -> KernelError {
+    KernelError::Map { map: names::VIPS.to_owned(), why: super::error::chain(error) }
+}
+
+fn take(ebpf: &mut Ebpf, name: &str) -> Result<Map, KernelError> {
+    ebpf.take_map(name)
+        .ok_or_else(|| KernelError::Map { map: name.to_owned(), why: "the object does not have it".to_owned() })
+}
+
+fn array<T: bytemuck::Pod>(ebpf: &mut Ebpf, name: &str) -> Result<Mapped<T>, KernelError> {
+    match take(ebpf, name)? {
+        Map::Array(data) => Mapped::new(name, data),
+        _ => Err(KernelError::Map { map: name.to_owned(), why: "not an array".to_owned() }),
+    }
+}

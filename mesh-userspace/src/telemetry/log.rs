@@ -1,0 +1,81 @@
+//! The daemon's log on stderr: one line a message, JSON or for people, the level changeable while running.
+
+use std::io;
+use tracing_subscriber::{
+    EnvFilter, Layer, Registry, filter::LevelFilter, fmt, layer::SubscriberExt, reload, util::SubscriberInitExt,
+};
+
+/// Changes the level of a running daemon.
+#[derive(Clone, Debug)]
+pub struct Levels(reload::Handle<EnvFilter, Registry>);
+
+/// What cannot be done about a level.
+#[derive(Debug, thiserror::Error)]
+pub enum LevelError {
+    /// The directives make no sense.
+    #[error("telemetry.log.level {0:?}: {1}")]
+    Invalid(String, tracing_subscriber::filter::ParseError),
+    /// The log is gone.
+    #[error("the level cannot be changed: {0}")]
+    Gone(reload::Error),
+    /// There is a log already.
+    #[error("the log cannot be set up: {0}")]
+    Taken(tracing_subscriber::util::TryInitError),
+}
+
+/// Starts the log. `directives` are `error`, `warn`, `info`, `debug`, `trace`, `MODULE=LEVEL`, or several of these
+/// with commas between.
+///
+/// # Errors
+/// [`LevelError`].
+pub fn start(json: bool, directives: &str) -> Result<Levels, LevelError> {
+    let (filter, handle) = reload::Layer::new(parse(directives)?);
+    let lines = if json {
+        fmt::layer().json().flatten_event(true).with_writer(io::stderr).boxed()
+    } else {
+        fmt::layer().with_writer(io::stderr).with_ansi(io::IsTerminal::is_terminal(&io::stderr())).boxed()
+    };
+    tracing_subscriber::registry().with(filter).with(lines).try_init().map_err(LevelError::Taken)?;
+    Ok(Levels(handle))
+}
+
+impl Levels {
+    /// Changes what is logged from now on.
+    ///
+    /// # Errors
+    /// [`LevelError`].
+    pub fn set(&self, directives: &str) -> Result<(), LevelError> {
+        self.0.reload(parse(directives)?).map_err(LevelError::Gone)
+    }
+}
+
+/// The most verbose level that `directives` let through, as the eBPF programs number them: 0 (none) to 5 (trace).
+#[must_use]
+pub fn most_verbose(directives: &str) -> u8 {
+    let level = parse(directives).ok().and_then(|filter| filter.max_level_hint());
+    match level {
+        Some(LevelFilter::OFF) => 0,
+        Some(LevelFilter::ERROR) => 1,
+        Some(LevelFilter::WARN) => 2,
+        Some(LevelFilter::DEBUG) => 4,
+        Some(LevelFilter::TRACE) => 5,
+        _ => 3,
+    }
+}
+
+fn parse(directives: &str) -> Result<EnvFilter, LevelError> {
+    EnvFilter::try_new(directives).map_err(|e| LevelError::Invalid(directives.to_owned(), e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_programs_log_as_much_as_any_directive_lets_through() {
+        assert_eq!(most_verbose("info"), 3);
+        assert_eq!(most_verbose("warn,mesh_ebpf=debug"), 4);
+        assert_eq!(most_verbose("trace"), 5);
+        assert_eq!(most_verbose("off"), 0);
+    }
+}

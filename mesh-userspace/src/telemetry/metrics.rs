@@ -1,0 +1,290 @@
+//! A moment of the daemon as Prometheus text. The kernel counts; this only names and prints what it counted.
+
+use mesh_common::{
+    endpoint::EndpointCounts,
+    reason::{Failure, Reason, ServiceCounts},
+};
+use prometheus::{
+    Encoder, TextEncoder,
+    core::Collector,
+    process_collector::ProcessCollector,
+    proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType},
+};
+
+/// Everything that is exported, at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// By name.
+    pub services: Vec<ServiceReport>,
+    /// The kernel programs, where statistics are switched on: name, runs, nanoseconds in all.
+    pub programs: Vec<ProgramRuns>,
+    /// The kernel's tables: name, entries in use, capacity, bytes.
+    pub maps: Vec<MapUse>,
+    /// Where services come from: name, whether it has told all it knows, updates, errors.
+    pub sources: Vec<(&'static str, bool, u64, u64)>,
+    /// Configurations that were refused.
+    pub reload_failures: u64,
+    /// Whether a probe was intercepted; `None`: not known.
+    pub interception_ok: Option<bool>,
+    /// Whether the kill switch is on.
+    pub bypass: bool,
+    /// What did not fit into the tables.
+    pub problems: u64,
+}
+
+/// A kernel program's name, runs, and nanoseconds in all.
+pub type ProgramRuns = (&'static str, u64, u64);
+/// A table's name, entries in use (`None`: cannot be counted), capacity, and bytes.
+pub type MapUse = (&'static str, Option<u64>, u64, u64);
+
+/// One service.
+#[derive(Clone, Debug)]
+pub struct ServiceReport {
+    /// Its name.
+    pub name: String,
+    /// Connects that were not simply forwarded.
+    pub counts: ServiceCounts,
+    /// Its endpoints as `ip:port`, by address.
+    pub endpoints: Vec<(String, EndpointCounts)>,
+}
+
+/// Prints a report, and what the process uses (`process_*`), in Prometheus text format 0.0.4.
+///
+/// # Errors
+/// The encoder's, which concern malformed names only.
+pub fn encode(report: &Report) -> Result<Vec<u8>, prometheus::Error> {
+    let mut families = per_service(report);
+    families.extend(per_endpoint(report));
+    families.extend(of_the_daemon(report));
+    families.extend(ProcessCollector::for_self().collect());
+    families.retain(|family| !family.get_metric().is_empty());
+    families.sort_by(|a, b| a.name().cmp(b.name()));
+    let mut text = Vec::new();
+    TextEncoder::new().encode(&families, &mut text)?;
+    Ok(text)
+}
+
+fn per_service(report: &Report) -> Vec<MetricFamily> {
+    let by_reason = |wanted: fn(Reason) -> bool| {
+        let services = report.services.iter();
+        services.flat_map(move |service| {
+            let reasons = Reason::ALL.into_iter().filter(move |reason| wanted(*reason));
+            reasons.map(move |reason| {
+                let labels = [("service", service.name.as_str()), ("reason", reason.word())];
+                counter(&labels, service.counts[reason as usize])
+            })
+        })
+    };
+    let untracked = report.services.iter();
+    let untracked = untracked.map(|s| counter(&[("service", s.name.as_str())], s.counts[Reason::Untracked as usize]));
+    vec![
+        family(
+            "mesh_tcp_connects_refused_total",
+            "Connects to a VIP that the kernel refused with ECONNREFUSED.",
+            MetricType::COUNTER,
+            by_reason(Reason::refuses).collect(),
+        ),
+        family(
+            "mesh_connects_passed_total",
+            "Connects to a VIP that went on untouched.",
+            MetricType::COUNTER,
+            by_reason(Reason::passes).collect(),
+        ),
+        family(
+            "mesh_connects_untracked_total",
+            "Connects that were forwarded without a record, because the kernel had no memory for it: not counted further.",
+            MetricType::COUNTER,
+            untracked.collect(),
+        ),
+    ]
+}
+
+fn per_endpoint(report: &Report) -> Vec<MetricFamily> {
+    let every = |kind: MetricType, value: fn(&EndpointCounts) -> u64| -> Vec<Metric> {
+        let services = report.services.iter();
+        let endpoints = services.flat_map(|s| s.endpoints.iter().map(move |(address, counts)| (s, address, counts)));
+        endpoints
+            .map(|(service, address, counts)| {
+                let labels = [("service", service.name.as_str()), ("endpoint", address.as_str())];
+                if kind == MetricType::GAUGE { gauge(&labels, value(counts)) } else { counter(&labels, value(counts)) }
+            })
+            .collect()
+    };
+    let mut failures = Vec::new();
+    for service in &report.services {
+        for (address, counts) in &service.endpoints {
+            for failure in Failure::ALL {
+                let labels =
+                    [("service", service.name.as_str()), ("endpoint", address.as_str()), ("reason", failure.word())];
+                failures.push(counter(&labels, counts.failures[failure as usize]));
+            }
+        }
+    }
+    let total = |name, help, value| family(name, help, MetricType::COUNTER, every(MetricType::COUNTER, value));
+    vec![
+        total("mesh_endpoint_picked_total", "Connects that the kernel sent to the endpoint.", |c| c.picked),
+        total("mesh_tcp_connections_opened_total", "Connections that TCP began to open.", |c| c.opened),
+        total("mesh_tcp_connections_established_total", "Connections that became established.", |c| c.established),
+        total("mesh_tcp_connections_closed_total", "Connections that ended, in whatever way.", |c| c.closed),
+        family(
+            "mesh_tcp_connections_active",
+            "Connections open now, those being opened included.",
+            MetricType::GAUGE,
+            every(MetricType::GAUGE, EndpointCounts::active),
+        ),
+        family("mesh_tcp_connect_failures_total", "Connects that failed.", MetricType::COUNTER, failures),
+        total(
+            "mesh_tcp_sent_bytes_total",
+            "Payload bytes that clients sent and the endpoint acknowledged, of closed connections.",
+            |c| c.sent,
+        ),
+        total(
+            "mesh_tcp_received_bytes_total",
+            "Payload bytes that clients received in order, of closed connections.",
+            |c| c.received,
+        ),
+        total("mesh_tcp_retransmits_total", "Segments that clients sent again, of closed connections.", |c| {
+            c.retransmits
+        }),
+    ]
+}
+
+fn of_the_daemon(report: &Report) -> Vec<MetricFamily> {
+    let kind = MetricType::COUNTER;
+    let programs = |value: fn(&ProgramRuns) -> f64| {
+        report.programs.iter().map(|p| number(kind, &[("program", p.0)], value(p))).collect()
+    };
+    let maps = |value: fn(&MapUse) -> Option<u64>| {
+        report.maps.iter().filter_map(|m| Some(gauge(&[("map", m.0)], value(m)?))).collect()
+    };
+    let sources = report.sources.iter();
+    let interception = report.interception_ok.map(|ok| gauge(&[], u64::from(ok)));
+    vec![
+        family(
+            "mesh_build_info",
+            "1, labelled with the daemon's version.",
+            MetricType::GAUGE,
+            vec![gauge(&[("version", env!("CARGO_PKG_VERSION"))], 1)],
+        ),
+        family(
+            "mesh_bypass",
+            "1 while the kill switch is on: every hook passes everything untouched.",
+            MetricType::GAUGE,
+            vec![gauge(&[], u64::from(report.bypass))],
+        ),
+        family(
+            "mesh_interception_ok",
+            "1 if connects to VIPs are intercepted on this node.",
+            MetricType::GAUGE,
+            interception.into_iter().collect(),
+        ),
+        family(
+            "mesh_datapath_problems",
+            "Services, VIPs or endpoints that do not fit into the kernel's tables now.",
+            MetricType::GAUGE,
+            vec![gauge(&[], report.problems)],
+        ),
+        family(
+            "mesh_config_reload_failures_total",
+            "Configurations that were refused.",
+            kind,
+            vec![counter(&[], report.reload_failures)],
+        ),
+        family("mesh_bpf_program_runs_total", "Runs of a kernel program.", kind, programs(|p| p.1 as f64)),
+        family(
+            "mesh_bpf_program_seconds_total",
+            "Time spent in a kernel program.",
+            kind,
+            programs(|p| p.2 as f64 / 1e9),
+        ),
+        family("mesh_bpf_map_entries", "Entries in use.", MetricType::GAUGE, maps(|m| m.1)),
+        family("mesh_bpf_map_capacity", "Entries that fit.", MetricType::GAUGE, maps(|m| Some(m.2))),
+        family("mesh_bpf_map_bytes", "Kernel memory of the table.", MetricType::GAUGE, maps(|m| Some(m.3))),
+        family(
+            "mesh_discovery_synced",
+            "1 once the source has told all it knows.",
+            MetricType::GAUGE,
+            sources.clone().map(|s| gauge(&[("source", s.0)], u64::from(s.1))).collect(),
+        ),
+        family(
+            "mesh_discovery_updates_total",
+            "Changes taken from the source.",
+            kind,
+            sources.clone().map(|s| counter(&[("source", s.0)], s.2)).collect(),
+        ),
+        family(
+            "mesh_discovery_errors_total",
+            "Errors of the source.",
+            kind,
+            sources.map(|s| counter(&[("source", s.0)], s.3)).collect(),
+        ),
+    ]
+}
+
+fn family(name: &str, help: &str, kind: MetricType, metrics: Vec<Metric>) -> MetricFamily {
+    let mut family = MetricFamily::default();
+    family.set_name(name.to_owned());
+    family.set_help(help.to_owned());
+    family.set_field_type(kind);
+    family.set_metric(metrics);
+    family
+}
+
+fn counter(labels: &[(&str, &str)], value: u64) -> Metric {
+    number(MetricType::COUNTER, labels, value as f64)
+}
+
+fn gauge(labels: &[(&str, &str)], value: u64) -> Metric {
+    number(MetricType::GAUGE, labels, value as f64)
+}
+
+fn number(kind: MetricType, labels: &[(&str, &str)], value: f64) -> Metric {
+    let pairs = labels.iter().map(|(name, value)| {
+        let mut pair = LabelPair::default();
+        pair.set_name((*name).to_owned());
+        pair.set_value((*value).to_owned());
+        pair
+    });
+    let mut metric = Metric::from_label(pairs.collect());
+    if kind == MetricType::GAUGE {
+        let mut gauge = Gauge::default();
+        gauge.set_value(value);
+        metric.set_gauge(gauge);
+    } else {
+        let mut counter = Counter::default();
+        counter.set_value(value);
+        metric.set_counter(counter);
+    }
+    metric
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_kernel_counted_is_printed_under_its_names() {
+        let mut counts = [0; Reason::COUNT];
+        counts[Reason::NoEndpoint as usize] = 3;
+        let mut endpoint = EndpointCounts { opened: 5, closed: 2, sent: 1 << 40, ..EndpointCounts::default() };
+        endpoint.failures[Failure::Refused as usize] = 1;
+        let service =
+            ServiceReport { name: "web".to_owned(), counts, endpoints: vec![("[fd00::1]:80".to_owned(), endpoint)] };
+        let text = encode(&Report { services: vec![service], ..Report::default() }).unwrap();
+        let text = String::from_utf8(text).unwrap();
+        for line in [
+            r#"mesh_tcp_connects_refused_total{service="web",reason="no_endpoint"} 3"#,
+            r#"mesh_connects_passed_total{service="web",reason="bypass"} 0"#,
+            r#"mesh_tcp_connections_opened_total{service="web",endpoint="[fd00::1]:80"} 5"#,
+            r#"mesh_tcp_connections_active{service="web",endpoint="[fd00::1]:80"} 3"#,
+            r#"mesh_tcp_connect_failures_total{service="web",endpoint="[fd00::1]:80",reason="refused"} 1"#,
+            r#"mesh_tcp_sent_bytes_total{service="web",endpoint="[fd00::1]:80"} 1099511627776"#,
+            "# TYPE mesh_tcp_connections_active gauge",
+            "mesh_config_reload_failures_total 0",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line}\n{text}");
+        }
+        assert!(text.contains("process_resident_memory_bytes"));
+        assert!(!text.contains("mesh_interception_ok"), "what is not known is not printed");
+    }
+}

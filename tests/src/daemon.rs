@@ -1,0 +1,359 @@
+//! The real `mesh` binary as one node's daemon, with everything it needs under names of its own.
+
+use crate::{
+    Outcome, Value, bpffs::PinDirectory, http, http::Response, json, kernel, metrics::Metrics, poll, ports::Port,
+    process,
+};
+use nix::sys::signal::Signal;
+use std::{
+    fs,
+    os::unix::process::ExitStatusExt,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    thread,
+    time::Duration,
+};
+use tempfile::TempDir;
+
+/// A daemon's files and names before it starts.
+#[derive(Debug)]
+pub struct Setup {
+    /// The configuration: what `mesh.yaml` will hold (JSON is YAML).
+    pub config: Value,
+    dir: TempDir,
+    admin: Port,
+    pins: PinDirectory,
+    cgroup: PathBuf,
+}
+
+/// A daemon. Dropped, it is ended, unloaded, and nothing may be left of it in the kernel.
+#[derive(Debug)]
+pub struct Daemon {
+    setup: Setup,
+    child: Option<Child>,
+}
+
+impl Setup {
+    /// A configuration for a daemon on `cgroup`, with only what keeps it apart from others.
+    ///
+    /// # Panics
+    /// Where bpffs or a temporary directory cannot be had.
+    #[must_use]
+    pub fn new(cgroup: &Path, services: Value) -> Self {
+        let dir = tempfile::Builder::new().prefix("mesh-test-").tempdir().expect("a temporary directory can be made");
+        let pins = PinDirectory::new().expect("bpffs can be mounted");
+        let admin = Port::new();
+        let config = json!({
+            "node": { "name": "test-node", "state_dir": dir.path().join("state") },
+            "admin": { "listen": admin.address(), "socket": dir.path().join("admin.sock") },
+            "dataplane": { "cgroup": cgroup, "bpffs": pins.path() },
+            "services": services,
+        });
+        Self { config, dir, admin, pins, cgroup: cgroup.to_owned() }
+    }
+
+    /// Changes the configuration.
+    #[must_use]
+    pub fn with(mut self, change: impl FnOnce(&mut Value)) -> Self {
+        change(&mut self.config);
+        self
+    }
+
+    /// Starts the daemon and waits until it is ready.
+    ///
+    /// # Panics
+    /// Where it ends or does not become ready.
+    #[must_use]
+    pub fn start(self) -> Daemon {
+        let mut daemon = self.idle();
+        daemon.start();
+        daemon
+    }
+
+    /// Writes the files and starts nothing.
+    #[must_use]
+    pub fn idle(self) -> Daemon {
+        let daemon = Daemon { setup: self, child: None };
+        daemon.write_config(&daemon.setup.config);
+        daemon
+    }
+}
+
+impl Daemon {
+    /// Starts the process and waits until it says it is ready.
+    ///
+    /// # Panics
+    /// Where it ends or does not become ready.
+    pub fn start(&mut self) {
+        self.spawn();
+        self.wait_for("/ready", 200);
+    }
+
+    /// Starts the process and waits for nothing.
+    ///
+    /// # Panics
+    /// Where it does not start.
+    pub fn spawn(&mut self) {
+        assert!(self.child.is_none(), "it runs already");
+        let log = fs::File::options().create(true).append(true).open(self.log_path()).expect("the log can be written");
+        let mut command = self.command(&["run", "--config", &self.config_path().to_string_lossy()]);
+        self.child = Some(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().expect("mesh starts"));
+    }
+
+    /// Waits until a path of the admin port answers with `status`.
+    ///
+    /// # Panics
+    /// Where the process ends meanwhile, or time runs out.
+    pub fn wait_for(&mut self, path: &str, status: u16) {
+        poll::eventually(&format!("{path} answers {status}"), || {
+            if let Some(ended) = self.child.as_mut().and_then(|c| c.try_wait().ok()).flatten() {
+                panic!("the daemon ended: {ended}\n{}", self.log());
+            }
+            match http::tcp(&self.setup.admin.address(), "GET", path, "") {
+                Ok(response) if response.status == status => Ok(()),
+                other => Err(format!("{other:?}\n{}", self.log())),
+            }
+        });
+    }
+
+    /// The process id.
+    ///
+    /// # Panics
+    /// Where it does not run.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("it runs").id()
+    }
+
+    /// Sends SIGHUP: reload.
+    pub fn hang_up(&self) {
+        process::signal(self.pid(), Signal::SIGHUP);
+    }
+
+    /// Ends it as an init system does.
+    ///
+    /// # Panics
+    /// Where it does not end.
+    pub fn terminate(&mut self) -> ExitStatus {
+        process::signal(self.pid(), Signal::SIGTERM);
+        self.wait()
+    }
+
+    /// Ends it as a crash does.
+    ///
+    /// # Panics
+    /// Where it does not end.
+    pub fn kill(&mut self) {
+        process::signal(self.pid(), Signal::SIGKILL);
+        let status = self.wait();
+        assert_eq!(status.signal(), Some(9), "ended by SIGKILL and nothing else");
+    }
+
+    /// Waits for the process to end by itself.
+    ///
+    /// # Panics
+    /// Where it does not.
+    pub fn wait(&mut self) -> ExitStatus {
+        let mut child = self.child.take().expect("it runs");
+        let ended = poll::within(poll::PATIENCE, || child.try_wait().ok().flatten().ok_or(()));
+        ended.unwrap_or_else(|()| {
+            let _ = child.kill();
+            let _ = child.wait();
+            panic!("the daemon did not end\n{}", self.log())
+        })
+    }
+
+    /// What it wrote to stderr so far, over all its starts.
+    #[must_use]
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.log_path()).unwrap_or_default()
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.dir().join("log")
+    }
+
+    /// Its directory: `mesh.yaml`, `conf.d`, `admin.sock`, `state`.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        self.setup.dir.path()
+    }
+
+    /// Its configuration file.
+    #[must_use]
+    pub fn config_path(&self) -> PathBuf {
+        self.dir().join("mesh.yaml")
+    }
+
+    /// Its admin socket.
+    #[must_use]
+    pub fn socket_path(&self) -> PathBuf {
+        self.dir().join("admin.sock")
+    }
+
+    /// The address of its admin HTTP.
+    #[must_use]
+    pub fn admin(&self) -> String {
+        self.setup.admin.address()
+    }
+
+    /// Everything it has pinned.
+    #[must_use]
+    pub fn pins(&self) -> Vec<PathBuf> {
+        self.setup.pins.pins()
+    }
+
+    /// The configuration as it was last set.
+    #[must_use]
+    pub const fn config(&self) -> &Value {
+        &self.setup.config
+    }
+
+    /// Changes the configuration and its file. The daemon notices by itself, or is told with [`Daemon::reload`].
+    pub fn configure(&mut self, change: impl FnOnce(&mut Value)) {
+        change(&mut self.setup.config);
+        self.write_config(&self.setup.config);
+    }
+
+    /// Replaces the services in the file and reloads.
+    pub fn set_services(&mut self, services: Value) {
+        self.configure(|config| config["services"] = services);
+        self.reload();
+    }
+
+    /// Writes other text as the configuration file, the way editors do: a new file under the old name.
+    ///
+    /// # Panics
+    /// Where it cannot be written.
+    pub fn write_text(&self, text: &str) {
+        let new = self.dir().join("mesh.yaml.new");
+        fs::write(&new, text).expect("the configuration can be written");
+        fs::rename(&new, self.config_path()).expect("the configuration can be replaced");
+    }
+
+    fn write_config(&self, config: &Value) {
+        self.write_text(&format!("{config:#}\n"));
+    }
+
+    /// Writes `conf.d/NAME`.
+    ///
+    /// # Panics
+    /// Where it cannot be written.
+    pub fn write_fragment(&self, name: &str, text: &str) {
+        let directory = self.dir().join("conf.d");
+        fs::create_dir_all(&directory).expect("conf.d can be made");
+        fs::write(directory.join(name), text).expect("a fragment can be written");
+    }
+
+    /// `mesh config reload`, which must succeed.
+    pub fn reload(&self) {
+        self.cli(&["config", "reload"]).done();
+    }
+
+    /// The `mesh` command for this daemon, before it is run.
+    #[must_use]
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(process::mesh());
+        command.args(arguments);
+        command.env("MESH_ADMIN_SOCKET", self.socket_path()).env("MESH_CONFIG", self.config_path());
+        command
+    }
+
+    /// Runs a `mesh` command against this daemon.
+    pub fn cli(&self, arguments: &[&str]) -> Outcome {
+        process::run(&mut self.command(arguments))
+    }
+
+    /// Runs a listing command with `-o json`.
+    ///
+    /// # Panics
+    /// Where it fails.
+    #[must_use]
+    pub fn json(&self, arguments: &[&str]) -> Value {
+        self.cli(&[arguments, &["-o", "json"]].concat()).json()
+    }
+
+    /// One service of `mesh services`.
+    ///
+    /// # Panics
+    /// Where there is none of this name.
+    #[must_use]
+    pub fn service(&self, name: &str) -> Value {
+        find(&self.json(&["services"]), "name", name)
+    }
+
+    /// One endpoint of `mesh endpoints SERVICE`.
+    ///
+    /// # Panics
+    /// Where there is none with this address.
+    #[must_use]
+    pub fn endpoint(&self, service: &str, address: &str) -> Value {
+        find(&self.json(&["endpoints", service]), "address", address)
+    }
+
+    /// A request to the admin port.
+    ///
+    /// # Panics
+    /// Where no answer comes.
+    #[must_use]
+    pub fn http(&self, method: &str, path: &str) -> Response {
+        http::tcp(&self.admin(), method, path, "").unwrap_or_else(|e| panic!("{method} {path}: {e}\n{}", self.log()))
+    }
+
+    /// A scrape of `/metrics`.
+    ///
+    /// # Panics
+    /// Where it fails.
+    #[must_use]
+    pub fn metrics(&self) -> Metrics {
+        let response = self.http("GET", "/metrics");
+        assert_eq!(response.status, 200, "/metrics: {response:?}");
+        Metrics::parse(&response.body)
+    }
+
+    /// `mesh unload`, which works on files and pins and needs no daemon.
+    pub fn unload(&self, more: &[&str]) -> Outcome {
+        self.cli(&[&["unload", "--config", &self.config_path().to_string_lossy()], more].concat())
+    }
+
+    /// What is left in the kernel: pins, and programs on the cgroup.
+    #[must_use]
+    pub fn left_behind(&self) -> (Vec<PathBuf>, u32) {
+        (self.pins(), kernel::attached_programs(&self.setup.cgroup).unwrap_or_default())
+    }
+
+    fn end(&mut self) {
+        let Some(mut child) = self.child.take() else { return };
+        process::signal(child.id(), Signal::SIGTERM);
+        if poll::within(Duration::from_secs(10), || child.try_wait().ok().flatten().ok_or(())).is_err() {
+            eprintln!("the daemon ignored SIGTERM");
+            let _ = child.kill();
+        }
+        let _ = child.wait();
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        self.end();
+        let unload = self.unload(&["--force"]);
+        let left = self.left_behind();
+        if thread::panicking() {
+            eprintln!("--- the daemon's log\n{}---", self.log());
+            return;
+        }
+        assert_eq!(unload.code, 0, "{unload}");
+        assert_eq!(left, (Vec::new(), 0), "pins and programs left after: {unload}");
+    }
+}
+
+/// The entry of a list whose `field` is `wanted`.
+///
+/// # Panics
+/// Where there is none.
+#[must_use]
+pub fn find(list: &Value, field: &str, wanted: &str) -> Value {
+    let entries = list.as_array().unwrap_or_else(|| panic!("not a list: {list}"));
+    let found = entries.iter().find(|e| e[field] == wanted);
+    found.unwrap_or_else(|| panic!("no {field} {wanted:?} in {list:#}")).clone()
+}

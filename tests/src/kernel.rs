@@ -1,0 +1,76 @@
+//! The two questions the harness asks the kernel with raw system calls: may we use BPF, and what is attached here?
+//!
+//! On purpose not through the product's own library: these answers judge it.
+
+use std::{
+    fs::File,
+    io,
+    os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
+    path::Path,
+};
+
+const BPF_MAP_CREATE: libc::c_long = 0;
+const BPF_PROG_QUERY: libc::c_long = 16;
+const BPF_MAP_TYPE_ARRAY: u32 = 2;
+/// More attach types than any kernel has; the ones it does not know answer `EINVAL`.
+const ATTACH_TYPES: u32 = 80;
+
+/// The head of `union bpf_attr`, as words; the kernel takes a short one as followed by zeros.
+type Attr = [u32; 16];
+
+fn bpf(command: libc::c_long, attr: &mut Attr) -> io::Result<libc::c_long> {
+    // SAFETY: `attr` is valid for reads and writes of the size given, and lives over the call. Pointers are put into
+    // it by no command used here.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, attr.as_mut_ptr(), size_of::<Attr>()) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+/// Whether this process may use BPF: makes a map of one entry and throws it away.
+///
+/// # Errors
+/// What the kernel answered.
+pub fn bpf_works() -> io::Result<()> {
+    let mut attr: Attr = [0; 16];
+    // map_type, key_size, value_size, max_entries
+    attr[..4].copy_from_slice(&[BPF_MAP_TYPE_ARRAY, 4, 8, 1]);
+    owned(bpf(BPF_MAP_CREATE, &mut attr)?).map(drop)
+}
+
+/// How many programs are attached to the cgroup at `path` itself, of whatever kind.
+///
+/// # Errors
+/// Where the directory cannot be opened.
+pub fn attached_programs(path: &Path) -> io::Result<u32> {
+    let cgroup = File::open(path)?;
+    let fd = u32::try_from(cgroup.as_raw_fd()).map_err(io::Error::other)?;
+    let count = |attach_type| {
+        let mut attr: Attr = [0; 16];
+        // target_fd, attach_type, query_flags, attach_flags, prog_ids (2 words), prog_cnt
+        attr[..2].copy_from_slice(&[fd, attach_type]);
+        match bpf(BPF_PROG_QUERY, &mut attr) {
+            Ok(_) => attr[6],
+            Err(_) => 0,
+        }
+    };
+    Ok((0..ATTACH_TYPES).map(count).sum())
+}
+
+/// Takes a duplicate of descriptor `fd` of process `pid`.
+///
+/// # Errors
+/// What the kernel answered.
+pub fn take_fd(pid: u32, fd: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: plain numbers go in, and a new descriptor that nobody else owns comes out.
+    let pidfd = owned(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })?;
+    // SAFETY: as above.
+    owned(unsafe { libc::syscall(libc::SYS_pidfd_getfd, pidfd.as_raw_fd(), fd, 0) })
+}
+
+fn owned(fd: libc::c_long) -> io::Result<OwnedFd> {
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let fd = RawFd::try_from(fd).map_err(io::Error::other)?;
+    // SAFETY: the kernel has just made this descriptor for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}

@@ -1,0 +1,171 @@
+//! One test's surroundings: a cgroup, a network namespace, and sockets of applications inside both.
+
+use crate::{Backend, Cgroup, Daemon, Hammer, Netns, Outcome, backend, daemon::Setup, process, skip, sockets::Sockets};
+use serde_json::Value;
+use socket2::{Domain, Socket, Type};
+use std::{io, net::SocketAddr, process::Command, sync::Arc, time::Duration};
+
+/// A cgroup and a network namespace with clients in both. Backends are in the namespace, outside the cgroup.
+#[derive(Debug)]
+pub struct World {
+    sockets: Sockets,
+    cgroup: Cgroup,
+    netns: Arc<Netns>,
+}
+
+impl World {
+    /// Everything new.
+    ///
+    /// # Errors
+    /// Why this machine cannot have it: a reason to skip the test.
+    pub fn new() -> Result<Self, String> {
+        skip::requirements()?;
+        let netns = Netns::new().map_err(|e| format!("needs network namespaces: {e}"))?;
+        Ok(Self::inside(Arc::new(netns)))
+    }
+
+    /// A second cgroup with its own clients, in the same network namespace.
+    #[must_use]
+    pub fn sibling(&self) -> Self {
+        Self::inside(self.netns.clone())
+    }
+
+    /// A new cgroup with its own clients, in `netns`.
+    ///
+    /// # Panics
+    /// Where the cgroup cannot be made.
+    #[must_use]
+    pub fn inside(netns: Arc<Netns>) -> Self {
+        let cgroup = Cgroup::new().expect("a cgroup can be made");
+        let sockets = Sockets::new(&cgroup, &netns).expect("the helper program starts");
+        Self { sockets, cgroup, netns }
+    }
+
+    /// The clients' cgroup, to which a daemon attaches.
+    #[must_use]
+    pub const fn cgroup(&self) -> &Cgroup {
+        &self.cgroup
+    }
+
+    /// The namespace of clients and backends.
+    #[must_use]
+    pub const fn netns(&self) -> &Arc<Netns> {
+        &self.netns
+    }
+
+    /// A backend that says its name.
+    #[must_use]
+    pub fn backend(&self, name: &str, address: &str) -> Backend {
+        Backend::identity(name, &self.netns, address)
+    }
+
+    /// A backend that sends back what it receives.
+    #[must_use]
+    pub fn echo(&self, address: &str) -> Backend {
+        Backend::echo(&self.netns, address)
+    }
+
+    /// A running daemon on this world's cgroup with these services (the `services` of its configuration).
+    #[must_use]
+    pub fn daemon(&self, services: Value) -> Daemon {
+        self.setup(services).start()
+    }
+
+    /// The configuration of a daemon on this world's cgroup, to be changed before it starts.
+    #[must_use]
+    pub fn setup(&self, services: Value) -> Setup {
+        Setup::new(self.cgroup.path(), services)
+    }
+
+    /// A client's TCP socket, IPv6 ones with `IPV6_V6ONLY` off, not yet connected. Its waits are limited.
+    #[must_use]
+    pub fn tcp(&self, domain: Domain) -> Socket {
+        let socket = self.sockets.make(domain, Type::STREAM).expect("a socket can be made");
+        if domain == Domain::IPV6 {
+            socket.set_only_v6(false).expect("a new socket takes the option");
+        }
+        socket.set_read_timeout(Some(Duration::from_secs(30))).expect("a timeout can be set");
+        socket.set_write_timeout(Some(Duration::from_secs(30))).expect("a timeout can be set");
+        socket
+    }
+
+    /// A client's UDP socket.
+    #[must_use]
+    pub fn udp(&self, domain: Domain) -> Socket {
+        let socket = self.sockets.make(domain, Type::DGRAM).expect("a socket can be made");
+        socket.set_read_timeout(Some(Duration::from_secs(30))).expect("a timeout can be set");
+        socket
+    }
+
+    /// A client connects to `address`.
+    ///
+    /// # Errors
+    /// What the application gets.
+    pub fn dial(&self, address: &str) -> io::Result<Socket> {
+        let to = addr(address);
+        let socket = self.tcp(Domain::for_address(to));
+        socket.connect(&to.into())?;
+        Ok(socket)
+    }
+
+    /// A client connects to `address` and learns who answers.
+    ///
+    /// # Errors
+    /// What the application gets.
+    pub fn ask(&self, address: &str) -> io::Result<String> {
+        backend::answer(&mut self.dial(address)?)
+    }
+
+    /// `n` clients one after the other: who answered each.
+    ///
+    /// # Panics
+    /// Where a connect fails.
+    #[must_use]
+    pub fn ask_times(&self, address: &str, n: usize) -> Vec<String> {
+        (0..n).map(|i| self.ask(address).unwrap_or_else(|e| panic!("connect {i} to {address}: {e}"))).collect()
+    }
+
+    /// A process outside the cgroup, in the same namespace, connects to `address` and learns who answers.
+    ///
+    /// # Errors
+    /// What the application gets.
+    pub fn ask_outside(&self, address: &str) -> io::Result<String> {
+        let to = addr(address);
+        self.netns.enter(|| {
+            let socket = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
+            socket.connect(&to.into())?;
+            backend::answer(&mut &socket)
+        })
+    }
+
+    /// A process inside the cgroup that dials `addresses` without pause.
+    #[must_use]
+    pub fn hammer(&self, addresses: &[&str]) -> Hammer {
+        Hammer::start(&self.cgroup, &self.netns, addresses)
+    }
+
+    /// Runs a program as an application inside the cgroup and the namespace.
+    ///
+    /// # Panics
+    /// Where it does not start.
+    pub fn run(&self, program: &str, arguments: &[&str]) -> Outcome {
+        let mut command = Command::new(program);
+        command.args(arguments);
+        process::place(&mut command, Some(&self.cgroup), Some(&self.netns)).expect("a test's cgroup can be joined");
+        process::run(&mut command)
+    }
+
+    /// A separate program inside the cgroup connects once: its output has the peer's address, then the answer.
+    pub fn connect_program(&self, address: &str) -> Outcome {
+        self.run(&process::peer().to_string_lossy(), &["connect", address])
+    }
+}
+
+/// The address written as `text`.
+///
+/// # Panics
+/// Where it is none.
+#[must_use]
+pub fn addr(text: &str) -> SocketAddr {
+    text.parse().unwrap_or_else(|e| panic!("{text:?}: {e}"))
+}

@@ -1,0 +1,41 @@
+//! Ctrl-C ends the demo in order: it is noted here, and met at the next wait.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+static ASKED: AtomicBool = AtomicBool::new(false);
+
+/// What a wait returns as its error once somebody asked us to end.
+pub(super) const INTERRUPTED: &str = "interrupted";
+
+extern "C" fn note(_signal: libc::c_int) {
+    ASKED.store(true, Ordering::Relaxed);
+}
+
+/// From now on SIGINT, SIGTERM and SIGHUP are noted, and end nothing by themselves.
+pub(super) fn listen() {
+    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+        // SAFETY: the handler only stores to an atomic, which is allowed in a signal handler.
+        unsafe { libc::signal(signal, note as extern "C" fn(libc::c_int) as libc::sighandler_t) };
+    }
+}
+
+/// Whether somebody asked.
+pub(super) fn asked() -> bool {
+    ASKED.load(Ordering::Relaxed)
+}
+
+/// Sleeps, unless somebody asks us to end.
+pub(super) fn sleep(duration: Duration) -> Result<(), String> {
+    let until = Instant::now() + duration;
+    loop {
+        if asked() {
+            return Err(INTERRUPTED.into());
+        }
+        let rest = until.saturating_duration_since(Instant::now());
+        if rest.is_zero() {
+            return Ok(());
+        }
+        std::thread::sleep(rest.min(Duration::from_millis(50)));
+    }
+}

@@ -1,0 +1,93 @@
+//! What tests and demo ask of the machine, and which of it is not here.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use crate::process::is_root;
+
+/// Something the running system does not give.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Missing {
+    pub(crate) what: &'static str,
+    pub(crate) remedy: &'static str,
+}
+
+/// Numbers of capabilities, from linux/capability.h.
+const CAP_NET_ADMIN: u32 = 12;
+const CAP_SYS_ADMIN: u32 = 21;
+const CAP_BPF: u32 = 39;
+
+/// All that is missing, the most telling first.
+pub(crate) fn missing() -> Vec<Missing> {
+    let mounts = read("/proc/self/mounts");
+    let may_load = can_load_programs(&read("/proc/self/status"));
+    // One finding for one cause: who is not root can neither mount bpffs nor make a namespace.
+    let root = is_root();
+    let user = if root {
+        (may_load, "CAP_BPF and CAP_NET_ADMIN", "run in a machine or container that has them (docker: --privileged)")
+    } else {
+        (false, "root", "run as root: loading programs and making cgroups needs it")
+    };
+    let checks = [
+        user,
+        (mounted(&mounts, "cgroup2").is_some(), "cgroup2", "mount -t cgroup2 none /sys/fs/cgroup/unified"),
+        (mounted(&mounts, "bpf").is_some() || may_load || !root, "bpffs", "mount -t bpf bpf /sys/fs/bpf"),
+        (Path::new("/sys/kernel/btf/vmlinux").exists(), "BTF", "use a kernel built with CONFIG_DEBUG_INFO_BTF"),
+        (!root || can_make_namespaces(), "network namespaces", "run where `unshare --net true` succeeds"),
+    ];
+    checks.into_iter().filter(|(here, ..)| !here).map(|(_, what, remedy)| Missing { what, remedy }).collect()
+}
+
+/// Where a filesystem of this type is mounted first. `mounts` is /proc/self/mounts.
+pub(crate) fn mounted<'a>(mounts: &'a str, filesystem: &str) -> Option<&'a str> {
+    mounts.lines().find_map(|line| {
+        let mut fields = line.split(' ');
+        let (_device, place, kind) = (fields.next()?, fields.next()?, fields.next()?);
+        (kind == filesystem).then_some(place)
+    })
+}
+
+/// Whether the effective capabilities in /proc/self/status are enough to load and attach programs.
+fn can_load_programs(status: &str) -> bool {
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let effective = effective.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0);
+    let has = |capability: u32| effective & (1 << capability) != 0;
+    has(CAP_NET_ADMIN) && (has(CAP_BPF) || has(CAP_SYS_ADMIN))
+}
+
+/// Tried, not deduced: seccomp and sysctls forbid it in ways that no file tells.
+fn can_make_namespaces() -> bool {
+    let mut unshare = Command::new("unshare");
+    unshare.args(["--net", "true"]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    unshare.status().is_ok_and(|status| status.success())
+}
+
+pub(crate) fn read(path: &str) -> String {
+    std::fs::read_to_string(path).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HYBRID: &str = "tmpfs /sys/fs/cgroup tmpfs rw 0 0\n\
+                          cgroup /sys/fs/cgroup/cpu cgroup rw,cpu 0 0\n\
+                          cgroup2 /sys/fs/cgroup/unified cgroup2 rw,relatime 0 0\n";
+
+    #[test]
+    fn cgroup2_is_found_beside_cgroup1_and_not_mistaken_for_it() {
+        assert_eq!(mounted(HYBRID, "cgroup2"), Some("/sys/fs/cgroup/unified"));
+        assert_eq!(mounted(HYBRID, "bpf"), None);
+        assert_eq!(mounted("", "cgroup2"), None);
+    }
+
+    #[test]
+    fn capabilities_are_judged_by_their_bits() {
+        let status = |hex: &str| format!("Name:\tx\nCapEff:\t{hex}\nCapBnd:\t000001ffffffffff\n");
+        assert!(can_load_programs(&status("000001ffffffffff")));
+        assert!(can_load_programs(&status("0000008000001000")));
+        assert!(!can_load_programs(&status("0000008000000000")));
+        assert!(!can_load_programs(&status("00000000a80425fb")));
+        assert!(!can_load_programs("garbage"));
+    }
+}
