@@ -12,6 +12,7 @@ mod decode;
 mod duration;
 mod field;
 mod files;
+mod judge;
 mod later;
 mod merge;
 mod names;
@@ -106,7 +107,8 @@ impl Files {
             check::check(&mut root, &mut report);
             roots.push(root);
         }
-        let merged = Merged::new(roots, &mut report);
+        let runtime = self.paths().position(|path| path.file_name().is_some_and(|name| name == RUNTIME_FILE));
+        let merged = Merged::new(roots, runtime, &mut report);
         let mut config = decode(&merged).unwrap_or_else(|error| {
             // The walk let something through that cannot be decoded: ours to mend, but not a reason to fall over.
             report.mistake(report::Place::default(), String::new(), format!("cannot be decoded: {error}"), None);
