@@ -1,15 +1,12 @@
 //! The real `mesh` binary as one node's daemon, with everything it needs under names of its own.
 
-use crate::{
-    Outcome, Value, bpffs::PinDirectory, http, http::Response, json, kernel, metrics::Metrics, poll, ports::Port,
-    process,
-};
+use crate::{Outcome, Value, bpffs::PinDirectory, http, json, kernel, poll, ports::Port, process};
 use nix::sys::signal::Signal;
 use std::{
     fs,
     os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Stdio},
+    process::{Child, ExitStatus, Stdio},
     thread,
     time::Duration,
 };
@@ -24,6 +21,9 @@ pub struct Setup {
     admin: Port,
     pins: PinDirectory,
     cgroup: PathBuf,
+    /// A configuration that says where everything is, for clearing up.
+    unload: Value,
+    alone: bool,
 }
 
 /// A daemon. Dropped, it is ended, unloaded, and nothing may be left of it in the kernel.
@@ -43,19 +43,27 @@ impl Setup {
         let dir = tempfile::Builder::new().prefix("mesh-test-").tempdir().expect("a temporary directory can be made");
         let pins = PinDirectory::new().expect("bpffs can be mounted");
         let admin = Port::new();
-        let config = json!({
+        let mut config = json!({
             "node": { "name": "test-node", "state_dir": dir.path().join("state") },
             "admin": { "listen": admin.address(), "socket": dir.path().join("admin.sock") },
             "dataplane": { "cgroup": cgroup, "bpffs": pins.path() },
-            "services": services,
         });
-        Self { config, dir, admin, pins, cgroup: cgroup.to_owned() }
+        let unload = config.clone();
+        config["services"] = services;
+        Self { config, unload, dir, admin, pins, cgroup: cgroup.to_owned(), alone: true }
     }
 
     /// Changes the configuration.
     #[must_use]
     pub fn with(mut self, change: impl FnOnce(&mut Value)) -> Self {
         change(&mut self.config);
+        self
+    }
+
+    /// Says that another daemon has programs on this cgroup, which are not this one's to clear away.
+    #[must_use]
+    pub const fn beside_another(mut self) -> Self {
+        self.alone = false;
         self
     }
 
@@ -250,67 +258,6 @@ impl Daemon {
         self.cli(&["config", "reload"]).done();
     }
 
-    /// The `mesh` command for this daemon, before it is run.
-    #[must_use]
-    pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(process::mesh());
-        command.args(arguments);
-        command.env("MESH_ADMIN_SOCKET", self.socket_path()).env("MESH_CONFIG", self.config_path());
-        command
-    }
-
-    /// Runs a `mesh` command against this daemon.
-    pub fn cli(&self, arguments: &[&str]) -> Outcome {
-        process::run(&mut self.command(arguments))
-    }
-
-    /// Runs a listing command with `-o json`.
-    ///
-    /// # Panics
-    /// Where it fails.
-    #[must_use]
-    pub fn json(&self, arguments: &[&str]) -> Value {
-        self.cli(&[arguments, &["-o", "json"]].concat()).json()
-    }
-
-    /// One service of `mesh services`.
-    ///
-    /// # Panics
-    /// Where there is none of this name.
-    #[must_use]
-    pub fn service(&self, name: &str) -> Value {
-        find(&self.json(&["services"]), "name", name)
-    }
-
-    /// One endpoint of `mesh endpoints SERVICE`.
-    ///
-    /// # Panics
-    /// Where there is none with this address.
-    #[must_use]
-    pub fn endpoint(&self, service: &str, address: &str) -> Value {
-        find(&self.json(&["endpoints", service]), "address", address)
-    }
-
-    /// A request to the admin port.
-    ///
-    /// # Panics
-    /// Where no answer comes.
-    #[must_use]
-    pub fn http(&self, method: &str, path: &str) -> Response {
-        http::tcp(&self.admin(), method, path, "").unwrap_or_else(|e| panic!("{method} {path}: {e}\n{}", self.log()))
-    }
-
-    /// A scrape of `/metrics`.
-    ///
-    /// # Panics
-    /// Where it fails.
-    #[must_use]
-    pub fn metrics(&self) -> Metrics {
-        let response = self.http("GET", "/metrics");
-        assert_eq!(response.status, 200, "/metrics: {response:?}");
-        Metrics::parse(&response.body)
-    }
-
     /// `mesh unload`, which works on files and pins and needs no daemon.
     pub fn unload(&self, more: &[&str]) -> Outcome {
         self.cli(&[&["unload", "--config", &self.config_path().to_string_lossy()], more].concat())
@@ -336,24 +283,20 @@ impl Daemon {
 impl Drop for Daemon {
     fn drop(&mut self) {
         self.end();
-        let unload = self.unload(&["--force"]);
-        let left = self.left_behind();
+        // Not the test's own file, which may be a broken one by now.
+        let file = self.dir().join("unload.yaml");
+        let written = fs::write(&file, self.setup.unload.to_string());
+        let unload = self.cli(&["unload", "--force", "--config", &file.to_string_lossy()]);
         if thread::panicking() {
             eprintln!("--- the daemon's log\n{}---", self.log());
             return;
         }
+        written.expect("a test's directory can be written");
+        let left = poll::within(Duration::from_secs(5), || match self.left_behind() {
+            (pins, programs) if pins.is_empty() && (programs == 0 || !self.setup.alone) => Ok(()),
+            left => Err(left),
+        });
         assert_eq!(unload.code, 0, "{unload}");
-        assert_eq!(left, (Vec::new(), 0), "pins and programs left after: {unload}");
+        assert_eq!(left, Ok(()), "pins and programs left after: {unload}");
     }
-}
-
-/// The entry of a list whose `field` is `wanted`.
-///
-/// # Panics
-/// Where there is none.
-#[must_use]
-pub fn find(list: &Value, field: &str, wanted: &str) -> Value {
-    let entries = list.as_array().unwrap_or_else(|| panic!("not a list: {list}"));
-    let found = entries.iter().find(|e| e[field] == wanted);
-    found.unwrap_or_else(|| panic!("no {field} {wanted:?} in {list:#}")).clone()
 }

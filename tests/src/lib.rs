@@ -6,8 +6,7 @@
 //! ```ignore
 //! let world = world!();
 //! let b1 = world.backend("B1", "10.1.0.1:8080");
-//! let mesh = world.daemon(json!([{ "name": "web", "addresses": ["10.96.0.10:80"],
-//!                                  "endpoints": [{ "address": "10.1.0.1:8080" }] }]));
+//! let mesh = world.daemon(json!([service("web", &["10.96.0.10:80"], &["10.1.0.1:8080"])]));
 //! assert_eq!(world.ask("10.96.0.10:80").unwrap(), "B1");
 //! ```
 //!
@@ -16,6 +15,7 @@
 //! takes them over. That keeps tests right both as threads of one process and as a process each.
 #![allow(clippy::expect_used, clippy::panic, reason = "in a harness a broken expectation is a failed test")]
 
+pub mod ask;
 pub mod backend;
 pub mod bpffs;
 pub mod cgroup;
@@ -29,6 +29,7 @@ pub mod netns;
 pub mod poll;
 pub mod ports;
 pub mod process;
+pub mod services;
 pub mod shape;
 pub mod skip;
 pub mod sockets;
@@ -42,4 +43,5 @@ pub use hammer::Hammer;
 pub use netns::Netns;
 pub use poll::{eventually, holds};
 pub use serde_json::{Value, json};
+pub use services::{service, weighted};
 pub use world::World;

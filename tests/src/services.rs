@@ -1,0 +1,18 @@
+//! Services as they stand in a configuration.
+
+use crate::{Value, json};
+
+/// A TCP service whose endpoints all have the default weight.
+#[must_use]
+pub fn service(name: &str, addresses: &[&str], endpoints: &[&str]) -> Value {
+    let endpoints: Vec<Value> = endpoints.iter().map(|address| json!({ "address": address })).collect();
+    json!({ "name": name, "addresses": addresses, "endpoints": endpoints })
+}
+
+/// A TCP service whose endpoints have these weights.
+#[must_use]
+pub fn weighted(name: &str, addresses: &[&str], endpoints: &[(&str, u32)]) -> Value {
+    let entry = |(address, weight): &(&str, u32)| json!({ "address": address, "weight": weight });
+    let endpoints: Vec<Value> = endpoints.iter().map(entry).collect();
+    json!({ "name": name, "addresses": addresses, "endpoints": endpoints })
+}
