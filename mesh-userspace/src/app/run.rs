@@ -47,6 +47,13 @@ pub fn run(named: Option<PathBuf>) -> Result<(), String> {
     }
     let mut locks = Locks::default();
     prepare_state(&config.node.state_dir)?;
+    let addresses = Addresses {
+        listen: Some(config.admin.listen.0),
+        metrics_listen: config.admin.metrics_listen.0,
+        socket: Some(config.admin.socket.clone()),
+    };
+    // Before anything is attached: a daemon that cannot be asked must not begin to intercept.
+    let admin = Admin::bind(addresses)?;
     let Prepared { mode, kernel, cgroup, notes } = prepare(&loaded, &mut locks)?;
     let (kernel, datapath) = match kernel {
         Ok((kernel, datapath)) => (Ok(kernel), Some(datapath)),
@@ -56,18 +63,13 @@ pub fn run(named: Option<PathBuf>) -> Result<(), String> {
         true => kernel::program_stats().inspect_err(|e| tracing::warn!("{e}")).ok(),
         false => None,
     };
-    let addresses = Addresses {
-        listen: Some(config.admin.listen.0),
-        metrics_listen: config.admin.metrics_listen.0,
-        socket: Some(config.admin.socket.clone()),
-    };
     let state = State::new(loaded, datapath);
     let mut daemon = Daemon::new(named, mode, kernel, cgroup, levels, notes, state);
     let programs_log = daemon.kernel.as_mut().ok().and_then(Kernel::take_log);
     let daemon = Arc::new(daemon);
     // Again, for whatever did not fit at first and for what there is to say about it.
     daemon.publish(&mut daemon.state());
-    let admin = Admin::start(addresses, &daemon)?;
+    let admin = admin.serve(&daemon)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
     runtime.block_on(serve(&daemon, watch, programs_log))?;
     daemon.stopping.store(true, Ordering::Relaxed);
@@ -205,13 +207,22 @@ fn capacity(config: &Config) -> Capacity {
 /// The admin servers, on a thread and a runtime of their own: whatever traffic does, the operator gets an answer.
 struct Admin {
     thread: thread::JoinHandle<()>,
+    /// Who answers; who asks before it is sent waits.
+    door: oneshot::Sender<Arc<Doorkeeper>>,
+    stop: oneshot::Sender<()>,
+}
+
+/// Admin servers that answer.
+struct Serving {
+    thread: thread::JoinHandle<()>,
     stop: oneshot::Sender<()>,
 }
 
 impl Admin {
-    fn start(addresses: Addresses, daemon: &Arc<Daemon>) -> Result<Self, String> {
-        let door = Arc::new(Doorkeeper(Arc::clone(daemon)));
+    /// Opens the listeners.
+    fn bind(addresses: Addresses) -> Result<Self, String> {
         let (bound, ready) = std::sync::mpsc::channel();
+        let (door, keeper) = oneshot::channel::<Arc<Doorkeeper>>();
         let (stop, stopped) = oneshot::channel::<()>();
         let work = move || {
             let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
@@ -224,7 +235,9 @@ impl Admin {
                     Err(e) => return drop(bound.send(Err(e.to_string()))),
                 };
                 drop(bound.send(Ok(listeners.listen_address())));
-                api::serve(listeners, door, async {
+                // Without a keeper the start failed; the listeners go as they came.
+                let Ok(keeper) = keeper.await else { return };
+                api::serve(listeners, keeper, async {
                     let _ = stopped.await;
                 })
                 .await;
@@ -235,9 +248,18 @@ impl Admin {
         if let Some(listen) = listen {
             tracing::info!("admin server at http://{listen}/");
         }
-        Ok(Self { thread, stop })
+        Ok(Self { thread, door, stop })
     }
 
+    /// Begins to answer.
+    fn serve(self, daemon: &Arc<Daemon>) -> Result<Serving, String> {
+        let sent = self.door.send(Arc::new(Doorkeeper(Arc::clone(daemon))));
+        sent.map_err(|_| "the admin server has ended".to_owned())?;
+        Ok(Serving { thread: self.thread, stop: self.stop })
+    }
+}
+
+impl Serving {
     fn stop(self) {
         let _ = self.stop.send(());
         let _ = self.thread.join();
