@@ -17,7 +17,7 @@ use crate::{
 };
 use mesh_common::settings::{Settings, flags};
 use std::{
-    fs,
+    fs, io,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     sync::{Arc, atomic::Ordering},
@@ -25,7 +25,7 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     sync::oneshot,
     time::{MissedTickBehavior, interval},
 };
@@ -45,6 +45,12 @@ pub fn run(named: Option<PathBuf>) -> Result<(), String> {
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
+    // From here on a signal waits for its turn: one that comes during the start ends a daemon that is whole.
+    let signals = {
+        let _context = runtime.enter();
+        Signals::new().map_err(|e| format!("signals cannot be handled: {e}"))?
+    };
     let mut locks = Locks::default();
     prepare_state(&config.node.state_dir)?;
     let addresses = Addresses {
@@ -70,8 +76,7 @@ pub fn run(named: Option<PathBuf>) -> Result<(), String> {
     // Again, for whatever did not fit at first and for what there is to say about it.
     daemon.publish(&mut daemon.state());
     let admin = admin.serve(&daemon)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
-    runtime.block_on(serve(&daemon, watch, programs_log))?;
+    runtime.block_on(serve(&daemon, signals, watch, programs_log));
     daemon.stopping.store(true, Ordering::Relaxed);
     admin.stop();
     tracing::info!("stopped; the kernel goes on with what it was told last (`mesh unload` removes it)");
@@ -266,18 +271,32 @@ impl Serving {
     }
 }
 
+/// What the daemon is told by signals.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
+    }
+}
+
 /// Waits for signals, changed files and postponed work, until it is told to stop.
 async fn serve(
     daemon: &Arc<Daemon>,
+    mut signals: Signals,
     mut watch: Watch,
-    programs_log: Option<impl FnMut() + Send>,
-) -> Result<(), String> {
-    let on = |kind: SignalKind| signal(kind).map_err(|e| format!("signals cannot be handled: {e}"));
-    let (mut term, mut int, mut hup) =
-        (on(SignalKind::terminate())?, on(SignalKind::interrupt())?, on(SignalKind::hangup())?);
+    mut programs_log: Option<impl FnMut() + Send>,
+) {
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut programs_log = programs_log;
     {
         let state = daemon.state();
         tracing::info!(
@@ -289,9 +308,9 @@ async fn serve(
     }
     loop {
         tokio::select! {
-            _ = term.recv() => break,
-            _ = int.recv() => break,
-            _ = hup.recv() => reload(daemon, "SIGHUP"),
+            _ = signals.terminate.recv() => break,
+            _ = signals.interrupt.recv() => break,
+            _ = signals.hang_up.recv() => reload(daemon, "SIGHUP"),
             _ = ticks.tick() => {
                 if watch.changed() {
                     reload(daemon, "the files changed");
@@ -303,7 +322,6 @@ async fn serve(
             }
         }
     }
-    Ok(())
 }
 
 fn reload(daemon: &Daemon, because: &str) {
