@@ -17,7 +17,7 @@ use crate::{
 };
 use mesh_common::settings::{Settings, flags};
 use std::{
-    fs,
+    fs, io,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     sync::{Arc, atomic::Ordering},
@@ -25,7 +25,7 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     sync::oneshot,
     time::{MissedTickBehavior, interval},
 };
@@ -45,8 +45,21 @@ pub fn run(named: Option<PathBuf>) -> Result<(), String> {
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
+    // From here on a signal waits for its turn: one that comes during the start ends a daemon that is whole.
+    let signals = {
+        let _context = runtime.enter();
+        Signals::new().map_err(|e| format!("signals cannot be handled: {e}"))?
+    };
     let mut locks = Locks::default();
     prepare_state(&config.node.state_dir)?;
+    let addresses = Addresses {
+        listen: Some(config.admin.listen.0),
+        metrics_listen: config.admin.metrics_listen.0,
+        socket: Some(config.admin.socket.clone()),
+    };
+    // Before anything is attached: a daemon that cannot be asked must not begin to intercept.
+    let admin = Admin::bind(addresses)?;
     let Prepared { mode, kernel, cgroup, notes } = prepare(&loaded, &mut locks)?;
     let (kernel, datapath) = match kernel {
         Ok((kernel, datapath)) => (Ok(kernel), Some(datapath)),
@@ -56,20 +69,14 @@ pub fn run(named: Option<PathBuf>) -> Result<(), String> {
         true => kernel::program_stats().inspect_err(|e| tracing::warn!("{e}")).ok(),
         false => None,
     };
-    let addresses = Addresses {
-        listen: Some(config.admin.listen.0),
-        metrics_listen: config.admin.metrics_listen.0,
-        socket: Some(config.admin.socket.clone()),
-    };
     let state = State::new(loaded, datapath);
     let mut daemon = Daemon::new(named, mode, kernel, cgroup, levels, notes, state);
     let programs_log = daemon.kernel.as_mut().ok().and_then(Kernel::take_log);
     let daemon = Arc::new(daemon);
     // Again, for whatever did not fit at first and for what there is to say about it.
     daemon.publish(&mut daemon.state());
-    let admin = Admin::start(addresses, &daemon)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
-    runtime.block_on(serve(&daemon, watch, programs_log))?;
+    let admin = admin.serve(&daemon)?;
+    runtime.block_on(serve(&daemon, signals, watch, programs_log));
     daemon.stopping.store(true, Ordering::Relaxed);
     admin.stop();
     tracing::info!("stopped; the kernel goes on with what it was told last (`mesh unload` removes it)");
@@ -205,13 +212,22 @@ fn capacity(config: &Config) -> Capacity {
 /// The admin servers, on a thread and a runtime of their own: whatever traffic does, the operator gets an answer.
 struct Admin {
     thread: thread::JoinHandle<()>,
+    /// Who answers; who asks before it is sent waits.
+    door: oneshot::Sender<Arc<Doorkeeper>>,
+    stop: oneshot::Sender<()>,
+}
+
+/// Admin servers that answer.
+struct Serving {
+    thread: thread::JoinHandle<()>,
     stop: oneshot::Sender<()>,
 }
 
 impl Admin {
-    fn start(addresses: Addresses, daemon: &Arc<Daemon>) -> Result<Self, String> {
-        let door = Arc::new(Doorkeeper(Arc::clone(daemon)));
+    /// Opens the listeners.
+    fn bind(addresses: Addresses) -> Result<Self, String> {
         let (bound, ready) = std::sync::mpsc::channel();
+        let (door, keeper) = oneshot::channel::<Arc<Doorkeeper>>();
         let (stop, stopped) = oneshot::channel::<()>();
         let work = move || {
             let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
@@ -224,7 +240,9 @@ impl Admin {
                     Err(e) => return drop(bound.send(Err(e.to_string()))),
                 };
                 drop(bound.send(Ok(listeners.listen_address())));
-                api::serve(listeners, door, async {
+                // Without a keeper the start failed; the listeners go as they came.
+                let Ok(keeper) = keeper.await else { return };
+                api::serve(listeners, keeper, async {
                     let _ = stopped.await;
                 })
                 .await;
@@ -235,27 +253,50 @@ impl Admin {
         if let Some(listen) = listen {
             tracing::info!("admin server at http://{listen}/");
         }
-        Ok(Self { thread, stop })
+        Ok(Self { thread, door, stop })
     }
 
+    /// Begins to answer.
+    fn serve(self, daemon: &Arc<Daemon>) -> Result<Serving, String> {
+        let sent = self.door.send(Arc::new(Doorkeeper(Arc::clone(daemon))));
+        sent.map_err(|_| "the admin server has ended".to_owned())?;
+        Ok(Serving { thread: self.thread, stop: self.stop })
+    }
+}
+
+impl Serving {
     fn stop(self) {
         let _ = self.stop.send(());
         let _ = self.thread.join();
     }
 }
 
+/// What the daemon is told by signals.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
+    }
+}
+
 /// Waits for signals, changed files and postponed work, until it is told to stop.
 async fn serve(
     daemon: &Arc<Daemon>,
+    mut signals: Signals,
     mut watch: Watch,
-    programs_log: Option<impl FnMut() + Send>,
-) -> Result<(), String> {
-    let on = |kind: SignalKind| signal(kind).map_err(|e| format!("signals cannot be handled: {e}"));
-    let (mut term, mut int, mut hup) =
-        (on(SignalKind::terminate())?, on(SignalKind::interrupt())?, on(SignalKind::hangup())?);
+    mut programs_log: Option<impl FnMut() + Send>,
+) {
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut programs_log = programs_log;
     {
         let state = daemon.state();
         tracing::info!(
@@ -267,9 +308,9 @@ async fn serve(
     }
     loop {
         tokio::select! {
-            _ = term.recv() => break,
-            _ = int.recv() => break,
-            _ = hup.recv() => reload(daemon, "SIGHUP"),
+            _ = signals.terminate.recv() => break,
+            _ = signals.interrupt.recv() => break,
+            _ = signals.hang_up.recv() => reload(daemon, "SIGHUP"),
             _ = ticks.tick() => {
                 if watch.changed() {
                     reload(daemon, "the files changed");
@@ -281,7 +322,6 @@ async fn serve(
             }
         }
     }
-    Ok(())
 }
 
 fn reload(daemon: &Daemon, because: &str) {

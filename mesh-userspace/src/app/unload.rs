@@ -1,6 +1,6 @@
 //! `mesh unload`: everything out of the kernel, with no daemon needed.
 
-use super::{host, lock::Locks};
+use super::lock::Locks;
 use crate::{config, kernel};
 use std::path::Path;
 
@@ -9,8 +9,10 @@ use std::path::Path;
 /// # Errors
 /// Why nothing was removed: a daemon runs, or the system refuses.
 pub fn unload(named: Option<&Path>, force: bool) -> Result<String, String> {
-    let config = config::load(named, &host()).map_err(|errors| errors.to_string())?.config;
-    let bpffs = &config.dataplane.bpffs;
+    // A mistake in a service is no reason to stay in the kernel.
+    let dataplane =
+        config::Files::read(named).and_then(|files| files.dataplane()).map_err(|errors| errors.to_string())?;
+    let bpffs = &dataplane.bpffs;
     if !bpffs.exists() {
         return Ok(format!("nothing to unload: there is no {}", bpffs.display()));
     }

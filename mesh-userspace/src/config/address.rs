@@ -47,11 +47,12 @@ impl EndpointAddress {
 impl Listen {
     pub(super) fn parse(text: &str) -> Result<Self, Complaint> {
         const EXAMPLE: &str = "127.0.0.1:9901";
-        let address = parse(text, EXAMPLE).map_err(|complaint| match text.split_once(':') {
-            Some(("", port)) if port.parse::<u16>().is_ok() => complaint.remedy(format!(
+        let (host, port) = text.split_once(':').unwrap_or(("", text));
+        let address = parse(text, EXAMPLE).map_err(|complaint| match (host, port) {
+            ("", port) if port.parse::<u16>().is_ok() => complaint.remedy(format!(
                 "write 127.0.0.1:{port} for this host only, 0.0.0.0:{port} or [::]:{port} for everyone"
             )),
-            Some(("localhost", port)) => complaint.remedy(format!("write 127.0.0.1:{port}")),
+            ("localhost", port) => complaint.remedy(format!("write 127.0.0.1:{port}")),
             _ => complaint,
         })?;
         if address.ip().is_multicast() || address.ip() == IpAddr::V4(Ipv4Addr::BROADCAST) {
@@ -138,7 +139,9 @@ fn diagnose(text: &str, example: &str) -> Complaint {
     let bare = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')).unwrap_or(text);
     match bare.parse::<IpAddr>() {
         Ok(IpAddr::V4(ip)) => return complaint.remedy(format!("add the port: {ip}:PORT")),
-        Ok(IpAddr::V6(_)) => return complaint.remedy(format!("add brackets and the port: \"[{bare}]:PORT\"")),
+        Ok(IpAddr::V6(_)) => {
+            return complaint.remedy("write an IPv6 address in brackets, then the port: \"[fd00::10]:80\"");
+        }
         Err(_) => {}
     }
     if text.contains('/') {

@@ -2,11 +2,12 @@
 
 use super::{
     field::{self, Step},
+    judge::{judge, list},
     later::Feature,
     report::{Place, Report},
-    shape::{Field, Shape, shape},
+    shape::{Field, Shape, shape, supported},
     suggest,
-    tree::{Entry, Kind, Node, Scalar, quote},
+    tree::{Entry, Kind, Node},
 };
 use std::collections::BTreeMap;
 
@@ -14,7 +15,7 @@ use std::collections::BTreeMap;
 /// or marked in its list. So the rules that look at several values still find what they can.
 pub(super) fn check(root: &mut Node<'_>, report: &mut Report) {
     let mut walk = Walk { report, steps: Vec::new() };
-    if !walk.value(root, shape()) {
+    if !walk.value(root, shape(), false) {
         root.kind = Kind::Map(Vec::new());
     }
 }
@@ -25,15 +26,15 @@ struct Walk<'r> {
 }
 
 impl Walk<'_> {
-    /// Whether the value can be used.
-    fn value(&mut self, node: &mut Node<'_>, shape: &'static Shape) -> bool {
+    /// Whether the value can be used. `optional`: it could be left out.
+    fn value(&mut self, node: &mut Node<'_>, shape: &'static Shape, optional: bool) -> bool {
         match (shape, &mut node.kind) {
             (_, Kind::Bad) => false,
             (Shape::Map(fields), Kind::Map(_)) => self.mapping(node, fields),
             (Shape::List(item), Kind::List(items)) => {
                 for (index, node) in items.iter_mut().enumerate() {
                     self.steps.push(Step::Index(index));
-                    if !self.value(node, item) {
+                    if !self.value(node, item, false) {
                         node.kind = Kind::Bad;
                     }
                     self.steps.pop();
@@ -44,7 +45,7 @@ impl Walk<'_> {
                 self.feature(node, feature);
                 false
             }
-            _ => match judge(shape, node) {
+            _ => match judge(shape, node, optional) {
                 Ok(()) => true,
                 Err((problem, remedy)) => {
                     self.mistake(node.at, problem, remedy);
@@ -59,7 +60,8 @@ impl Walk<'_> {
         let mut refused = Vec::new();
         entries.retain_mut(|entry| {
             let Some((name, field)) = fields.get_key_value(&*entry.key) else {
-                self.unknown(entry, fields.keys().map(String::as_str));
+                let known: Vec<_> = fields.keys().map(String::as_str).collect();
+                self.unknown(entry, &known, &supported(fields));
                 return false;
             };
             // `services:` with nothing after it is what is left when the last item of a list is commented out.
@@ -71,7 +73,7 @@ impl Walk<'_> {
             if matches!(field.shape, Shape::Later(_)) {
                 entry.value.at = entry.at;
             }
-            let usable = self.value(&mut entry.value, &field.shape);
+            let usable = self.value(&mut entry.value, &field.shape, !field.required);
             self.steps.pop();
             if !usable && field.required {
                 refused.push(name);
@@ -89,17 +91,18 @@ impl Walk<'_> {
         complete
     }
 
-    fn unknown(&mut self, entry: &Entry<'_>, known: impl Iterator<Item = &'static str>) {
-        let known: Vec<&str> = known.collect();
-        let remedy = match suggest::nearest(&entry.key, known.iter().copied()) {
-            Some(near) => format!("did you mean {near}?"),
-            None => {
-                let mut found = Vec::new();
-                homes(&entry.key, shape(), "", &mut found);
-                match found.as_slice() {
-                    [] => format!("expected one of {}", known.join(", ")),
-                    homes => format!("it belongs in {}", homes.join(" or ")),
-                }
+    /// A key that is none of `known`; of these, `supported` are worth naming.
+    fn unknown(&mut self, entry: &Entry<'_>, known: &[&'static str], supported: &[&'static str]) {
+        let remedy = if entry.key == "<<" {
+            "merge keys are not supported: write the values out".to_owned()
+        } else if let Some(near) = suggest::nearest(&entry.key, known.iter().copied()) {
+            format!("did you mean {near}?")
+        } else {
+            let mut found = Vec::new();
+            homes(&entry.key, shape(), "", &mut found);
+            match found.as_slice() {
+                [] => format!("expected one of {}", list(supported)),
+                homes => format!("it belongs in {}", homes.join(" or ")),
             }
         };
         let steps = self.steps.iter().copied().chain([Step::Key(&entry.key)]);
@@ -107,22 +110,24 @@ impl Walk<'_> {
     }
 
     fn feature(&mut self, node: &Node<'_>, feature: &'static Feature) {
+        let depth = self.steps.len();
         let asked = feature.asked(node);
         for (prefix, entry) in asked.unknown {
             let names = feature.names(&prefix);
-            let depth = self.steps.len();
-            // The keys of a feature are few and known, those around an unknown one too.
             self.steps.extend(feature.steps(&prefix));
-            self.unknown(entry, names.into_iter());
+            self.unknown(entry, &names, &names);
             self.steps.truncate(depth);
         }
-        if asked.no_mapping {
-            let problem = format!("expected a mapping of {}, found {}", feature.names("").join(", "), node.describe());
+        for (prefix, node) in asked.no_mapping {
+            let problem = format!("expected a mapping of {}, found {}", list(&feature.names(&prefix)), node.describe());
+            self.steps.extend(feature.steps(&prefix));
             self.mistake(node.at, problem, Some("leave it out: it is not supported yet".to_owned()));
-        } else if !asked.keys.is_empty() {
+            self.steps.truncate(depth);
+        }
+        if !asked.keys.is_empty() {
             let problem = match asked.keys.as_slice() {
                 [""] => format!("not supported yet: {}", node.describe()),
-                keys => format!("not supported yet: {}", keys.join(", ")),
+                keys => format!("not supported yet: {}", list(keys)),
             };
             let remedy = match feature.accepted(&asked.keys) {
                 Some(accepted) => format!("leave it out, or write {accepted}"),
@@ -135,87 +140,6 @@ impl Walk<'_> {
     fn mistake(&mut self, at: Place, problem: impl Into<String>, remedy: Option<String>) {
         self.report.mistake(at, field::name(self.steps.iter().copied()), problem, remedy);
     }
-}
-
-/// Whether a value that is no mapping or list in the right place is right, or what is wrong and what to do.
-fn judge(shape: &Shape, node: &Node<'_>) -> Result<(), (String, Option<String>)> {
-    let scalar = node.scalar();
-    match (shape, scalar) {
-        (Shape::Bool, Some(Scalar::Bool(_))) => return Ok(()),
-        (Shape::Integer { min, max } | Shape::WordOrInteger { min, max, .. }, Some(Scalar::Integer(number)))
-            if (*min..=*max).contains(&number) =>
-        {
-            return Ok(());
-        }
-        (Shape::WordOrInteger { word, .. }, Some(Scalar::Text(text))) if text == word => return Ok(()),
-        (Shape::Word { words, .. }, Some(Scalar::Text(text))) if words.iter().any(|w| w == text) => return Ok(()),
-        (Shape::Word { later, .. }, Some(Scalar::Text(text))) if later.contains(&text) => {
-            return Err((format!("{text} is not supported yet; expected {}", expectation(shape)), None));
-        }
-        (Shape::Text(kind), Some(Scalar::Text(text))) => {
-            return (kind.check)(text).map_err(|complaint| {
-                (format!("expected {}, found {}", complaint.expected, quote(text)), complaint.remedy)
-            });
-        }
-        _ => {}
-    }
-    let problem = format!("expected {}, found {}", expectation(shape), node.describe());
-    Err((problem, scalar.and_then(|scalar| remedy(shape, scalar))))
-}
-
-/// What a value of this shape is, in words that follow "expected".
-fn expectation(shape: &Shape) -> String {
-    match shape {
-        Shape::Map(fields) if fields.len() <= 8 => format!("a mapping of {}", join(fields.keys())),
-        Shape::Map(_) | Shape::Later(_) => "a mapping".to_owned(),
-        Shape::List(_) => "a list".to_owned(),
-        Shape::Word { words, .. } if words.len() == 1 => words.concat(),
-        Shape::Word { words, .. } => format!("one of {}", join(words)),
-        Shape::Text(kind) => kind.expected.to_owned(),
-        Shape::Bool => "true or false".to_owned(),
-        Shape::Integer { min, max } => format!("a whole number from {min} to {max}"),
-        Shape::WordOrInteger { word, min, max } => format!("{word} or a whole number from {min} to {max}"),
-    }
-}
-
-/// What to do about a value of the wrong type.
-fn remedy(shape: &Shape, found: Scalar<'_>) -> Option<String> {
-    let remedy = match (shape, found) {
-        (Shape::List(_) | Shape::Map(_), Scalar::Null) => return None,
-        (_, Scalar::Null) => "leave the key out for the default".to_owned(),
-        (Shape::List(item), Scalar::Text(text)) => match &**item {
-            Shape::Text(_) => format!("write it as a list: [{}]", quote(text)),
-            _ => return None,
-        },
-        (Shape::Map(fields), Scalar::Text(text)) => {
-            let mut required = fields.iter().filter(|(_, field)| field.required);
-            match (required.next(), required.next()) {
-                (Some((name, _)), None) => format!("write {{ {name}: {} }}", quote(text)),
-                _ => return None,
-            }
-        }
-        (Shape::Bool, Scalar::Text(text)) => match text.to_ascii_lowercase().as_str() {
-            "yes" | "on" | "y" | "true" => "write true".to_owned(),
-            "no" | "off" | "n" | "false" => "write false".to_owned(),
-            _ => return None,
-        },
-        (Shape::Bool, Scalar::Integer(1)) => "write true".to_owned(),
-        (Shape::Bool, Scalar::Integer(0)) => "write false".to_owned(),
-        (Shape::Integer { .. } | Shape::WordOrInteger { .. }, Scalar::Text(text)) if text.parse::<u64>().is_ok() => {
-            "leave the quotes out".to_owned()
-        }
-        (Shape::Text(kind), Scalar::Integer(number)) => match (kind.check)(&number.to_string()) {
-            Ok(()) => format!("put it in quotes: \"{number}\""),
-            Err(complaint) => return complaint.remedy,
-        },
-        (Shape::Text(_), Scalar::Bool(_) | Scalar::Float(_)) => "put text in quotes".to_owned(),
-        (Shape::Word { words, .. }, Scalar::Text(text)) => {
-            let near = suggest::nearest(text, words.iter().map(String::as_str))?;
-            format!("did you mean {near}?")
-        }
-        _ => return None,
-    };
-    Some(remedy)
 }
 
 /// Where a key belongs that is not known where it stands.
@@ -233,8 +157,4 @@ fn homes(key: &str, shape: &Shape, path: &str, found: &mut Vec<String>) {
         }
         _ => {}
     }
-}
-
-fn join<'w>(words: impl IntoIterator<Item = &'w String>) -> String {
-    words.into_iter().map(String::as_str).collect::<Vec<_>>().join(", ")
 }

@@ -41,19 +41,23 @@ impl Files {
     /// Every file that cannot be read, or is no text.
     pub fn read(named: Option<&Path>) -> Result<Self, Errors> {
         let (main, directory) = places(named);
+        Self::read_from(&main, &directory, named.is_some())
+    }
+
+    pub(super) fn read_from(main: &Path, directory: &Path, named: bool) -> Result<Self, Errors> {
         let mut files = Self::default();
         let mut mistakes = Vec::new();
-        match read(&main, false) {
-            Ok(text) => files.texts.push((main.clone(), text)),
-            Err(Refusal::Missing) if named.is_none() => {
+        match read(main, false) {
+            Ok(text) => files.texts.push((main.to_path_buf(), text)),
+            Err(Refusal::Missing) if !named => {
                 let problem = "there is no such file: starting with the defaults and no services";
-                files.warnings.push(whole(&main, problem, Some("name another one with --config or MESH_CONFIG")));
+                files.warnings.push(whole(main, problem, Some("name another one with --config or MESH_CONFIG")));
                 // Places in files count from the main one.
-                files.texts.push((main.clone(), String::new()));
+                files.texts.push((main.to_path_buf(), String::new()));
             }
-            Err(refusal) => mistakes.push(refusal.finding(&main)),
+            Err(refusal) => mistakes.push(refusal.finding(main)),
         }
-        match list(&directory) {
+        match list(directory) {
             Ok((paths, others)) => {
                 for path in others {
                     files.warnings.push(whole(&path, "not read", Some("name it *.yaml")));
@@ -65,7 +69,7 @@ impl Files {
                     }
                 }
             }
-            Err(refusal) => mistakes.push(refusal.finding(&directory)),
+            Err(refusal) => mistakes.push(refusal.finding(directory)),
         }
         Errors::collected(mistakes).map_or(Ok(files), Err)
     }

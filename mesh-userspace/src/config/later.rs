@@ -162,8 +162,8 @@ pub(super) struct Asked<'n, 't> {
     pub(super) keys: Vec<&'static str>,
     /// Keys that the feature does not have: with the mapping they stand in, dotted.
     pub(super) unknown: Vec<(String, &'n super::tree::Entry<'t>)>,
-    /// A value where there should be a mapping.
-    pub(super) no_mapping: bool,
+    /// Values where there should be a mapping, each with the mapping it stands for, dotted.
+    pub(super) no_mapping: Vec<(String, &'n Node<'t>)>,
 }
 
 impl Feature {
@@ -185,7 +185,9 @@ impl Feature {
             return;
         }
         let Kind::Map(entries) = &node.kind else {
-            asked.no_mapping |= !matches!(node.kind, Kind::Bad);
+            if !matches!(node.kind, Kind::Bad) {
+                asked.no_mapping.push((prefix.to_owned(), node));
+            }
             return;
         };
         for entry in entries {

@@ -24,12 +24,14 @@ pub(super) struct Service<'t> {
 }
 
 impl<'t> Merged<'t> {
-    /// `files` in the order in which they apply, each walked already.
-    pub(super) fn new(files: Vec<Node<'t>>, report: &mut Report) -> Self {
+    /// `files` in the order in which they apply, each walked already. The file `runtime` holds what operators changed in
+    /// services of other files.
+    pub(super) fn new(files: Vec<Node<'t>>, runtime: Option<usize>, report: &mut Report) -> Self {
         let mut root = Node::empty();
         let mut services: Vec<Service<'t>> = Vec::new();
         let mut by_name: HashMap<String, usize> = HashMap::new();
         for (number, mut file) in files.into_iter().enumerate() {
+            let changes_only = Some(number) == runtime;
             let number = u16::try_from(number).unwrap_or(u16::MAX);
             let listed = match file.take("services").map(|node| node.kind) {
                 Some(Kind::List(items)) => items,
@@ -40,6 +42,12 @@ impl<'t> Merged<'t> {
                 // A service without a usable name was refused.
                 let Some((name, named)) = node.get("name").and_then(|n| Some((text(n)?, n.at))) else { continue };
                 match by_name.entry(name.to_owned()) {
+                    // A change to a service that is gone must not bring half of it back.
+                    hash_map::Entry::Vacant(_) if changes_only && node.get("addresses").is_none() => {
+                        let problem = format!("the service {name} stands in no other file: left out");
+                        let field = field::name([Step::Key("services"), Step::Index(index), Step::Key("name")]);
+                        report.warning(named, field, problem, None);
+                    }
                     hash_map::Entry::Vacant(entry) => {
                         entry.insert(services.len());
                         services.push(Service { node, origins: vec![(number, index)] });

@@ -1,6 +1,6 @@
 //! Files → [`Config`]. Every mistake is reported at once, with its place and what to do about it.
 //!
-//! [`types`] declares what can be configured. From it come the JSON Schema ([`schema()`]), the shape by which files are
+//! `types` declares what can be configured. From it come the JSON Schema ([`schema()`]), the shape by which files are
 //! checked, their decoding, and `dump` (`Serialize`; a dump can be loaded again). The way of a file: text → tree with
 //! places → walk against the shape → merge with the other files → rules that look at several values → [`Config`].
 //! Only [`Files::read`] touches the file system.
@@ -12,6 +12,7 @@ mod decode;
 mod duration;
 mod field;
 mod files;
+mod judge;
 mod later;
 mod merge;
 mod names;
@@ -95,6 +96,19 @@ impl Files {
     /// # Errors
     /// Every mistake in every file.
     pub fn check(&self, host: &Host) -> Result<Loaded, Errors> {
+        self.check_sections(host, |_| true)
+    }
+
+    /// The `dataplane` section alone, whatever may be wrong elsewhere: enough to undo what a daemon did.
+    ///
+    /// # Errors
+    /// Every mistake in this section, and whatever is no YAML.
+    pub fn dataplane(&self) -> Result<Dataplane, Errors> {
+        let loaded = self.check_sections(&Host::default(), |section| section == "dataplane")?;
+        Ok(loaded.config.dataplane)
+    }
+
+    fn check_sections(&self, host: &Host, wanted: impl Fn(&str) -> bool) -> Result<Loaded, Errors> {
         let mut report = Report::new(self.paths().map(|path| path.display().to_string()).collect());
         let mut roots = Vec::with_capacity(self.texts.len());
         for (number, (_, text)) in self.texts.iter().enumerate() {
@@ -103,10 +117,14 @@ impl Files {
             if root.is_null() {
                 root = tree::Node::empty();
             }
+            if let tree::Kind::Map(sections) = &mut root.kind {
+                sections.retain(|section| wanted(&section.key));
+            }
             check::check(&mut root, &mut report);
             roots.push(root);
         }
-        let merged = Merged::new(roots, &mut report);
+        let runtime = self.paths().position(|path| path.file_name().is_some_and(|name| name == RUNTIME_FILE));
+        let merged = Merged::new(roots, runtime, &mut report);
         let mut config = decode(&merged).unwrap_or_else(|error| {
             // The walk let something through that cannot be decoded: ours to mend, but not a reason to fall over.
             report.mistake(report::Place::default(), String::new(), format!("cannot be decoded: {error}"), None);

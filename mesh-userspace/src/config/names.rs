@@ -19,9 +19,9 @@ impl ServiceName {
             Err(too_long(name))
         } else if !name.bytes().all(inner) {
             let complaint = Complaint::new(Self::EXPECTED);
-            let lower: String = name.to_ascii_lowercase().replace(['_', ' '], "-");
-            // Only what is right in the end is worth saying.
-            Err(if Self::check(&lower).is_ok() { complaint.remedy(format!("for example {lower}")) } else { complaint })
+            let meant: String = name.to_ascii_lowercase().replace(['_', ' '], "-");
+            let right = meant.bytes().all(inner) && bounded(&meant);
+            Err(if right { complaint.remedy(format!("for example {meant}")) } else { complaint })
         } else if !bounded(name) {
             Err(Complaint::new("a name that starts and ends with a letter or a digit"))
         } else {

@@ -22,8 +22,8 @@ pub(super) fn check(config: &Config, merged: &Merged<'_>, host: &Host, report: &
             if let Some((other, j)) = owners.get(&vip.0) {
                 let (first, _) = merged.services[*other].item("addresses", *j);
                 let (at, field) = source.item("addresses", i);
-                let owner = if *other == index { "this service" } else { &config.services[*other].name };
-                let problem = format!("{} already belongs to {owner}, {}", vip.0, report.name(first, at));
+                let owner = &config.services[*other].name;
+                let problem = format!("{} already belongs to the service {owner}, {}", vip.0, report.name(first, at));
                 report.mistake(at, field, problem, Some("an address and port belong to one service".to_owned()));
                 continue;
             }

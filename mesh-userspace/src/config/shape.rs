@@ -59,6 +59,16 @@ pub(super) fn shape() -> &'static Shape {
     &SHAPE
 }
 
+/// The keys of a mapping that mean something in this version; all of them where none does.
+pub(super) fn supported(fields: &BTreeMap<String, Field>) -> Vec<&str> {
+    let names = |all: bool| {
+        let named = fields.iter().filter(move |(_, field)| all || field.shape.is_supported());
+        named.map(|(name, _)| name.as_str()).collect::<Vec<_>>()
+    };
+    let supported = names(false);
+    if supported.is_empty() { names(true) } else { supported }
+}
+
 /// The schema of [`Config`] with nothing left to look up, and with the kinds of its texts.
 pub(super) fn schema() -> Schema {
     let settings = SchemaSettings::draft2020_12().with(|s| s.inline_subschemas = true);
@@ -66,6 +76,14 @@ pub(super) fn schema() -> Schema {
 }
 
 impl Shape {
+    fn is_supported(&self) -> bool {
+        match self {
+            Self::Later(_) => false,
+            Self::Map(fields) => fields.values().any(|field| field.shape.is_supported()),
+            _ => true,
+        }
+    }
+
     /// The shape at `path`, in which `[]` stands for the items of a list.
     fn at(&mut self, path: &str) -> Option<&mut Self> {
         path.split('.').try_fold(self, |shape, step| {

@@ -12,6 +12,9 @@ use std::{borrow::Cow, collections::HashMap};
 /// No key of a configuration lies deeper than a dozen levels.
 const DEPTH: usize = 64;
 
+/// What to do about an IPv6 address that YAML takes for a list.
+const IPV6: &str = "put an IPv6 address in quotes: \"[fd00::10]:80\"";
+
 /// The tree of a file; none if it is empty, or cannot be read as YAML (which is then reported).
 pub(super) fn parse<'t>(file: u16, text: &'t str, report: &mut Report) -> Option<Node<'t>> {
     let mut builder = Builder { file, report, stack: Vec::new(), root: None, documents: 0 };
@@ -45,6 +48,8 @@ struct Open<'t> {
     node: Node<'t>,
     /// In a mapping: the key whose value comes next.
     key: Option<Key<'t>>,
+    /// Whether it had a key that was refused.
+    spoiled: bool,
 }
 
 enum Key<'t> {
@@ -90,6 +95,10 @@ impl<'t> Builder<'t, '_> {
                         Kind::Map(entries) => {
                             self.refuse_duplicates(entries);
                             entries.shrink_to_fit();
+                            // What is left of it is nothing to complain about a second time.
+                            if open.spoiled && entries.is_empty() {
+                                node.kind = Kind::Bad;
+                            }
                         }
                         Kind::List(items) => items.shrink_to_fit(),
                         Kind::Scalar { .. } | Kind::Bad => {}
@@ -107,7 +116,7 @@ impl<'t> Builder<'t, '_> {
             self.refuse(node.at, format!("nested deeper than {DEPTH} levels"), None);
             return false;
         }
-        self.stack.push(Open { node, key: None });
+        self.stack.push(Open { node, key: None, spoiled: false });
         true
     }
 
@@ -121,18 +130,19 @@ impl<'t> Builder<'t, '_> {
             Kind::List(items) => items.push(value),
             Kind::Map(entries) => match parent.key.take() {
                 Some(Key::Name(key, at)) => entries.push(Entry { key, at, value }),
-                Some(Key::Bad) => {}
-                None => {
-                    parent.key = Some(match value.kind {
-                        Kind::Scalar { text, .. } => Key::Name(text, value.at),
-                        Kind::Bad => Key::Bad,
-                        Kind::List(_) | Kind::Map(_) => {
+                Some(Key::Bad) => parent.spoiled = true,
+                None => match value.kind {
+                    Kind::Scalar { text, .. } => parent.key = Some(Key::Name(text, value.at)),
+                    kind => {
+                        parent.key = Some(Key::Bad);
+                        let value = Node { at: value.at, kind };
+                        if !matches!(value.kind, Kind::Bad) {
                             let problem = format!("expected a name as key, found {}", value.describe());
-                            self.report.mistake(value.at, String::new(), problem, None);
-                            Key::Bad
+                            let list = matches!(value.kind, Kind::List(_));
+                            self.refuse(value.at, problem, list.then(|| IPV6.to_owned()));
                         }
-                    });
-                }
+                    }
+                },
             },
             Kind::Scalar { .. } | Kind::Bad => {}
         }
@@ -158,21 +168,21 @@ impl<'t> Builder<'t, '_> {
         for (index, first) in &twice {
             let entry = &entries[*index];
             let problem = format!("this key stands twice, first in line {}", first.line);
-            self.report.mistake(entry.at, self.field(&entry.key), problem, Some("keep one of them".to_owned()));
+            self.report.mistake(entry.at, self.field(Some(&entry.key)), problem, Some("keep one of them".to_owned()));
         }
         let mut twice = twice.into_iter().map(|(index, _)| index).peekable();
         let mut index = 0..;
         entries.retain(|_| twice.next_if_eq(&index.next().unwrap_or(usize::MAX)).is_none());
     }
 
-    /// The field `key` of the mapping that just ended.
-    fn field(&self, key: &str) -> String {
-        let steps = self.stack.iter().map(|open| match (&open.node.kind, &open.key) {
-            (Kind::List(items), _) => Step::Index(items.len()),
-            (_, Some(Key::Name(key, _))) => Step::Key(key),
-            _ => Step::Key("?"),
+    /// The field whose value comes next, or a key of it.
+    fn field(&self, key: Option<&str>) -> String {
+        let steps = self.stack.iter().filter_map(|open| match (&open.node.kind, &open.key) {
+            (Kind::List(items), _) => Some(Step::Index(items.len())),
+            (_, Some(Key::Name(key, _))) => Some(Step::Key(key)),
+            _ => None,
         });
-        field::name(steps.chain([Step::Key(key)]))
+        field::name(steps.chain(key.map(Step::Key)))
     }
 
     fn properties(&mut self, at: Place, anchor: usize, tagged: bool) {
@@ -194,15 +204,16 @@ impl<'t> Builder<'t, '_> {
         let remedy = if line.trim_start_matches(' ').starts_with('\t') {
             Some("indent with spaces, not with tabs")
         } else if line.contains("]:") {
-            Some("put an IPv6 address in quotes: \"[fd00::10]:80\"")
+            Some(IPV6)
         } else {
             None
         };
-        self.refuse(at, format!("not YAML: {}", error.info()), remedy.map(str::to_owned));
+        // What the parser was in when it stumbled is seldom the field with the mistake.
+        self.report.mistake(at, String::new(), format!("not YAML: {}", error.info()), remedy.map(str::to_owned));
     }
 
     fn refuse(&mut self, at: Place, problem: impl Into<String>, remedy: Option<String>) {
-        self.report.mistake(at, String::new(), problem, remedy);
+        self.report.mistake(at, self.field(None), problem, remedy);
     }
 
     fn place(&self, marker: &Marker) -> Place {

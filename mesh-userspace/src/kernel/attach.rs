@@ -40,7 +40,7 @@ pub(super) fn attach(
                 return Ok(Attached { link, new: false });
             }
             // The link's cgroup is gone or another one is configured now: the pin holds nothing of use.
-            fs::remove_file(&path).map_err(|e| KernelError::io(format!("removing {}", path.display()), e))?;
+            pins.remove_link(name)?;
         }
         Err(e) if e.kind() == io::ErrorKind::NotFound => {}
         Err(e) => return Err(KernelError::io(format!("opening the pinned link {}", path.display()), e)),

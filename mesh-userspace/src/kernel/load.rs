@@ -183,14 +183,14 @@ impl Kernel {
             match self.attach_one(spec, pins, cgroup) {
                 Ok(attached) => {
                     if attached.new {
-                        made.push(pins.link(spec.name));
+                        made.push(spec.name);
                     }
                     self.links.push(attached.link);
                 }
                 Err(why) if spec.required => {
-                    for link in made {
+                    for program in made {
                         // Worth a try; what is reported is why the program could not be attached.
-                        let _ = fs::remove_file(link);
+                        let _ = pins.remove_link(program);
                     }
                     return Err(KernelError::Required { program: spec.name, hook: spec.hook, why });
                 }

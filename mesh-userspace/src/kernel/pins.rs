@@ -1,10 +1,11 @@
 //! What we leave in bpffs: `<dataplane.bpffs>/v<LAYOUT>/{maps,links}`. Pins keep the data path working without us.
 
-use super::KernelError;
+use super::{KernelError, sys};
 use aya::maps::MapInfo;
 use mesh_common::names;
 use std::{
     fs, io,
+    os::fd::AsFd,
     path::{Path, PathBuf},
 };
 
@@ -96,6 +97,13 @@ impl Pins {
         Ok(Some(sizes))
     }
 
+    /// Takes a program off its cgroup and forgets its link.
+    pub(super) fn remove_link(&self, program: &str) -> Result<(), KernelError> {
+        let path = self.link(program);
+        detach(&path);
+        fs::remove_file(&path).map_err(|e| KernelError::io(format!("removing {}", path.display()), e))
+    }
+
     /// Forgets the pinned maps. Programs that use them keep them alive until they are replaced.
     pub(super) fn remove_maps(&self) -> Result<(), KernelError> {
         remove_files(&self.root.join("maps")).map(drop)
@@ -141,10 +149,18 @@ fn remove_files(directory: &Path) -> Result<Vec<PathBuf>, KernelError> {
     let mut removed = Vec::new();
     for entry in entries.filter_map(Result::ok) {
         let path = entry.path();
+        detach(&path);
         fs::remove_file(&path).map_err(|e| KernelError::io(format!("removing {}", path.display()), e))?;
         removed.push(path);
     }
     Ok(removed)
+}
+
+/// Takes a pinned link's program off its cgroup. A pin that is no link, or whose cgroup is gone, has nothing to take off.
+fn detach(pin: &Path) {
+    if let Ok(link) = sys::obj_get(pin) {
+        let _ = sys::link_detach(link.as_fd());
+    }
 }
 
 fn remove_directory(path: &Path) -> Result<(), KernelError> {

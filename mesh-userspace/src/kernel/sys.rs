@@ -18,6 +18,7 @@ const OBJ_GET: libc::c_int = 7;
 const OBJ_GET_INFO_BY_FD: libc::c_int = 15;
 const LINK_CREATE: libc::c_int = 28;
 const LINK_UPDATE: libc::c_int = 29;
+const LINK_DETACH: libc::c_int = 34;
 
 /// `enum bpf_attach_type`: the hooks we use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +58,12 @@ struct LinkUpdateAttr {
     program: u32,
     flags: u32,
     old_program: u32,
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct LinkDetachAttr {
+    link: u32,
 }
 
 #[repr(C)]
@@ -128,6 +135,11 @@ pub(super) fn link_create(program: BorrowedFd<'_>, cgroup: BorrowedFd<'_>, at: A
 /// Puts another program under a link: connections never see a moment without one.
 pub(super) fn link_update(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
     bpf(LINK_UPDATE, &LinkUpdateAttr { link: raw(link), program: raw(program), ..LinkUpdateAttr::default() }).map(drop)
+}
+
+/// Takes the program of a link off its cgroup at once. Dropping the last reference would do so a little later.
+pub(super) fn link_detach(link: BorrowedFd<'_>) -> io::Result<()> {
+    bpf(LINK_DETACH, &LinkDetachAttr { link: raw(link) }).map(drop)
 }
 
 /// What a link is attached to.

@@ -1,6 +1,13 @@
 //! Tests of the configuration, by subject.
 
+mod documentation;
+mod dump;
+mod files;
+mod mistakes;
+mod persist;
+mod rules;
 mod scale;
+mod values;
 
 use super::*;
 use std::path::PathBuf;

@@ -1,0 +1,198 @@
+//! What is written can be read again, and nothing that is read makes it panic.
+
+use super::*;
+use proptest::{collection::vec, option, prelude::*, sample::select};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+
+/// The same configuration, written and read again.
+fn reread(text: &str) -> Config {
+    match check(text) {
+        Ok(loaded) => loaded.config,
+        Err(errors) => panic!("{errors}\n{text}"),
+    }
+}
+
+fn assert_dumps(config: &Config) {
+    assert_eq!(&reread(&serde_json::to_string(config).unwrap()), config);
+    assert_eq!(&reread(&serde_json::to_string_pretty(&serde_json::to_value(config).unwrap()).unwrap()), config);
+    assert_eq!(&reread(&serde_saphyr::to_string(config).unwrap()), config);
+}
+
+#[test]
+fn a_dump_says_all_defaults() {
+    let config = reread("services: [{ name: web }]");
+    assert_eq!(
+        serde_json::to_value(&config).unwrap(),
+        serde_json::json!({
+            "node": { "name": "node-a", "state_dir": "/var/lib/mesh" },
+            "admin": { "listen": "127.0.0.1:9901", "metrics_listen": "", "socket": "/run/mesh/admin.sock" },
+            "dataplane": {
+                "mode": "auto",
+                "cgroup": "auto",
+                "bpffs": "/sys/fs/bpf/mesh",
+                "mark": 0x6d65_7368,
+                "when_stale": "auto",
+                "program_stats": false,
+                "max_services": "auto",
+                "max_endpoints": "auto",
+                "max_slots": "auto",
+            },
+            "defaults": { "protocol": "tcp", "load_balancing": { "policy": "round_robin" } },
+            "services": [{
+                "name": "web",
+                "addresses": [],
+                "protocol": "tcp",
+                "load_balancing": { "policy": "round_robin" },
+                "endpoints": [],
+            }],
+            "telemetry": { "log": { "format": "json", "level": "info" } },
+        })
+    );
+    assert_dumps(&config);
+}
+
+#[test]
+fn texts_that_look_like_something_else_survive_a_dump() {
+    let zones = [
+        "true", "null", "~", "1", "0x1", "1e3", ".5", "-", "yes", "a: b", " a", "#", "'", "\"", "\\", "é", "{}", "1:2",
+    ];
+    let endpoint = |(i, zone): (usize, &&str)| Endpoint {
+        address: EndpointAddress(SocketAddr::from(([10, 0, 0, 1], u16::try_from(i + 1).unwrap()))),
+        weight: 1,
+        zone: (*zone).to_owned(),
+        region: String::new(),
+        node: String::new(),
+        draining: i % 2 == 0,
+    };
+    let endpoints = zones.iter().enumerate().map(endpoint).collect();
+    let name = "123".to_owned();
+    let service = Service { name, addresses: Vec::new(), settings: Settings::default(), endpoints };
+    let node = Node { name: "1e3".to_owned(), ..Node::default() };
+    assert_dumps(&Config { node, services: vec![service], ..Config::default() });
+}
+
+fn address() -> impl Strategy<Value = SocketAddr> {
+    let v4 = (1_u32..0xdfff_ffff).prop_map(|bits| Ipv4Addr::from_bits(bits).into());
+    let v6 = any::<u64>().prop_map(|bits| Ipv6Addr::from_bits(0x2001_0db8 << 96 | u128::from(bits)).into());
+    (prop_oneof![v4, v6], 1..=u16::MAX).prop_map(|(ip, port): (std::net::IpAddr, u16)| SocketAddr::new(ip, port))
+}
+
+fn endpoint() -> impl Strategy<Value = Endpoint> {
+    let label = || "[ -~é]{0,8}";
+    (address(), any::<u16>(), label(), label(), label(), any::<bool>()).prop_map(
+        |(address, weight, zone, region, node, draining)| Endpoint {
+            address: EndpointAddress(address),
+            weight,
+            zone,
+            region,
+            node,
+            draining,
+        },
+    )
+}
+
+fn service() -> impl Strategy<Value = Service> {
+    let policy = select(vec![Policy::RoundRobin, Policy::Random]);
+    ("[a-z0-9]([a-z0-9.-]{0,8}[a-z0-9])?", vec(address(), 0..3), policy, vec(endpoint(), 0..20)).prop_map(
+        |(name, addresses, policy, mut endpoints)| {
+            endpoints.sort_by_key(|e| e.address);
+            endpoints.dedup_by_key(|e| e.address);
+            let settings = Settings { load_balancing: LoadBalancing { policy }, ..Settings::default() };
+            Service { name, addresses: addresses.into_iter().map(Vip).collect(), settings, endpoints }
+        },
+    )
+}
+
+fn config() -> impl Strategy<Value = Config> {
+    (vec(service(), 0..6), option::of(1_u32..1000), any::<u32>(), any::<bool>()).prop_map(
+        |(mut services, room, mark, program_stats)| {
+            let mut config = Config::default();
+            config.node.name = "node-a".to_owned();
+            config.dataplane.max_slots = room.map_or(Size::Auto, Size::Exact);
+            config.dataplane.mark = mark.try_into().unwrap_or(config.dataplane.mark);
+            config.dataplane.program_stats = program_stats;
+            config.dataplane.cgroup =
+                if program_stats { Cgroup::Auto } else { Cgroup::Path("/sys/fs/cgroup/a b".into()) };
+            config.admin.metrics_listen = MetricsListen(program_stats.then(|| SocketAddr::from(([0, 0, 0, 0], 0))));
+            services.sort_by(|a, b| a.name.cmp(&b.name));
+            services.dedup_by(|a, b| a.name == b.name);
+            let mut seen = std::collections::HashSet::new();
+            for service in &mut services {
+                service.addresses.retain(|vip| seen.insert(*vip));
+            }
+            config.services = services;
+            config
+        },
+    )
+}
+
+/// What a valid file can turn into under an editor's hands.
+fn mutated() -> impl Strategy<Value = Vec<u8>> {
+    let files = vec![include_str!("contract.yaml"), include_str!("off.yaml"), include_str!("mistakes.txt")];
+    let snippet = select(vec![
+        "", ":", "- ", "\n", "[", "]", "{", "}", "\"", "'", "&a ", "*a", "!t ", "\t", "  ", "|", "? ", "#", "\0",
+        "---\n",
+    ]);
+    let change = (any::<prop::sample::Index>(), 0..20_usize, prop_oneof![snippet.prop_map(str::to_owned), ".{0,4}"]);
+    (select(files), vec(change, 1..12)).prop_map(|(file, changes)| {
+        let mut bytes = file.as_bytes().to_vec();
+        for (place, removed, inserted) in changes {
+            let start = place.index(bytes.len() + 1);
+            let end = (start + removed).min(bytes.len());
+            bytes.splice(start..end, inserted.into_bytes());
+        }
+        bytes
+    })
+}
+
+/// Reads whatever it is: the point is that it comes back, and that what it accepts it can write and read.
+fn survives(bytes: Vec<u8>) {
+    let file = (PathBuf::from("mesh.yaml"), bytes);
+    let Ok(files) = Files::from_bytes([file]) else { return };
+    let host = Host { name: "node-a".to_owned(), addresses: Vec::new() };
+    match files.check(&host) {
+        Ok(loaded) => assert_dumps(&loaded.config),
+        Err(errors) => assert!(!errors.mistakes().is_empty() && !errors.to_string().is_empty()),
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_configuration_can_be_dumped_and_loaded_again(config in config()) {
+        assert_dumps(&config);
+    }
+
+    #[test]
+    fn random_bytes_do_no_harm(bytes in vec(any::<u8>(), 0..400)) {
+        survives(bytes);
+    }
+
+    #[test]
+    fn random_yaml_does_no_harm(text in "([a-z]{1,3}|[\\[\\]{},:?|>*&!%@#'\"\n\t -]|- |: |\n  |services|name|addresses|node|0x1){0,60}") {
+        survives(text.into_bytes());
+    }
+
+    #[test]
+    fn a_valid_file_with_random_changes_does_no_harm(bytes in mutated()) {
+        survives(bytes);
+    }
+}
+
+#[test]
+fn depth_and_length_are_bounded() {
+    for (text, expected) in [
+        ("[".repeat(100_000), "recursion limit exceeded"),
+        ("- ".repeat(100_000), "nested deeper than 64 levels"),
+        ("{a: ".repeat(100_000), "recursion limit exceeded"),
+        ("? ".repeat(100_000), "nested deeper than 64 levels"),
+        (format!("{}1{}", "[".repeat(100), "]".repeat(100)), "nested deeper than 64 levels"),
+        (format!("{}: 1", "a".repeat(2_000_000)), "not YAML"),
+        (format!("node: {{ name: {} }}", "a".repeat(2_000_000)), "expected at most 253 bytes"),
+        ((0..100_000).map(|i| format!("k{}: 1\n", i / 2)).collect(), "this key stands twice"),
+    ] {
+        let start = std::time::Instant::now();
+        let errors = check(&text).unwrap_err().to_string();
+        assert!(errors.contains(expected), "{}", &errors[..errors.len().min(300)]);
+        assert!(start.elapsed().as_secs() < 20);
+    }
+}
