@@ -53,6 +53,7 @@ pub fn run(named: Option<PathBuf>) -> Result<(), String> {
     };
     let mut locks = Locks::default();
     prepare_state(&config.node.state_dir)?;
+    locks.add("state directory", &config.node.state_dir).map_err(|e| e.to_string())?;
     let addresses = Addresses {
         listen: Some(config.admin.listen.0),
         metrics_listen: config.admin.metrics_listen.0,

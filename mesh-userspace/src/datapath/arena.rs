@@ -14,6 +14,7 @@ pub(super) struct Arena {
     by_length: BTreeSet<(u32, u32)>,
     /// Freed ranges that rest, oldest first.
     resting: VecDeque<(SlotRange, u64)>,
+    /// Slots that are free, resting ones included.
     free: u32,
 }
 
@@ -41,6 +42,7 @@ impl Arena {
     pub(super) fn take(&mut self, count: u32, now: u64) -> Option<SlotRange> {
         while self.resting.front().is_some_and(|(_, ready)| *ready <= now) {
             if let Some((range, _)) = self.resting.pop_front() {
+                self.free -= range.count;
                 self.join(range);
             }
         }
@@ -55,11 +57,12 @@ impl Arena {
     /// Gives a range back.
     pub(super) fn free(&mut self, range: SlotRange, now: u64) {
         if range.count > 0 {
+            self.free += range.count;
             self.resting.push_back((range, now + QUARANTINE));
         }
     }
 
-    /// How many slots are in use or resting.
+    /// How many slots are in use.
     pub(super) fn used(&self) -> u32 {
         self.capacity - self.free
     }

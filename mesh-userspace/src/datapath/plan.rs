@@ -457,7 +457,7 @@ impl Planner {
         find(&self.services.get(&name_hash(service))?.endpoints, address).map(|placed| placed.slot)
     }
 
-    /// Rows in use: services, VIPs, endpoints, slots (resting ones included).
+    /// Rows in use; those that rest are not.
     #[must_use]
     pub fn used(&self) -> Limits {
         Limits {
