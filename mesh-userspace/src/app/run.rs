@@ -206,7 +206,7 @@ fn capacity(config: &Config) -> Capacity {
         services,
         vips: roomy(needs.vips, services.saturating_mul(2)),
         endpoints: config.dataplane.max_endpoints.exact().unwrap_or_else(|| roomy(needs.endpoints, 16_384)),
-        slots: config.dataplane.max_slots.exact().unwrap_or_else(|| roomy(needs.slots.saturating_mul(2), 65_536)),
+        slots: config.dataplane.max_slots.exact().unwrap_or_else(|| roomy(needs.slots.saturating_mul(2), 262_144)),
     }
 }
 

@@ -14,9 +14,9 @@
 //! for the time of a few writes such a VIP shows its old or new owner's other set, complete all the same.
 
 use super::{
-    arena::Arena,
-    ids::{Ids, QUARANTINE},
-    layout::{layout, length},
+    arena::{Arena, REST},
+    ids::Ids,
+    layout::{Precision, layout, length},
 };
 use crate::model::{self, Protocol, Service, Snapshot};
 use mesh_common::{
@@ -133,6 +133,8 @@ struct Laid {
     id: u32,
     policy: Policy,
     ranges: [SlotRange; 3],
+    /// Whether it is to be laid out again as soon as there is room for all of its weights' precision.
+    coarse: bool,
     /// By address.
     endpoints: Vec<Placed>,
 }
@@ -180,6 +182,7 @@ impl Planner {
                 id: *id,
                 policy: Policy::from_word(row.policy),
                 ranges: row.views.map(SlotRange::from_word),
+                coarse: false,
                 endpoints: Vec::new(),
             };
             services.insert(row.name, laid);
@@ -253,7 +256,7 @@ impl Planner {
         plan.changes.extend(steps.freed_services.into_iter().chain(steps.freed_endpoints));
         self.vips = vips;
         if !plan.problems.is_empty() {
-            plan.again_at = Some(now + QUARANTINE);
+            plan.again_at = Some(now + REST);
         }
         plan
     }
@@ -287,31 +290,35 @@ impl Planner {
             let weight = if endpoint.draining { 0 } else { endpoint.weight };
             endpoints.push(Placed { address: endpoint.address, slot, weight: Some(weight) });
         }
-        let unchanged = known.as_ref().is_some_and(|laid| laid.endpoints == endpoints);
-        let ranges = match (&known, unchanged) {
-            (Some(laid), true) => laid.ranges,
-            _ => match self.lay_slots(&endpoints, now, &mut steps.slots) {
-                Ok(ranges) => ranges,
-                Err(count) => {
-                    plan.problems.push(Problem::NoSlots(service.name.clone(), count));
-                    for change in rows {
-                        if let Change::Endpoint(id, _) = change {
-                            self.endpoint_ids.free(id, now);
-                        }
-                    }
-                    return match known {
-                        Some(laid) => {
-                            self.services.insert(name, laid);
-                            Some(id)
-                        }
-                        None => {
-                            self.service_ids.free(id, now);
-                            None
-                        }
-                    };
-                }
-            },
+        let unchanged = known.as_ref().is_some_and(|laid| !laid.coarse && laid.endpoints == endpoints);
+        let laid_out = match (&known, unchanged) {
+            (Some(laid), true) => Ok((laid.ranges, Precision::Full)),
+            _ => self.lay_slots(&endpoints, now, &mut steps.slots),
         };
+        let (ranges, coarse) = match laid_out {
+            Ok((ranges, precision)) => (ranges, precision == Precision::Coarse),
+            Err(count) => {
+                plan.problems.push(Problem::NoSlots(service.name.clone(), count));
+                for change in rows {
+                    if let Change::Endpoint(id, _) = change {
+                        self.endpoint_ids.free(id, now);
+                    }
+                }
+                return match known {
+                    Some(laid) => {
+                        self.services.insert(name, laid);
+                        Some(id)
+                    }
+                    None => {
+                        self.service_ids.free(id, now);
+                        None
+                    }
+                };
+            }
+        };
+        if coarse {
+            plan.again_at = Some(now + REST);
+        }
         steps.endpoints.extend(rows);
         match &known {
             None => {
@@ -341,7 +348,7 @@ impl Planner {
                 }
             }
         }
-        self.services.insert(name, Laid { id, policy, ranges, endpoints });
+        self.services.insert(name, Laid { id, policy, ranges, coarse, endpoints });
         Some(id)
     }
 
@@ -362,16 +369,34 @@ impl Planner {
         Some(Slot::new(id, tag))
     }
 
-    /// Lays the three views out; views that show the same endpoints share a range. The error is the length of a
-    /// range that was not to be had.
-    fn lay_slots(&mut self, endpoints: &[Placed], now: u64, changes: &mut Vec<Change>) -> Result<[SlotRange; 3], u32> {
+    /// Lays the three views out, coarsely if there is no room for more. The error is the length of a range that was
+    /// not to be had.
+    fn lay_slots(
+        &mut self,
+        endpoints: &[Placed],
+        now: u64,
+        changes: &mut Vec<Change>,
+    ) -> Result<([SlotRange; 3], Precision), u32> {
+        let full = self.lay_views(endpoints, Precision::Full, now, changes);
+        let ranges = full.map(|ranges| (ranges, Precision::Full));
+        ranges.or_else(|_| Ok((self.lay_views(endpoints, Precision::Coarse, now, changes)?, Precision::Coarse)))
+    }
+
+    /// Views that show the same endpoints share a range.
+    fn lay_views(
+        &mut self,
+        endpoints: &[Placed],
+        precision: Precision,
+        now: u64,
+        changes: &mut Vec<Change>,
+    ) -> Result<[SlotRange; 3], u32> {
         let weighted = |family: fn(&SocketAddr) -> bool| -> Vec<(Slot, u16)> {
             let seen = endpoints.iter().filter(|e| family(&e.address));
             seen.map(|e| (e.slot, e.weight.unwrap_or(0))).filter(|(_, w)| *w > 0).collect()
         };
         let sets = [weighted(SocketAddr::is_ipv4), weighted(SocketAddr::is_ipv6), weighted(|_| true)];
         let mut ranges: [SlotRange; 3] = [SlotRange::default(); 3];
-        let mut taken = Vec::new();
+        let mut laid: Vec<(SlotRange, Vec<Slot>)> = Vec::new();
         for view in 0..sets.len() {
             if sets[view].is_empty() {
                 continue;
@@ -380,18 +405,18 @@ impl Planner {
                 ranges[view] = ranges[same];
                 continue;
             }
-            let slots = layout(&sets[view]);
+            let slots = layout(&sets[view], precision);
             let count = u32::try_from(slots.len()).unwrap_or(u32::MAX);
             let Some(range) = self.arena.take(count, now) else {
-                for range in taken {
-                    self.arena.free(range, now);
+                for (range, _) in laid {
+                    self.arena.give_back(range);
                 }
                 return Err(count);
             };
-            taken.push(range);
+            laid.push((range, slots));
             ranges[view] = range;
-            changes.push(Change::Slots(range.base, slots));
         }
+        changes.extend(laid.into_iter().map(|(range, slots)| Change::Slots(range.base, slots)));
         Ok(ranges)
     }
 
