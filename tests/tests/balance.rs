@@ -257,25 +257,3 @@ fn the_lightest_endpoint_is_not_forgotten() {
     let light = backends[0].accepted();
     assert!((1..=2).contains(&light), "{light} of 4200 for a weight of 1 among 65536");
 }
-
-#[test]
-fn thousands_of_services_are_each_reached_at_their_own_address() {
-    let world = world!();
-    let backends = three(&world);
-    let vip = |n: usize| format!("10.{}.{}.{}:80", 100 + n / 60_000, n / 250 % 240, 1 + n % 250);
-    let n = 5000;
-    let services: Vec<_> = (0..n)
-        .map(|i| service(&format!("s{i}"), &[&vip(i), &format!("[fd00::{i:x}]:80")], &[[E1, E2, E3][i % 3]]))
-        .collect();
-    let mut mesh = world.daemon(json!(services));
-    for i in (0..n).step_by(97) {
-        assert_eq!(world.ask(&vip(i)).unwrap(), format!("B{}", i % 3 + 1), "service {i}");
-        assert_eq!(world.ask(&format!("[fd00::{i:x}]:80")).unwrap(), format!("B{}", i % 3 + 1), "service {i}");
-    }
-    let before: usize = backends.iter().map(Backend::accepted).sum();
-    mesh.set_services(json!([services[0]]));
-    assert_eq!(world.ask(&vip(0)).unwrap(), "B1");
-    assert!(world.ask(&vip(97)).is_err());
-    assert_eq!(backends.iter().map(Backend::accepted).sum::<usize>(), before + 1);
-    assert_eq!(mesh.json(&["services"]).as_array().unwrap().len(), 1);
-}

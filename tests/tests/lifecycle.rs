@@ -126,6 +126,33 @@ fn an_open_connection_outlives_restart_crash_and_unload() {
 }
 
 #[test]
+fn connections_opened_before_a_restart_are_counted_when_they_end() {
+    let world = world!();
+    let _echo = world.echo("10.1.0.7:7");
+    let mut mesh = world.daemon(json!([service("echo", &["10.96.0.7:7"], &["10.1.0.7:7"])]));
+    let mut clients: Vec<_> = (0..3).map(|_| world.dial("10.96.0.7:7").unwrap()).collect();
+    let exchange = |client: &mut socket2::Socket| {
+        client.write_all(&[b'x'; 1000]).unwrap();
+        client.read_exact(&mut [0; 1000]).unwrap();
+    };
+    clients.iter_mut().for_each(exchange);
+    mesh.terminate();
+    drop(clients.pop());
+    mesh.start();
+    clients.iter_mut().for_each(exchange);
+    drop(clients.pop());
+    mesh.kill();
+    mesh.start();
+    clients.iter_mut().for_each(exchange);
+    drop(clients);
+    let counters = || {
+        let names = ["connections_total", "active_connections", "sent_bytes_total", "received_bytes_total"];
+        names.map(|name| mesh.endpoint("echo", "10.1.0.7:7")[name].as_u64().unwrap())
+    };
+    holds("everything is counted once", counters, |seen| *seen == [3, 0, 6000, 6000]);
+}
+
+#[test]
 fn unload_removes_everything_and_says_so() {
     let world = world!();
     let _backends = two(&world);
