@@ -482,6 +482,12 @@ impl Planner {
         find(&self.services.get(&name_hash(service))?.endpoints, address).map(|placed| placed.slot)
     }
 
+    /// How many rows there are.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        self.limits
+    }
+
     /// Rows in use; those that rest are not.
     #[must_use]
     pub fn used(&self) -> Limits {
