@@ -1,6 +1,9 @@
 //! Plans carried out on the kernel's tables.
 
-use super::plan::{Change, Found, Limits, Planner, Problem, needs, vip_key};
+use super::{
+    needs::needs,
+    plan::{Change, Found, Limits, Planner, Problem, vip_key},
+};
 use crate::{
     kernel::Tables,
     model::{Protocol, Service, Snapshot},

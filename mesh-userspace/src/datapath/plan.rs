@@ -16,7 +16,8 @@
 use super::{
     arena::{Arena, REST},
     ids::Ids,
-    layout::{Precision, layout, length},
+    layout::{Precision, layout},
+    order::in_order,
 };
 use crate::model::{self, Protocol, Service, Snapshot};
 use mesh_common::{
@@ -498,66 +499,6 @@ impl Planner {
             slots: self.arena.used(),
         }
     }
-}
-
-/// How many rows `services` take up.
-#[must_use]
-pub fn needs(services: &[Service]) -> Limits {
-    let sum = |count: &dyn Fn(&Service) -> usize| {
-        u32::try_from(services.iter().map(count).sum::<usize>()).unwrap_or(u32::MAX)
-    };
-    let slots = services.iter().map(|service| {
-        let (v4, v6): (Vec<_>, Vec<_>) = service.endpoints.iter().partition(|e| e.address.is_ipv4());
-        let (v4, v6): (Vec<u16>, Vec<u16>) = (weights(&v4), weights(&v6));
-        let any = if v4.is_empty() || v6.is_empty() { 0 } else { length(v4.iter().chain(&v6).copied()) };
-        u64::from(length(v4)) + u64::from(length(v6)) + u64::from(any)
-    });
-    Limits {
-        services: sum(&|_| 1),
-        vips: sum(&|s| s.addresses.len()),
-        endpoints: sum(&|s| s.endpoints.len()),
-        slots: u32::try_from(slots.sum::<u64>()).unwrap_or(u32::MAX),
-    }
-}
-
-fn weights(endpoints: &[&model::Endpoint]) -> Vec<u16> {
-    endpoints.iter().map(|e| e.weight).collect()
-}
-
-/// The changes of services, each followed by the VIPs that come to it; a service that a VIP moves to stands before the
-/// one that it leaves.
-fn in_order(
-    mut changes: HashMap<u32, Vec<Change>>,
-    old: &HashMap<VipKey, u32>,
-    new: &HashMap<VipKey, u32>,
-) -> Vec<Change> {
-    let mut before: HashMap<u32, Vec<u32>> = HashMap::new();
-    for (key, to) in new {
-        let from = old.get(key);
-        if from != Some(to) {
-            changes.entry(*to).or_default().push(Change::Vip(*key, *to));
-            if let Some(from) = from {
-                before.entry(*from).or_default().push(*to);
-            }
-        }
-    }
-    // Depth first with a stack of our own: a chain of moves may be as long as there are services.
-    let mut ordered = Vec::new();
-    let mut seen = HashSet::new();
-    let mut ids: Vec<u32> = changes.keys().copied().collect();
-    ids.sort_unstable();
-    for id in ids {
-        let mut stack = vec![(id, false)];
-        while let Some((id, done)) = stack.pop() {
-            if done {
-                ordered.extend(changes.remove(&id).unwrap_or_default());
-            } else if seen.insert(id) {
-                stack.push((id, true));
-                stack.extend(before.get(&id).into_iter().flatten().map(|to| (*to, false)));
-            }
-        }
-    }
-    ordered
 }
 
 fn find(endpoints: &[Placed], address: SocketAddr) -> Option<&Placed> {
