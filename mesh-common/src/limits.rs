@@ -8,6 +8,3 @@ pub const SLOTS_PER_SERVICE: u32 = 4096;
 
 /// See [`SLOTS_PER_SERVICE`].
 pub const SLOTS_PER_ENDPOINT: u32 = 8;
-
-/// Length of a process name in the kernel (`TASK_COMM_LEN`), the closing zero included.
-pub const COMM: usize = 16;

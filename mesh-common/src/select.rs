@@ -56,7 +56,8 @@ pub fn choose<R: Rows>(rows: &R, service: u32, view: View, policy: Policy, draw:
         }
         let Some(slot) = rows.slot(range.base.wrapping_add(position(policy, draw, range.count))) else { continue };
         let Some(row) = rows.endpoint(slot.id()) else { continue };
-        if row.tag == slot.tag() && row.service == service && row.used == 1 {
+        // A row that was just freed still serves a reader that was on its way to it: only another use has another tag.
+        if row.tag == slot.tag() && row.service == service {
             return Ok(Choice { slot, row });
         }
     }

@@ -43,10 +43,14 @@ static CONNECTIONS: SkStorage<Record> = SkStorage::new();
 /// The service that owns a dialled address. The one lookup that an address which is no service costs.
 #[inline(always)]
 pub(crate) fn service(key: &VipKey) -> Option<u32> {
-    let row = VIPS.get_ptr(key)?;
-    // SAFETY: a pointer into the hash's memory, valid while the program runs; the word may belong to another key by
-    // now, which its fingerprint tells.
-    unsafe { atomic::read(row) }.service(key)
+    let look = || {
+        let row = VIPS.get_ptr(key)?;
+        // SAFETY: a pointer into the hash's memory, valid while the program runs; the word may belong to another key
+        // by now, which its fingerprint tells.
+        Some(unsafe { atomic::read(row) }.service(key))
+    };
+    // An entry that was replaced under us has its successor in the table already.
+    look()?.or_else(|| look()?)
 }
 
 /// What the daemon tells every hook.
@@ -136,7 +140,8 @@ impl Rows for Tables {
     #[inline(always)]
     fn endpoint(&self, id: u32) -> Option<EndpointRow> {
         let row = ENDPOINTS.get_ptr(id)?;
-        // SAFETY: inside the table. A row that starts another use while it is read shows another tag, before or after.
+        // SAFETY: inside the table. A row that starts another use while it is read shows another tag, before or after:
+        // on x86 that alone is enough, elsewhere loads may pass one another and the rest of freed rows is what counts.
         unsafe {
             let tag = atomic::read(&raw const (*row).tag);
             let copy = row.read_volatile();

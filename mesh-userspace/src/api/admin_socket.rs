@@ -41,7 +41,7 @@ impl AdminSocket {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),
         };
-        DirBuilder::new().recursive(true).mode(0o755).create(directory).map_err(failed("making its directory"))?;
+        DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed("making its directory"))?;
         // Two daemons that start at once must not both find a dead socket, and one remove what the other has just made.
         let _lock = lock(directory).await.map_err(failed("locking its directory"))?;
         remove_dead(path).await?;

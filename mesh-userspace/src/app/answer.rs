@@ -5,7 +5,7 @@ use crate::{
     api::{self, CircuitState, ConfigStatus, EndpointHealth, Memory, Mode, Refusal, Source, Status},
     config,
     datapath::{Datapath, Limits},
-    kernel::Tables,
+    kernel::{Kernel, Tables},
     model::{self, Endpoint, Service},
     telemetry::metrics::{Report, ServiceReport},
 };
@@ -48,7 +48,7 @@ impl Daemon {
             let reasons = Reason::ALL.into_iter().filter(|r| wanted(*r)).map(|r| (r, reasons[r as usize]));
             reasons.filter(|(_, n)| *n > 0).map(|(r, n)| (r.word().to_owned(), n)).collect()
         };
-        let not_intercepted = self.not_intercepted(service);
+        let not_intercepted = self.not_intercepted(service, counts.0.map(|(_, datapath)| datapath));
         let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
         let mut addresses = service.addresses.clone();
         addresses.sort();
@@ -77,7 +77,7 @@ impl Daemon {
     }
 
     /// Why connects to a service's VIPs are left alone; `None`: they are translated.
-    fn not_intercepted(&self, service: &Service) -> Option<String> {
+    fn not_intercepted(&self, service: &Service, datapath: Option<&Datapath>) -> Option<String> {
         if let Err(why) = &self.kernel {
             return Some(why.clone());
         }
@@ -87,7 +87,14 @@ impl Daemon {
         if self.bypass() {
             return Some("bypass is on".to_owned());
         }
-        service.addresses.is_empty().then(|| "it has no address".to_owned())
+        if let Some(why) = self.kernel().and_then(Kernel::detached) {
+            return Some(why.to_owned());
+        }
+        if service.addresses.is_empty() {
+            return Some("it has no address".to_owned());
+        }
+        let held = datapath.is_some_and(|datapath| datapath.holds(&service.name));
+        (!held).then(|| "it did not fit into the kernel's tables; `mesh status` says why".to_owned())
     }
 
     pub(super) fn endpoints(&self, service: Option<&str>) -> Result<Vec<api::Endpoint>, Refusal> {
@@ -187,7 +194,8 @@ impl Daemon {
 
     fn interception_ok(&self) -> Option<bool> {
         // Known to be false where nothing translates; that it is true takes a probe.
-        (self.kernel.is_err() || self.mode != Mode::Ebpf).then_some(false)
+        let translates = self.kernel().is_some_and(|k| k.detached().is_none()) && self.mode == Mode::Ebpf;
+        (!translates).then_some(false)
     }
 
     /// Everything that is exported as metrics.

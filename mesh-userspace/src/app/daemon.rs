@@ -7,10 +7,11 @@ use crate::{
     datapath::Datapath,
     kernel::{Kernel, Tables},
     model::{Overrides, Service, Snapshot},
-    telemetry::log::Levels,
+    telemetry::log::{Levels, most_verbose},
 };
 use mesh_common::settings::flags;
 use std::{
+    collections::HashSet,
     path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -38,6 +39,12 @@ pub(super) struct Daemon {
     /// What was worth a word at the start and still holds.
     pub(super) notes: Vec<String>,
     pub(super) stopping: AtomicBool,
+    /// The node's name where the configuration has none: that of the start, whatever the host is called since.
+    host_name: String,
+    /// The most verbose level that the programs were loaded with.
+    programs_level: u8,
+    /// Held from reading files to taking them, so that the last that was read is the one in force.
+    reloading: Mutex<()>,
     state: Mutex<State>,
 }
 
@@ -48,6 +55,8 @@ pub(super) struct State {
     pub(super) loaded_at: Time,
     /// Why the last load was refused.
     pub(super) error: Option<String>,
+    /// Whether there was a main file: one that goes away is a mistake then, not an empty configuration.
+    had_main_file: bool,
     pub(super) warnings: Vec<String>,
     fingerprint: u64,
     /// What the configuration says.
@@ -75,8 +84,27 @@ pub(super) enum Reloaded {
     },
 }
 
+impl Reloaded {
+    fn log(&self, because: &str) {
+        match self {
+            Self::Same => tracing::info!("configuration unchanged ({because})"),
+            Self::Changed { services: (before, after), warnings } => {
+                for warning in warnings {
+                    tracing::warn!("{warning}");
+                }
+                tracing::info!(before, after, "configuration reloaded ({because})");
+            }
+        }
+    }
+}
+
 impl State {
-    pub(super) fn new(loaded: config::Loaded, datapath: Option<Datapath>) -> Self {
+    /// What the configuration says of a service, runtime changes aside.
+    pub(super) fn fact(&self, service: &str) -> Option<&Arc<Service>> {
+        self.facts.iter().find(|s| s.name == service)
+    }
+
+    pub(super) fn new(loaded: config::Loaded, had_main_file: bool, datapath: Option<Datapath>) -> Self {
         let facts = facts(&loaded.config);
         let overrides = Overrides::default();
         Self {
@@ -86,6 +114,7 @@ impl State {
             datapath,
             loaded_at: Time::now(),
             error: None,
+            had_main_file,
             warnings: loaded.warnings.iter().map(ToString::to_string).collect(),
             fingerprint: loaded.fingerprint,
             config: loaded.config,
@@ -110,6 +139,7 @@ impl Daemon {
         notes: Vec<String>,
         state: State,
     ) -> Self {
+        let programs_level = most_verbose(&state.config.telemetry.log.level);
         Self {
             started: Instant::now(),
             named,
@@ -119,6 +149,9 @@ impl Daemon {
             levels,
             notes,
             stopping: AtomicBool::new(false),
+            host_name: host().name,
+            programs_level,
+            reloading: Mutex::new(()),
             state: Mutex::new(state),
         }
     }
@@ -142,19 +175,20 @@ impl Daemon {
         self.stopping.load(Ordering::Relaxed)
     }
 
-    /// Makes the snapshot and the kernel's tables say what facts and overrides say.
-    pub(super) fn publish(&self, state: &mut State) {
+    /// Makes the snapshot and the kernel's tables say what facts and overrides say. Returns what did not fit.
+    pub(super) fn publish(&self, state: &mut State) -> Vec<String> {
         state.snapshot = Arc::new(Snapshot::new(&state.facts, &state.overrides));
-        self.write_tables(state);
+        self.write_tables(state)
     }
 
-    fn write_tables(&self, state: &mut State) {
-        let (Some(tables), Some(datapath)) = (self.tables(), &mut state.datapath) else { return };
-        let before = datapath.problems().to_vec();
+    fn write_tables(&self, state: &mut State) -> Vec<String> {
+        let (Some(tables), Some(datapath)) = (self.tables(), &mut state.datapath) else { return Vec::new() };
+        let before: HashSet<String> = datapath.problems().iter().cloned().collect();
         state.again_at = datapath.apply(tables, &state.snapshot, now());
-        for problem in datapath.problems().iter().filter(|p| !before.contains(p)) {
+        for problem in datapath.problems().iter().filter(|p| !before.contains(*p)) {
             tracing::warn!("{problem}");
         }
+        datapath.problems().to_vec()
     }
 
     /// Writes the tables again if that was put off until now.
@@ -165,22 +199,35 @@ impl Daemon {
         }
     }
 
-    /// Loads the configuration again: whole, or not at all.
+    /// Loads the configuration again, `because` of something: whole, or not at all. The log tells how it went.
     ///
     /// # Errors
     /// Why it was refused; the running configuration stays.
-    pub(super) fn reload(&self) -> Result<Reloaded, String> {
-        // Reading and checking may take long: not under the lock.
-        let loaded = config::load(self.named.as_deref(), &host()).map_err(|errors| errors.to_string());
+    pub(super) fn reload(&self, because: &str) -> Result<Reloaded, String> {
+        let _turn = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
+        // Reading and checking may take long: not under the state's lock.
+        let (main, _) = config::places(self.named.as_deref());
+        let expected = self.named.is_some() || self.state().had_main_file;
+        let exists = main.exists();
+        let host = config::Host { name: self.host_name.clone(), ..host() };
+        let loaded = config::load(expected.then_some(main.as_path()), &host).map_err(|errors| errors.to_string());
         let mut state = self.state();
         match loaded.and_then(|loaded| self.take(&mut state, loaded)) {
             Ok(reloaded) => {
                 state.error = None;
+                state.had_main_file |= exists;
+                drop(state);
+                reloaded.log(because);
                 Ok(reloaded)
             }
             Err(why) => {
-                state.reload_failures += 1;
+                // The same mistake found again, by whatever way, is not another one.
+                if state.error.as_ref() != Some(&why) {
+                    state.reload_failures += 1;
+                }
                 state.error = Some(why.clone());
+                drop(state);
+                tracing::error!("configuration refused ({because}), the running one stays: {why}");
                 Err(why)
             }
         }
@@ -203,19 +250,24 @@ impl Daemon {
         state.loaded_at = Time::now();
         state.updates += 1;
         state.warnings = loaded.warnings.iter().map(ToString::to_string).collect();
-        self.publish(state);
-        Ok(Reloaded::Changed { services: (before, state.facts.len()), warnings: state.warnings.clone() })
+        let problems = self.publish(state);
+        let mut warnings = state.warnings.clone();
+        if self.kernel.is_ok() && most_verbose(&state.config.telemetry.log.level) > self.programs_level {
+            let more = "the programs in the kernel log as much as at the start: restart to see more of them";
+            warnings.push(more.to_owned());
+        }
+        warnings.extend(problems);
+        Ok(Reloaded::Changed { services: (before, state.facts.len()), warnings })
     }
 
-    /// Changes the overrides, and then everything that follows from them.
+    /// Changes the overrides, and then everything that follows from them. Returns what did not fit.
     pub(super) fn change<E>(
         &self,
         state: &mut State,
         change: impl FnOnce(&mut Overrides, &[Arc<Service>]) -> Result<(), E>,
-    ) -> Result<(), E> {
+    ) -> Result<Vec<String>, E> {
         change(&mut state.overrides, &state.facts)?;
-        self.publish(state);
-        Ok(())
+        Ok(self.publish(state))
     }
 }
 

@@ -3,8 +3,7 @@
 use super::daemon::{Daemon, Reloaded};
 use crate::{
     api::{
-        BoxFuture, Changed, Door, Health, HealthComponent, Kind, Mode, Policy as Word, Readiness, Refusal, Request,
-        Response,
+        BoxFuture, Changed, Door, Health, HealthComponent, Kind, Policy as Word, Readiness, Refusal, Request, Response,
     },
     config,
     kernel::Kernel,
@@ -35,7 +34,10 @@ impl Door for Doorkeeper {
     fn health(&self) -> Health {
         let component = |ok, detail| HealthComponent { ok, detail };
         let dataplane = match &self.0.kernel {
-            Ok(kernel) => component(true, Some(format!("{} programs attached", kernel.attached()))),
+            Ok(kernel) => match kernel.detached() {
+                None => component(true, Some(format!("{} programs attached", kernel.attached()))),
+                Some(why) => component(false, Some(why.to_owned())),
+            },
             Err(why) => component(false, Some(why.clone())),
         };
         // The state's lock is not waited for: this answers when everything else is stuck.
@@ -44,11 +46,9 @@ impl Door for Doorkeeper {
 
     fn ready(&self) -> Readiness {
         let mut reasons = Vec::new();
-        if let Err(why) = &self.0.kernel {
-            reasons.push(format!("no programs are attached: {why}"));
-        }
-        if self.0.mode == Mode::Userspace && self.0.kernel.is_ok() {
-            reasons.push("nothing is intercepted: dataplane.mode is userspace".to_owned());
+        match &self.0.kernel {
+            Err(why) => reasons.push(format!("no programs are attached: {why}")),
+            Ok(kernel) => reasons.extend(kernel.detached().map(|why| format!("programs are {why}"))),
         }
         if self.0.is_stopping() {
             reasons.push("the daemon is stopping".to_owned());
@@ -90,7 +90,7 @@ impl Daemon {
     }
 
     fn reload_now(&self) -> Result<Changed, Refusal> {
-        match self.reload() {
+        match self.reload("asked by an operator") {
             Ok(Reloaded::Same) => Ok(Changed::new("configuration unchanged")),
             Ok(Reloaded::Changed { services: (before, after), warnings }) => {
                 Ok(Changed { message: format!("configuration reloaded: services {before} → {after}"), warnings })
@@ -110,24 +110,28 @@ impl Daemon {
         let mut endpoints = state.snapshot.service(service).map(|s| s.endpoints.clone()).unwrap_or_default();
         let mut was = 0;
         if let Some(endpoint) = endpoints.iter_mut().find(|e| e.address == address) {
-            if let Some(why) = change.is_already(endpoint) {
+            if let Some(why) = change.is_already(endpoint).filter(|_| !persist) {
                 return Err(Refusal::new(Kind::Conflict, format!("{service}: endpoint {address} {why}")));
             }
             was = endpoint.weight;
             change.apply(endpoint);
         }
-        // What is to be written is written first: a change that cannot be kept is not made at all.
-        let known = state.snapshot.service(service).is_some_and(|s| s.endpoints.iter().any(|e| e.address == address));
-        let written = if persist && known {
-            Some(self.persist(service, config::Change::Endpoints(endpoints.clone()))?)
-        } else {
-            None
+        // What is to be written is written first: a change that cannot be kept is not made at all. What is written is
+        // what the files say with this one change, not what else was changed for the time being.
+        let mut facts = state.fact(service).map(|s| s.endpoints.clone()).unwrap_or_default();
+        let written = match facts.iter_mut().find(|e| e.address == address) {
+            Some(fact) if persist => {
+                change.apply(fact);
+                Some(self.persist(service, config::Change::Endpoints(facts))?)
+            }
+            _ => None,
         };
-        self.change(&mut state, |overrides, services| match change {
-            EndpointChange::Draining(draining) => overrides.set_draining(services, service, address, draining),
-            EndpointChange::Weight(weight) => overrides.set_weight(services, service, address, weight),
-        })
-        .map_err(refusal)?;
+        let problems = self
+            .change(&mut state, |overrides, services| match change {
+                EndpointChange::Draining(draining) => overrides.set_draining(services, service, address, draining),
+                EndpointChange::Weight(weight) => overrides.set_weight(services, service, address, weight),
+            })
+            .map_err(refusal)?;
         drop(state);
         let message = match change {
             EndpointChange::Draining(true) => {
@@ -137,6 +141,7 @@ impl Daemon {
             EndpointChange::Weight(weight) => format!("{service}: endpoint {address} weight {was} → {weight}"),
         };
         let mut changed = changed(message, written);
+        changed.warnings = problems;
         if !endpoints.iter().any(|e| !e.draining && e.weight > 0) {
             changed.warnings.push(format!("no endpoint of {service} is left: its connections are refused now"));
         }
@@ -155,10 +160,11 @@ impl Daemon {
         let before = state.snapshot.service(service).map(|s| s.policy.word());
         let written =
             if persist && before.is_some() { Some(self.persist(service, config::Change::Policy(new))?) } else { None };
-        self.change(&mut state, |overrides, services| overrides.set_policy(services, service, new)).map_err(refusal)?;
+        let set = self.change(&mut state, |overrides, services| overrides.set_policy(services, service, new));
+        let problems = set.map_err(refusal)?;
         drop(state);
         let message = format!("{service}: policy {} → {}", before.unwrap_or("none"), new.word());
-        Ok(Response::Changed(changed(message, written)))
+        Ok(Response::Changed(Changed { warnings: problems, ..changed(message, written) }))
     }
 
     /// Writes a change to `conf.d`.

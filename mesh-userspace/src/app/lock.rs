@@ -1,17 +1,17 @@
-//! One daemon a cgroup and a pin directory: an advisory lock on the directories themselves, gone with its holder.
+//! One daemon a cgroup, a pin directory and a state directory: advisory locks, gone with their holder.
 
 use std::{
-    fs::{self, File, TryLockError},
+    fs::{self, File, OpenOptions, TryLockError},
     io,
-    os::unix::fs::MetadataExt,
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::Path,
 };
 
-/// Holds directories for this process until it is dropped.
+/// Holds places for this process until it is dropped.
 #[derive(Debug, Default)]
 pub(super) struct Locks(Vec<File>);
 
-/// Why a directory cannot be held.
+/// Why a place cannot be held.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum LockError {
     /// Another daemon holds it.
@@ -23,19 +23,39 @@ pub(super) enum LockError {
 }
 
 impl Locks {
-    /// Holds one more directory.
+    /// Holds one more directory, by a lock on itself: for those in which no file can be made.
     pub(super) fn add(&mut self, what: &'static str, path: &Path) -> Result<(), LockError> {
-        let shown = path.display().to_string();
-        let file = File::open(path).map_err(|source| LockError::Io { path: shown.clone(), source })?;
-        match file.try_lock() {
-            Ok(()) => {
-                self.0.push(file);
-                Ok(())
-            }
-            Err(TryLockError::WouldBlock) => Err(LockError::Held { what, path: shown, pid: holder(&file) }),
-            Err(TryLockError::Error(source)) => Err(LockError::Io { path: shown, source }),
-        }
+        self.hold(what, path, File::open(path))
     }
+
+    /// Holds one more directory, by a lock on a file in it that nobody else can open.
+    pub(super) fn add_file_in(&mut self, what: &'static str, path: &Path) -> Result<(), LockError> {
+        let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path.join("lock"));
+        self.hold(what, path, file)
+    }
+
+    fn hold(&mut self, what: &'static str, path: &Path, file: io::Result<File>) -> Result<(), LockError> {
+        let shown = path.display().to_string();
+        let file = file.map_err(|source| LockError::Io { path: shown.clone(), source })?;
+        match file.try_lock() {
+            Ok(()) => self.0.push(file),
+            Err(TryLockError::WouldBlock) => {
+                let pid = holder(&file);
+                if pid.is_none_or(may_be_a_daemon) {
+                    return Err(LockError::Held { what, path: shown, pid });
+                }
+                // Anyone can open a cgroup's directory, and must not be able to keep the daemon from starting.
+                tracing::warn!(pid, "{what} {shown} is locked by a process of another user: not heeded");
+            }
+            Err(TryLockError::Error(source)) => return Err(LockError::Io { path: shown, source }),
+        }
+        Ok(())
+    }
+}
+
+/// Whether a process runs as this one's user. A daemon that may attach programs does.
+fn may_be_a_daemon(pid: u32) -> bool {
+    fs::metadata(format!("/proc/{pid}")).is_ok_and(|m| m.uid() == nix::unistd::geteuid().as_raw())
 }
 
 /// The process that holds the lock on a file, as `/proc/locks` has it.

@@ -2,7 +2,7 @@
 
 use super::{
     admin::Admin,
-    daemon::{self, Daemon, Reloaded, State},
+    daemon::{self, Daemon, State},
     host,
     lock::Locks,
     source::Watch,
@@ -51,7 +51,7 @@ pub fn run(named: Option<PathBuf>) -> Result<(), String> {
     };
     let mut locks = Locks::default();
     prepare_state(&config.node.state_dir)?;
-    locks.add("state directory", &config.node.state_dir).map_err(|e| e.to_string())?;
+    locks.add_file_in("state directory", &config.node.state_dir).map_err(|e| e.to_string())?;
     let addresses = Addresses {
         listen: Some(config.admin.listen.0),
         metrics_listen: config.admin.metrics_listen.0,
@@ -68,7 +68,8 @@ pub fn run(named: Option<PathBuf>) -> Result<(), String> {
         true => kernel::program_stats().inspect_err(|e| tracing::warn!("{e}")).ok(),
         false => None,
     };
-    let state = State::new(loaded, datapath);
+    let had_main_file = config::places(named.as_deref()).0.exists();
+    let state = State::new(loaded, had_main_file, datapath);
     let mut daemon = Daemon::new(named, mode, kernel, cgroup, levels, notes, state);
     let programs_log = daemon.kernel.as_mut().ok().and_then(Kernel::take_log);
     let daemon = Arc::new(daemon);
@@ -105,10 +106,7 @@ struct Prepared {
 fn prepare(loaded: &config::Loaded, locks: &mut Locks) -> Result<Prepared, String> {
     let wanted = loaded.config.dataplane.mode;
     if wanted == config::Mode::Userspace {
-        let pins = Pins::new(&loaded.config.dataplane.bpffs);
-        let left = "programs of an earlier daemon are still attached and translate; `mesh unload` removes them";
-        let notes: Vec<String> = pins.any_link().then(|| left.to_owned()).into_iter().collect();
-        notes.iter().for_each(|note| tracing::warn!("{note}"));
+        let notes = left_behind(&loaded.config);
         let why = Err("dataplane.mode is userspace".to_owned());
         return Ok(Prepared { mode: Mode::Userspace, kernel: why, cgroup: None, notes });
     }
@@ -137,10 +135,22 @@ fn prepare(loaded: &config::Loaded, locks: &mut Locks) -> Result<Prepared, Strin
         Err(LoadError::Kernel(e)) if wanted == config::Mode::Auto => {
             let why = e.to_string();
             tracing::warn!("no connection is intercepted, running as dataplane.mode userspace: {why}");
-            Ok(Prepared { mode: Mode::Userspace, kernel: Err(why), cgroup: None, notes: Vec::new() })
+            let notes = left_behind(&loaded.config);
+            Ok(Prepared { mode: Mode::Userspace, kernel: Err(why), cgroup: None, notes })
         }
         Err(LoadError::Kernel(e)) => Err(format!("dataplane.mode {}: {e}", wanted.word())),
     }
+}
+
+/// What is worth a word where this daemon has no programs: those of an earlier one.
+fn left_behind(config: &Config) -> Vec<String> {
+    if !Pins::new(&config.dataplane.bpffs).any_link() {
+        return Vec::new();
+    }
+    let note = "programs of an earlier daemon are still attached, and translate by what they were told last; \
+                `mesh unload` removes them";
+    tracing::warn!("{note}");
+    vec![note.to_owned()]
 }
 
 /// Why there are no programs.
@@ -247,10 +257,10 @@ async fn serve(
         tokio::select! {
             _ = signals.terminate.recv() => break,
             _ = signals.interrupt.recv() => break,
-            _ = signals.hang_up.recv() => reload(daemon, "SIGHUP"),
+            _ = signals.hang_up.recv() => reload(daemon, "SIGHUP").await,
             _ = ticks.tick() => {
                 if watch.changed() {
-                    reload(daemon, "the files changed");
+                    reload(daemon, "the files changed").await;
                 }
                 daemon.tick();
                 if let Some(flush) = &mut programs_log {
@@ -261,15 +271,8 @@ async fn serve(
     }
 }
 
-fn reload(daemon: &Daemon, because: &str) {
-    match daemon.reload() {
-        Ok(Reloaded::Same) => tracing::info!("configuration unchanged ({because})"),
-        Ok(Reloaded::Changed { services: (before, after), warnings }) => {
-            for warning in warnings {
-                tracing::warn!("{warning}");
-            }
-            tracing::info!(before, after, "configuration reloaded ({because})");
-        }
-        Err(why) => tracing::error!("configuration refused ({because}), the running one stays: {why}"),
-    }
+/// Reloads where it may take its time. How it went is logged there.
+async fn reload(daemon: &Arc<Daemon>, because: &'static str) {
+    let daemon = Arc::clone(daemon);
+    let _ = tokio::task::spawn_blocking(move || daemon.reload(because)).await;
 }

@@ -3,17 +3,20 @@
 use super::Config;
 use serde_json::Value;
 
-/// Whether a running daemon can go on with `new`: `node`, `admin` and `dataplane` need a restart.
+/// Whether a running daemon can go on with `new`: `node`, `admin` and `dataplane` need a restart, and so
+/// does the format of the log.
 ///
 /// # Errors
 /// One line for each key that needs a restart.
 pub fn reload(old: &Config, new: &Config) -> Result<(), Vec<String>> {
     // By way of their serialized form, so that a new key is compared without anyone thinking of it.
-    let fixed =
-        |config: &Config| serde_json::to_value((&config.node, &config.admin, &config.dataplane)).unwrap_or_default();
+    let fixed = |config: &Config| {
+        let format = serde_json::json!({ "format": config.telemetry.log.format });
+        serde_json::to_value((&config.node, &config.admin, &config.dataplane, format)).unwrap_or_default()
+    };
     let (old, new) = (fixed(old), fixed(new));
     let mut changed = Vec::new();
-    for (i, section) in ["node", "admin", "dataplane"].into_iter().enumerate() {
+    for (i, section) in ["node", "admin", "dataplane", "telemetry.log"].into_iter().enumerate() {
         compare(section, &old[i], &new[i], &mut changed);
     }
     if changed.is_empty() { Ok(()) } else { Err(changed) }

@@ -24,6 +24,8 @@ use std::{
 pub struct Datapath {
     planner: Planner,
     problems: Vec<String>,
+    /// Whether the kernel refused a write, so that the planner's memory of the tables may be wrong.
+    unsure: bool,
 }
 
 /// Who a connect to a VIP would meet now, as the kernel's rows have it.
@@ -41,29 +43,30 @@ impl Datapath {
     /// Takes over the tables as they are, with what an earlier daemon left in them.
     #[must_use]
     pub fn adopt(tables: &Tables, now: u64) -> Self {
-        let (services, endpoints, slots, vips) = tables.capacity();
-        let existing = tables.existing();
-        let found = Found {
-            vips: &existing.vips,
-            services: &existing.services,
-            endpoints: &existing.endpoints,
-            highest_tag: existing.highest_tag,
-        };
-        let limits = Limits { services, vips, endpoints, slots };
-        Self { planner: Planner::adopt(limits, &found, now), problems: Vec::new() }
+        Self { planner: adopt(tables, now), problems: Vec::new(), unsure: false }
     }
 
     /// Makes the tables say what `snapshot` says. Returns when to call again even if nothing changes, on the clock of
     /// `now` (nanoseconds).
     pub fn apply(&mut self, tables: &Tables, snapshot: &Snapshot, now: u64) -> Option<u64> {
+        if std::mem::take(&mut self.unsure) {
+            self.planner = adopt(tables, now);
+        }
         let plan = self.planner.plan(snapshot, now, |id| tables.endpoint_counts(id).active() == 0);
         self.problems = plan.problems.iter().map(Problem::to_string).collect();
         for change in &plan.changes {
             if let Err(why) = write(tables, change) {
                 self.problems.push(why);
+                self.unsure = true;
             }
         }
-        plan.again_at
+        if self.unsure { Some(now + RETRY) } else { plan.again_at }
+    }
+
+    /// Whether a service has its place in the tables.
+    #[must_use]
+    pub fn holds(&self, service: &str) -> bool {
+        self.planner.service_row(service).is_some()
     }
 
     /// Whether the tables have room for `services`, all changes aside.
@@ -71,12 +74,14 @@ impl Datapath {
     /// # Errors
     /// What there is too much of, and what to do.
     pub fn fits(&self, services: &[Service]) -> Result<(), String> {
-        let (needs, limits) = (needs(services), self.planner.limits());
+        let (needed, limits) = (needs(services), self.planner.limits());
+        // A change is laid out beside what shows until then.
+        let largest = services.iter().map(|s| needs(std::slice::from_ref(s)).slots).max().unwrap_or(0);
         let kinds = [
-            ("services", "max_services", needs.services, limits.services),
-            ("addresses of services", "max_services", needs.vips, limits.vips),
-            ("endpoints", "max_endpoints", needs.endpoints, limits.endpoints),
-            ("slots for their weights", "max_slots", needs.slots, limits.slots),
+            ("services", "max_services", needed.services, limits.services),
+            ("addresses of services", "max_services", needed.vips, limits.vips),
+            ("endpoints", "max_endpoints", needed.endpoints, limits.endpoints),
+            ("slots for their weights", "max_slots", needed.slots.saturating_add(largest), limits.slots),
         ];
         match kinds.into_iter().find(|(_, _, needed, room)| needed > room) {
             Some((what, key, needed, room)) => Err(format!(
@@ -111,6 +116,22 @@ impl Datapath {
     pub fn service_counts(&self, tables: &Tables, service: &str) -> ServiceCounts {
         self.planner.service_row(service).map_or_else(ServiceCounts::default, |id| tables.service_counts(id))
     }
+}
+
+/// After how long a write that the kernel refused is tried again, in nanoseconds.
+const RETRY: u64 = 1_000_000_000;
+
+/// A planner that knows what lies in the tables because it looked.
+fn adopt(tables: &Tables, now: u64) -> Planner {
+    let (services, endpoints, slots, vips) = tables.capacity();
+    let existing = tables.existing();
+    let found = Found {
+        vips: &existing.vips,
+        services: &existing.services,
+        endpoints: &existing.endpoints,
+        highest_tag: existing.highest_tag,
+    };
+    Planner::adopt(Limits { services, vips, endpoints, slots }, &found, now)
 }
 
 /// Asks the kernel's rows the connect hook's own question, once for each slot.

@@ -32,14 +32,12 @@ impl Ids {
     /// A number that nobody uses and for which `idle` holds. Numbers that were used long ago come first, so that
     /// tables stay dense.
     pub(super) fn take(&mut self, now: u64, idle: impl Fn(u32) -> bool) -> Option<u32> {
-        // Those in use by connections are looked at again in another turn; a few looks a time keep this quick.
-        for _ in 0..self.resting.len().min(8) {
+        // Those in use by connections are looked at again in another turn. While there are fresh ones a few looks do.
+        let looks = if self.fresh < self.capacity { 8 } else { usize::MAX };
+        for _ in 0..self.resting.len().min(looks) {
             let (id, ready) = *self.resting.front()?;
-            if ready > now {
-                break;
-            }
             self.resting.pop_front();
-            if idle(id) {
+            if ready <= now && idle(id) {
                 return Some(id);
             }
             self.resting.push_back((id, ready));

@@ -79,7 +79,8 @@ pub enum Problem {
     NoEndpointRow(String, SocketAddr, u32),
     /// The arena has no range of this length.
     #[error(
-        "service {0:?} keeps its old endpoints: no {1} slots are free in one piece; raise dataplane.max_slots if this stays"
+        "service {0:?} stays as it is in the kernel, or out of it: no {1} slots are free in one piece; raise \
+         dataplane.max_slots if this stays"
     )]
     NoSlots(String, u32),
     /// The VIP table is full.
@@ -189,11 +190,12 @@ impl Planner {
             services.insert(row.name, laid);
             names.insert(*id, row.name);
         }
+        let mut seen = HashSet::with_capacity(found.endpoints.len());
         for (id, row) in found.endpoints {
             let address = SocketAddr::new(IpAddr::from(row.address), u16::from_be(row.port));
             let owner = names.get(&row.service).and_then(|name| services.get_mut(name));
             match owner {
-                Some(laid) if laid.endpoints.iter().all(|e| e.address != address) => {
+                Some(laid) if seen.insert((row.service, address)) => {
                     laid.endpoints.push(Placed { address, slot: Slot::new(*id, row.tag), weight: None });
                 }
                 _ => orphans.push(Change::FreeEndpoint(*id)),
@@ -256,7 +258,8 @@ impl Planner {
         plan.changes.extend(in_order(steps.services, &self.vips, &vips));
         plan.changes.extend(steps.freed_services.into_iter().chain(steps.freed_endpoints));
         self.vips = vips;
-        if !plan.problems.is_empty() {
+        // Time heals only what waits for rows that rest.
+        if plan.problems.iter().any(|p| matches!(p, Problem::NoSlots(..) | Problem::NoEndpointRow(..))) {
             plan.again_at = Some(now + REST);
         }
         plan
@@ -291,9 +294,13 @@ impl Planner {
             let weight = if endpoint.draining { 0 } else { endpoint.weight };
             endpoints.push(Placed { address: endpoint.address, slot, weight: Some(weight) });
         }
-        let unchanged = known.as_ref().is_some_and(|laid| !laid.coarse && laid.endpoints == endpoints);
-        let laid_out = match (&known, unchanged) {
-            (Some(laid), true) => Ok((laid.ranges, Precision::Full)),
+        let laid_out = match &known {
+            Some(laid) if laid.endpoints == endpoints && !laid.coarse => Ok((laid.ranges, Precision::Full)),
+            // Laid out coarsely before: exactly if there is room now, else it stays where it lies.
+            Some(laid) if laid.endpoints == endpoints => {
+                let full = self.lay_views(&endpoints, Precision::Full, now, &mut steps.slots);
+                Ok(full.map_or((laid.ranges, Precision::Coarse), |ranges| (ranges, Precision::Full)))
+            }
             _ => self.lay_slots(&endpoints, now, &mut steps.slots),
         };
         let (ranges, coarse) = match laid_out {
@@ -339,7 +346,7 @@ impl Planner {
                 if laid.policy != policy {
                     steps.services.entry(id).or_default().push(Change::Policy(id, policy));
                 }
-                if !unchanged {
+                if laid.ranges != ranges {
                     self.free_ranges(laid.ranges, now);
                 }
                 let gone = laid.endpoints.iter().filter(|old| find(&endpoints, old.address).is_none());

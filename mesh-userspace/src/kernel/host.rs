@@ -40,6 +40,9 @@ pub fn cgroup2_root() -> Result<PathBuf, KernelError> {
 pub fn open_cgroup(path: &Path) -> Result<File, KernelError> {
     let refuse = |why: String| KernelError::Cgroup { path: path.to_owned(), why };
     let file = File::open(path).map_err(|e| refuse(e.to_string()))?;
+    if !path.is_dir() {
+        return Err(refuse("not a directory".to_owned()));
+    }
     if !is(path, CGROUP2_SUPER_MAGIC) {
         return Err(refuse("not on a cgroup2 file system".to_owned()));
     }

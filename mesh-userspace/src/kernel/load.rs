@@ -1,6 +1,11 @@
 //! From an object to programs at work: tables made or adopted, programs loaded one by one, then attached.
 
-use super::{KernelError, Pins, Tables, attach, btf, error::chain, pins::Shape, sys::AttachType};
+use super::{
+    KernelError, Pins, Tables, attach, btf,
+    error::chain,
+    pins::Shape,
+    sys::{self, AttachType},
+};
 use aya::{
     Ebpf, EbpfLoader,
     programs::{Program, ProgramError},
@@ -62,6 +67,8 @@ const PROGRAMS: [Spec; 5] = [
     Spec { name: "mesh_connect4", hook: "cgroup/connect4", at: AttachType::Connect4, required: true },
 ];
 
+const DETACHED: &str = "detached: its cgroup is gone, or somebody unloaded it; restart the daemon";
+
 /// What became of a program.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProgramStatus {
@@ -92,7 +99,7 @@ pub struct Kernel {
     ebpf: Ebpf,
     tables: Tables,
     missing: Missing,
-    links: Vec<OwnedFd>,
+    links: Vec<(&'static str, OwnedFd)>,
     /// What the kernel does not show on this host, and what follows from it.
     pub notes: Vec<String>,
     /// Whether tables of an earlier daemon were adopted.
@@ -109,11 +116,13 @@ pub fn load(options: &Options<'_>) -> Result<Kernel, KernelError> {
     let pins = options.pins;
     let mut notes = Vec::new();
     pins.create()?;
+    let mut bypass = false;
     let shapes = shapes(&options.capacity);
     let sizes = match pins.check(&shapes) {
         Ok(sizes) => sizes,
         Err(why) => {
             notes.push(format!("pinned tables were not adopted, their counters start again: {why}"));
+            bypass = Tables::pinned_settings(&pins.map(names::SETTINGS)).is_some_and(|s| s.flags & flags::BYPASS != 0);
             // Programs that are attached go on with the old tables until they are replaced.
             pins.remove_maps()?;
             None
@@ -126,6 +135,10 @@ pub fn load(options: &Options<'_>) -> Result<Kernel, KernelError> {
         pins.remove_maps()?;
     }
     let (ebpf, tables, missing) = loaded?;
+    // The kill switch holds until it is switched off, whoever restarts the daemon.
+    bypass |= tables.settings().flags & flags::BYPASS != 0;
+    let kept = if bypass { flags::BYPASS } else { 0 };
+    tables.put_settings(&Settings { flags: options.settings.flags | kept, ..options.settings });
     Ok(Kernel { ebpf, tables, missing, links: Vec::new(), notes, adopted })
 }
 
@@ -153,9 +166,6 @@ fn load_object(
         .override_global(aya_log::LEVEL, &options.log_level, false);
     let mut ebpf = loader.load(options.object).map_err(|e| KernelError::Object(chain(&e)))?;
     let tables = Tables::take(&mut ebpf)?;
-    // The kill switch holds until it is switched off, whoever restarts the daemon.
-    let bypass = tables.settings().flags & flags::BYPASS;
-    tables.put_settings(&Settings { flags: options.settings.flags | bypass, ..options.settings });
     let mut missing = Vec::new();
     for spec in &PROGRAMS {
         match load_program(&mut ebpf, spec.name) {
@@ -179,6 +189,10 @@ impl Kernel {
         let mut made = Vec::new();
         for spec in &PROGRAMS {
             if self.missing.iter().any(|(name, _)| *name == spec.name) {
+                // An older version that is still attached would work on tables that may not be these.
+                if pins.link(spec.name).exists() {
+                    let _ = pins.remove_link(spec.name);
+                }
                 continue;
             }
             match self.attach_one(spec, pins, cgroup) {
@@ -186,7 +200,7 @@ impl Kernel {
                     if attached.new {
                         made.push(spec.name);
                     }
-                    self.links.push(attached.link);
+                    self.links.push((spec.name, attached.link));
                 }
                 Err(why) if spec.required => {
                     for program in made {
@@ -224,7 +238,9 @@ impl Kernel {
     #[must_use]
     pub fn programs(&self) -> Vec<ProgramStatus> {
         let status = |spec: &Spec| {
-            let missing = self.missing.iter().find(|(name, _)| *name == spec.name).map(|(_, why)| why.clone());
+            let refused = self.missing.iter().find(|(name, _)| *name == spec.name).map(|(_, why)| why.clone());
+            let gone = || (!self.is_attached(spec.name)).then(|| DETACHED.to_owned());
+            let missing = refused.or_else(gone);
             let info = self.ebpf.program(spec.name).and_then(|p| p.info().ok());
             let runs = info.map(|i| (i.run_count(), u64::try_from(i.run_time().as_nanos()).unwrap_or(u64::MAX)));
             ProgramStatus { name: spec.name, hook: spec.hook, runs: runs.filter(|_| missing.is_none()), missing }
@@ -239,10 +255,24 @@ impl Kernel {
         maps.map(|(name, fd, capacity)| MapStatus { name, capacity, bytes: memory(fd.as_raw_fd()) }).collect()
     }
 
-    /// How many programs are attached.
+    /// How many programs are attached now.
     #[must_use]
     pub fn attached(&self) -> usize {
-        self.links.len()
+        PROGRAMS.iter().filter(|spec| self.is_attached(spec.name)).count()
+    }
+
+    /// Why connects are not intercepted although the programs were attached; `None`: they are.
+    #[must_use]
+    pub fn detached(&self) -> Option<&'static str> {
+        let required = PROGRAMS.iter().filter(|spec| spec.required);
+        let all = required.into_iter().all(|spec| self.is_attached(spec.name));
+        (!all).then_some(DETACHED)
+    }
+
+    /// Whether a program's link still holds it to a living cgroup.
+    fn is_attached(&self, program: &str) -> bool {
+        let link = self.links.iter().find(|(name, _)| *name == program);
+        link.is_some_and(|(_, link)| sys::link_info(link.as_fd()).is_ok_and(|info| info.cgroup != 0))
     }
 }
 

@@ -15,6 +15,7 @@ use mesh_common::{
 };
 use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::Path,
     sync::{Mutex, PoisonError},
 };
 
@@ -66,6 +67,11 @@ impl Tables {
             endpoint_counts: array(ebpf, names::ENDPOINT_COUNTS)?,
             settings: array(ebpf, names::SETTINGS)?,
         })
+    }
+
+    /// The settings in a table that another daemon pinned, if it has our shape.
+    pub(super) fn pinned_settings(pin: &Path) -> Option<Settings> {
+        Mapped::<Settings>::new(names::SETTINGS, MapData::from_pin(pin).ok()?).ok()?.read(0)
     }
 
     /// How many (services, endpoints, slots, VIPs) fit.

@@ -1,13 +1,21 @@
 //! The daemon's log on stderr: one line a message, JSON or for people, the level changeable while running.
+//!
+//! Lines are written by a thread of their own and dropped where it cannot keep up: whoever reads stderr, or has stopped
+//! reading it, holds up nothing.
 
 use std::io;
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{
     EnvFilter, Layer, Registry, filter::LevelFilter, fmt, layer::SubscriberExt, reload, util::SubscriberInitExt,
 };
 
-/// Changes the level of a running daemon.
-#[derive(Clone, Debug)]
-pub struct Levels(reload::Handle<EnvFilter, Registry>);
+/// Changes the level of a running daemon. The log ends with it.
+#[derive(Debug)]
+pub struct Levels {
+    handle: reload::Handle<EnvFilter, Registry>,
+    /// Writes what is still to be written when it is dropped.
+    _writer: WorkerGuard,
+}
 
 /// What cannot be done about a level.
 #[derive(Debug, thiserror::Error)]
@@ -30,13 +38,14 @@ pub enum LevelError {
 /// [`LevelError`].
 pub fn start(json: bool, directives: &str) -> Result<Levels, LevelError> {
     let (filter, handle) = reload::Layer::new(parse(directives)?);
+    let (stderr, writer) = NonBlockingBuilder::default().lossy(true).finish(io::stderr());
     let lines = if json {
-        fmt::layer().json().flatten_event(true).with_writer(io::stderr).boxed()
+        fmt::layer().json().flatten_event(true).with_writer(stderr).boxed()
     } else {
-        fmt::layer().with_writer(io::stderr).with_ansi(io::IsTerminal::is_terminal(&io::stderr())).boxed()
+        fmt::layer().with_writer(stderr).with_ansi(io::IsTerminal::is_terminal(&io::stderr())).boxed()
     };
     tracing_subscriber::registry().with(filter).with(lines).try_init().map_err(LevelError::Taken)?;
-    Ok(Levels(handle))
+    Ok(Levels { handle, _writer: writer })
 }
 
 impl Levels {
@@ -45,7 +54,7 @@ impl Levels {
     /// # Errors
     /// [`LevelError`].
     pub fn set(&self, directives: &str) -> Result<(), LevelError> {
-        self.0.reload(parse(directives)?).map_err(LevelError::Gone)
+        self.handle.reload(parse(directives)?).map_err(LevelError::Gone)
     }
 }
 
