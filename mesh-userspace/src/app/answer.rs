@@ -129,7 +129,8 @@ impl Daemon {
             bypass: self.bypass(),
             interception_ok: self.interception_ok(),
             config: ConfigStatus {
-                path: main.exists().then(|| main.display().to_string()),
+                path: (state.had_main_file || main.exists())
+                    .then(|| std::path::absolute(&main).unwrap_or(main).display().to_string()),
                 loaded_at: Some(state.loaded_at),
                 error: state.error.clone(),
             },

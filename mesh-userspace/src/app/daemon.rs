@@ -56,7 +56,7 @@ pub(super) struct State {
     /// Why the last load was refused.
     pub(super) error: Option<String>,
     /// Whether there was a main file: one that goes away is a mistake then, not an empty configuration.
-    had_main_file: bool,
+    pub(super) had_main_file: bool,
     pub(super) warnings: Vec<String>,
     fingerprint: u64,
     /// What the configuration says.
@@ -100,8 +100,8 @@ impl Reloaded {
 
 impl State {
     /// What the configuration says of a service, runtime changes aside.
-    pub(super) fn fact(&self, service: &str) -> Option<&Arc<Service>> {
-        self.facts.iter().find(|s| s.name == service)
+    pub(super) fn fact(&mut self, service: &str) -> Option<&mut Service> {
+        self.facts.iter_mut().find(|s| s.name == service).map(Arc::make_mut)
     }
 
     pub(super) fn new(loaded: config::Loaded, had_main_file: bool, datapath: Option<Datapath>) -> Self {
@@ -235,6 +235,7 @@ impl Daemon {
 
     fn take(&self, state: &mut State, loaded: config::Loaded) -> Result<Reloaded, String> {
         if loaded.fingerprint == state.fingerprint {
+            state.loaded_at = Time::now();
             return Ok(Reloaded::Same);
         }
         config::reload(&state.config, &loaded.config).map_err(|keys| keys.join("\n"))?;

@@ -1,6 +1,6 @@
 //! The daemon behind the operator's door.
 
-use super::daemon::{Daemon, Reloaded};
+use super::daemon::{Daemon, Reloaded, State};
 use crate::{
     api::{
         BoxFuture, Changed, Door, Health, HealthComponent, Kind, Policy as Word, Readiness, Refusal, Request, Response,
@@ -116,16 +116,7 @@ impl Daemon {
             was = endpoint.weight;
             change.apply(endpoint);
         }
-        // What is to be written is written first: a change that cannot be kept is not made at all. What is written is
-        // what the files say with this one change, not what else was changed for the time being.
-        let mut facts = state.fact(service).map(|s| s.endpoints.clone()).unwrap_or_default();
-        let written = match facts.iter_mut().find(|e| e.address == address) {
-            Some(fact) if persist => {
-                change.apply(fact);
-                Some(self.persist(service, config::Change::Endpoints(facts))?)
-            }
-            _ => None,
-        };
+        let written = if persist { self.persist_endpoint(&mut state, service, address, change)? } else { None };
         let problems = self
             .change(&mut state, |overrides, services| match change {
                 EndpointChange::Draining(draining) => overrides.set_draining(services, service, address, draining),
@@ -158,13 +149,38 @@ impl Daemon {
         };
         let mut state = self.state();
         let before = state.snapshot.service(service).map(|s| s.policy.word());
-        let written =
-            if persist && before.is_some() { Some(self.persist(service, config::Change::Policy(new))?) } else { None };
+        let written = match state.fact(service) {
+            Some(fact) if persist => {
+                let written = self.persist(service, config::Change::Policy(new))?;
+                fact.policy = new;
+                Some(written)
+            }
+            _ => None,
+        };
         let set = self.change(&mut state, |overrides, services| overrides.set_policy(services, service, new));
         let problems = set.map_err(refusal)?;
         drop(state);
         let message = format!("{service}: policy {} → {}", before.unwrap_or("none"), new.word());
         Ok(Response::Changed(Changed { warnings: problems, ..changed(message, written) }))
+    }
+
+    /// Writes a change of an endpoint, before it is made: one that cannot be kept is not made at all. What is written
+    /// is what the files say with this one change, not what else was changed for the time being.
+    fn persist_endpoint(
+        &self,
+        state: &mut State,
+        service: &str,
+        address: SocketAddr,
+        change: EndpointChange,
+    ) -> Result<Option<PathBuf>, Refusal> {
+        let Some(fact) = state.fact(service) else { return Ok(None) };
+        let mut endpoints = fact.endpoints.clone();
+        let Some(endpoint) = endpoints.iter_mut().find(|e| e.address == address) else { return Ok(None) };
+        change.apply(endpoint);
+        let written = self.persist(service, config::Change::Endpoints(endpoints.clone()))?;
+        // The files say so from now on, also to the next change that comes before they are read again.
+        fact.endpoints = endpoints;
+        Ok(Some(written))
     }
 
     /// Writes a change to `conf.d`.

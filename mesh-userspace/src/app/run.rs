@@ -18,7 +18,7 @@ use crate::{
 use mesh_common::settings::{Settings, flags};
 use std::{
     fs, io,
-    os::unix::fs::DirBuilderExt,
+    os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::{Arc, atomic::Ordering},
     time::Duration,
@@ -91,7 +91,12 @@ fn start_log(config: &Config) -> Result<Levels, String> {
 
 fn prepare_state(directory: &Path) -> Result<(), String> {
     let refuse = |e| format!("node.state_dir {}: {e}; create it, or set another one", directory.display());
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(refuse)
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(refuse)?;
+    let mode = fs::metadata(directory).map_err(refuse)?.permissions().mode() & 0o777;
+    if mode & 0o077 != 0 {
+        tracing::warn!("node.state_dir {} is open to others (mode {mode:04o}): make it 0700", directory.display());
+    }
+    Ok(())
 }
 
 /// What the data path will be.

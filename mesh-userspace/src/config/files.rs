@@ -5,6 +5,7 @@ use std::{
     ffi::OsStr,
     fs, io,
     io::Read,
+    os::unix::fs::FileTypeExt,
     path::{Path, PathBuf},
 };
 
@@ -193,6 +194,10 @@ fn read(path: &Path, regular: bool) -> Result<String, Refusal> {
     let kind = fs::metadata(path)?.file_type();
     if kind.is_dir() {
         return Err(Refusal::NoFile("a directory"));
+    }
+    // A pipe without a writer is waited for; one that a shell made is not without.
+    if kind.is_fifo() && !path.starts_with("/dev") && !path.starts_with("/proc") {
+        return Err(Refusal::NoFile("a pipe"));
     }
     if regular && !kind.is_file() {
         return Err(Refusal::NoFile("a device, pipe or socket"));

@@ -140,17 +140,17 @@ pub fn share(tables: &Tables, vip: SocketAddr) -> Share {
     let Some(service) = tables.vip(&vip_key(Protocol::Tcp, vip)) else { return Share::NoVip };
     let view = if vip.is_ipv4() { View::V4 } else { View::Any };
     let turn = SlotRange::from_word(tables.view(service, view)).count;
-    let mut seen: BTreeMap<SocketAddr, f64> = BTreeMap::new();
+    let mut seen: BTreeMap<SocketAddr, u32> = BTreeMap::new();
     for draw in 0..turn.max(1) {
         match select::choose(tables, service, view, Policy::RoundRobin, draw) {
             Ok(choice) => {
                 let address = SocketAddr::new(IpAddr::from(choice.row.address), u16::from_be(choice.row.port));
-                *seen.entry(address).or_default() += 1.0 / f64::from(turn);
+                *seen.entry(address).or_default() += 1;
             }
             Err(reason) => return Share::Refused(reason),
         }
     }
-    Share::Endpoints(seen)
+    Share::Endpoints(seen.into_iter().map(|(address, times)| (address, f64::from(times) / f64::from(turn))).collect())
 }
 
 fn write(tables: &Tables, change: &Change) -> Result<(), String> {

@@ -53,100 +53,82 @@ pub struct ServiceReport {
 /// # Errors
 /// The encoder's, which concern malformed names only.
 pub fn encode(report: &Report) -> Result<Vec<u8>, prometheus::Error> {
-    let mut families = per_service(report);
-    families.extend(per_endpoint(report));
-    families.extend(of_the_daemon(report));
-    families.extend(ProcessCollector::for_self().collect());
-    families.retain(|family| !family.get_metric().is_empty());
-    families.sort_by(|a, b| a.name().cmp(b.name()));
     let mut text = Vec::new();
-    TextEncoder::new().encode(&families, &mut text)?;
+    let encoder = TextEncoder::new();
+    // One family at a time: with 100,000 services they would fill gigabytes together.
+    let mut emit = |family: MetricFamily| {
+        if family.get_metric().is_empty() { Ok(()) } else { encoder.encode(&[family], &mut text) }
+    };
+    per_service(report, &mut emit)?;
+    per_endpoint(report, &mut emit)?;
+    of_the_daemon(report).into_iter().chain(ProcessCollector::for_self().collect()).try_for_each(&mut emit)?;
     Ok(text)
 }
 
-fn per_service(report: &Report) -> Vec<MetricFamily> {
+type Emit<'a> = &'a mut dyn FnMut(MetricFamily) -> Result<(), prometheus::Error>;
+
+fn per_service(report: &Report, emit: Emit<'_>) -> Result<(), prometheus::Error> {
     let by_reason = |wanted: fn(Reason) -> bool| {
         let services = report.services.iter();
-        services.flat_map(move |service| {
+        let metrics = services.flat_map(move |service| {
             let reasons = Reason::ALL.into_iter().filter(move |reason| wanted(*reason));
             reasons.map(move |reason| {
                 let labels = [("service", service.name.as_str()), ("reason", reason.word())];
                 counter(&labels, service.counts[reason as usize])
             })
-        })
+        });
+        metrics.collect()
     };
-    let untracked = report.services.iter();
-    let untracked = untracked.map(|s| counter(&[("service", s.name.as_str())], s.counts[Reason::Untracked as usize]));
-    vec![
-        family(
-            "mesh_tcp_connects_refused_total",
-            "Connects to a VIP that the kernel refused with ECONNREFUSED.",
-            MetricType::COUNTER,
-            by_reason(Reason::refuses).collect(),
-        ),
-        family(
-            "mesh_connects_passed_total",
-            "Connects to a VIP that went on untouched.",
-            MetricType::COUNTER,
-            by_reason(Reason::passes).collect(),
-        ),
-        family(
-            "mesh_connects_untracked_total",
-            "Connects that were forwarded without a record, because the kernel had no memory for it: not counted further.",
-            MetricType::COUNTER,
-            untracked.collect(),
-        ),
-    ]
+    let untracked = |s: &ServiceReport| counter(&[("service", s.name.as_str())], s.counts[Reason::Untracked as usize]);
+    let kind = MetricType::COUNTER;
+    let help = "Connects to a VIP that the kernel refused with ECONNREFUSED.";
+    emit(family("mesh_tcp_connects_refused_total", help, kind, by_reason(Reason::refuses)))?;
+    let help = "Connects to a VIP that went on untouched.";
+    emit(family("mesh_connects_passed_total", help, kind, by_reason(Reason::passes)))?;
+    let help = "Connects that were forwarded without a record, for want of kernel memory: not counted further.";
+    emit(family("mesh_connects_untracked_total", help, kind, report.services.iter().map(untracked).collect()))
 }
 
-fn per_endpoint(report: &Report) -> Vec<MetricFamily> {
-    let every = |kind: MetricType, value: fn(&EndpointCounts) -> u64| -> Vec<Metric> {
+/// A counter of every endpoint: name, help, and where its value lies.
+type OfEndpoint = (&'static str, &'static str, fn(&EndpointCounts) -> u64);
+
+const OF_ENDPOINTS: [OfEndpoint; 7] = [
+    ("mesh_endpoint_picked_total", "Connects that the kernel sent to the endpoint.", |c| c.picked),
+    ("mesh_tcp_connections_opened_total", "Connections that TCP began to open.", |c| c.opened),
+    ("mesh_tcp_connections_established_total", "Connections that became established.", |c| c.established),
+    ("mesh_tcp_connections_closed_total", "Connections that ended, in whatever way.", |c| c.closed),
+    (
+        "mesh_tcp_sent_bytes_total",
+        "Payload bytes that clients sent and the endpoint acknowledged, of closed connections.",
+        |c| c.sent,
+    ),
+    ("mesh_tcp_received_bytes_total", "Payload bytes that clients received in order, of closed connections.", |c| {
+        c.received
+    }),
+    ("mesh_tcp_retransmits_total", "Segments that clients sent again, of closed connections.", |c| c.retransmits),
+];
+
+fn per_endpoint(report: &Report, emit: Emit<'_>) -> Result<(), prometheus::Error> {
+    let endpoints = || {
         let services = report.services.iter();
-        let endpoints = services.flat_map(|s| s.endpoints.iter().map(move |(address, counts)| (s, address, counts)));
-        endpoints
-            .map(|(service, address, counts)| {
-                let labels = [("service", service.name.as_str()), ("endpoint", address.as_str())];
-                if kind == MetricType::GAUGE { gauge(&labels, value(counts)) } else { counter(&labels, value(counts)) }
-            })
-            .collect()
+        services.flat_map(|s| s.endpoints.iter().map(|(address, counts)| (s.name.as_str(), address.as_str(), counts)))
     };
-    let mut failures = Vec::new();
-    for service in &report.services {
-        for (address, counts) in &service.endpoints {
-            for failure in Failure::ALL {
-                let labels =
-                    [("service", service.name.as_str()), ("endpoint", address.as_str()), ("reason", failure.word())];
-                failures.push(counter(&labels, counts.failures[failure as usize]));
-            }
-        }
+    for (name, help, value) in OF_ENDPOINTS {
+        let metrics =
+            endpoints().map(|(service, at, counts)| counter(&[("service", service), ("endpoint", at)], value(counts)));
+        emit(family(name, help, MetricType::COUNTER, metrics.collect()))?;
     }
-    let total = |name, help, value| family(name, help, MetricType::COUNTER, every(MetricType::COUNTER, value));
-    vec![
-        total("mesh_endpoint_picked_total", "Connects that the kernel sent to the endpoint.", |c| c.picked),
-        total("mesh_tcp_connections_opened_total", "Connections that TCP began to open.", |c| c.opened),
-        total("mesh_tcp_connections_established_total", "Connections that became established.", |c| c.established),
-        total("mesh_tcp_connections_closed_total", "Connections that ended, in whatever way.", |c| c.closed),
-        family(
-            "mesh_tcp_connections_active",
-            "Connections open now, those being opened included.",
-            MetricType::GAUGE,
-            every(MetricType::GAUGE, EndpointCounts::active),
-        ),
-        family("mesh_tcp_connect_failures_total", "Connects that failed.", MetricType::COUNTER, failures),
-        total(
-            "mesh_tcp_sent_bytes_total",
-            "Payload bytes that clients sent and the endpoint acknowledged, of closed connections.",
-            |c| c.sent,
-        ),
-        total(
-            "mesh_tcp_received_bytes_total",
-            "Payload bytes that clients received in order, of closed connections.",
-            |c| c.received,
-        ),
-        total("mesh_tcp_retransmits_total", "Segments that clients sent again, of closed connections.", |c| {
-            c.retransmits
-        }),
-    ]
+    let active =
+        endpoints().map(|(service, at, counts)| gauge(&[("service", service), ("endpoint", at)], counts.active()));
+    let help = "Connections open now, those being opened included.";
+    emit(family("mesh_tcp_connections_active", help, MetricType::GAUGE, active.collect()))?;
+    let failures = endpoints().flat_map(|(service, at, counts)| {
+        Failure::ALL.into_iter().map(move |failure| {
+            let labels = [("service", service), ("endpoint", at), ("reason", failure.word())];
+            counter(&labels, counts.failures[failure as usize])
+        })
+    });
+    emit(family("mesh_tcp_connect_failures_total", "Connects that failed.", MetricType::COUNTER, failures.collect()))
 }
 
 fn of_the_daemon(report: &Report) -> Vec<MetricFamily> {
