@@ -17,11 +17,13 @@ pub(super) struct Daemon {
     home: PathBuf,
     admin: SocketAddr,
     child: Option<Child>,
+    /// From then on it knows what to do at SIGTERM.
+    ready: bool,
 }
 
 impl Daemon {
     pub(super) fn new(mesh: PathBuf, home: &Path, admin: SocketAddr) -> Daemon {
-        Daemon { mesh, home: home.to_owned(), admin, child: None }
+        Daemon { mesh, home: home.to_owned(), admin, child: None, ready: false }
     }
 
     pub(super) fn config(&self) -> PathBuf {
@@ -59,6 +61,7 @@ impl Daemon {
                 return Err(format!("the daemon ended: {status}"));
             }
             if page::get(self.admin, "/ready").is_ok() {
+                self.ready = true;
                 return Ok(pid);
             }
             interrupt::sleep(Duration::from_millis(20))?;
@@ -107,7 +110,7 @@ impl Daemon {
         while asked.elapsed() < PATIENCE {
             match child.try_wait() {
                 Ok(None) => std::thread::sleep(Duration::from_millis(10)),
-                Ok(Some(status)) if status.success() => return Ok(()),
+                Ok(Some(status)) if status.success() || !self.ready => return Ok(()),
                 Ok(Some(status)) => {
                     let how = status.signal().map_or(status.to_string(), |signal| format!("signal {signal}"));
                     return Err(format!("the daemon did not end well: {how}\n{}", self.end_of_log()));
