@@ -28,8 +28,8 @@ pub(super) struct Service {
 /// One service that speaks HTTP and one that speaks a protocol of its own. Nobody owns the VIPs: 240/4 is reserved, and
 /// fd00::/8 is for private use.
 pub(super) fn services() -> Result<[Service; 2], String> {
-    let web = ports::reserve(8080, &[1, 2, 3].map(loopback))?;
-    let echo = ports::reserve(7000, &[1, 2].map(loopback))?;
+    let web = ports::reserve(18080, &[1, 2, 3].map(loopback))?;
+    let echo = ports::reserve(17000, &[1, 2].map(loopback))?;
     let backend = |number, port: &Port, name, weight, colour| {
         let address = (loopback(number), port.number).into();
         Backend { name, address, weight, colour }

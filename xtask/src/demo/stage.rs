@@ -51,7 +51,7 @@ impl Stage {
         let name = format!("{PREFIX}{}", std::process::id());
         let home = std::env::temp_dir().join(&name);
         let here = IpAddr::from(Ipv4Addr::LOCALHOST);
-        let port = ports::reserve(9901, &[here])?;
+        let port = ports::reserve(19901, &[here])?;
         let admin = (here, port.number).into();
         let stage = Stage {
             daemon: Daemon::new(mesh, &home, admin),
