@@ -38,7 +38,7 @@ enum Verb {
     },
     /// Show a service with real backends and clients, and what happens when a backend dies
     Demo {
-        /// End after this time, like 60s (default: at Ctrl-C); the story itself takes about 20 s
+        /// End after this time, like 60s (default: at Ctrl-C); the story itself takes about 15 s
         #[arg(long, value_name = "TIME", value_parser = demo::parse_duration)]
         duration: Option<Duration>,
     },
@@ -66,7 +66,7 @@ fn main() -> ExitCode {
         // Whoever found out has said so.
         Ok(false) => ExitCode::FAILURE,
         Err(message) => {
-            eprintln!("error: {message}");
+            process::tell(&format!("error: {message}"));
             ExitCode::FAILURE
         }
     }

@@ -1,5 +1,6 @@
 //! Running other programs, and saying so.
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -15,7 +16,13 @@ pub(crate) fn run(why: &str, command: &mut Command) -> Result<(), String> {
 
 /// One line to stderr that stands out from what children print.
 pub(crate) fn step(text: &str) {
-    eprintln!("==> {text}");
+    tell(&format!("==> {text}"));
+}
+
+/// One line to stderr. Not `eprintln!`, which panics where nobody listens any more, as after a terminal is closed: what
+/// is left to do then, such as cleaning up, must still be done.
+pub(crate) fn tell(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
 }
 
 /// The cargo that called us.

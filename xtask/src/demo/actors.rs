@@ -24,6 +24,15 @@ pub(crate) enum Speech {
     Line,
 }
 
+impl std::fmt::Display for Speech {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str(match self {
+            Speech::Http => "HTTP",
+            Speech::Line => "a protocol of its own",
+        })
+    }
+}
+
 /// Serves for ever, one thread a connection.
 pub(crate) fn backend(name: &str, speech: Speech, listen: SocketAddr) -> Result<(), String> {
     let listener = TcpListener::bind(listen).map_err(|error| format!("backend {name} at {listen}: {error}"))?;

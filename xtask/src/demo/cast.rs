@@ -1,10 +1,11 @@
 //! Who plays: the services of the demo, their VIPs and their backends; and the configuration that says so.
 
 use std::fmt::Write;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::path::Path;
 
 use super::actors::Speech;
+use super::ports::{self, Port};
 
 /// A program that answers with its name.
 pub(super) struct Backend {
@@ -19,16 +20,20 @@ pub(super) struct Service {
     pub(super) name: &'static str,
     pub(super) speech: Speech,
     pub(super) policy: &'static str,
-    pub(super) vips: [SocketAddr; 2],
+    pub(super) vips: Vec<SocketAddr>,
     pub(super) backends: Vec<Backend>,
+    _port: Port,
 }
 
 /// One service that speaks HTTP and one that speaks a protocol of its own. Nobody owns the VIPs: 240/4 is reserved, and
 /// fd00::/8 is for private use.
 pub(super) fn services() -> Result<[Service; 2], String> {
-    let web = free_port(8080, 3)?;
-    let echo = free_port(7000, 2)?;
-    let backend = |number, port, name, weight, colour| Backend { name, address: address(number, port), weight, colour };
+    let web = ports::reserve(18080, &[1, 2, 3].map(loopback))?;
+    let echo = ports::reserve(17000, &[1, 2].map(loopback))?;
+    let backend = |number, port: &Port, name, weight, colour| {
+        let address = (loopback(number), port.number).into();
+        Backend { name, address, weight, colour }
+    };
     Ok([
         Service {
             name: "web",
@@ -36,35 +41,38 @@ pub(super) fn services() -> Result<[Service; 2], String> {
             policy: "round_robin",
             vips: vips(80, 0x80, 80),
             backends: vec![
-                backend(1, web, "red", 3, "31"),
-                backend(2, web, "green", 2, "32"),
-                backend(3, web, "blue", 1, "34"),
+                backend(1, &web, "red", 3, "31"),
+                backend(2, &web, "green", 2, "32"),
+                backend(3, &web, "blue", 1, "34"),
             ],
+            _port: web,
         },
         Service {
             name: "echo",
             speech: Speech::Line,
             policy: "random",
             vips: vips(7, 7, 7),
-            backends: vec![backend(1, echo, "one", 1, "33"), backend(2, echo, "two", 1, "35")],
+            backends: vec![backend(1, &echo, "one", 1, "33"), backend(2, &echo, "two", 1, "35")],
+            _port: echo,
         },
     ])
 }
 
-fn vips(v4: u8, v6: u16, port: u16) -> [SocketAddr; 2] {
-    let v6 = Ipv6Addr::new(0xfd00, 0x240, 0, 0, 0, 0, 0, v6);
-    [(Ipv4Addr::new(240, 0, 0, v4), port).into(), (v6, port).into()]
+/// One of each family, where the kernel has both.
+fn vips(v4: u8, v6: u16, port: u16) -> Vec<SocketAddr> {
+    let v4 = Ipv4Addr::new(240, 0, 0, v4).into();
+    let v6 = has_v6().then(|| Ipv6Addr::new(0xfd00, 0x240, 0, 0, 0, 0, 0, v6).into());
+    std::iter::once(v4).chain(v6).map(|address: IpAddr| (address, port).into()).collect()
+}
+
+/// Whether there are IPv6 sockets at all. A VIP asks for no more: no route, and no interface with an address.
+pub(super) fn has_v6() -> bool {
+    UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).is_ok()
 }
 
 /// Not 127.0.0.1, where the ephemeral ports of clients are: a backend that is down must find its port free again.
-fn address(number: u8, port: u16) -> SocketAddr {
-    (Ipv4Addr::new(127, 0, 1, number), port).into()
-}
-
-/// A port from `first` on that is free on the first `count` backend addresses.
-fn free_port(first: u16, count: u8) -> Result<u16, String> {
-    let free = |port: &u16| (1..=count).all(|number| TcpListener::bind(address(number, *port)).is_ok());
-    (first..first + 500).find(free).ok_or_else(|| format!("no free port from {first} on"))
+fn loopback(number: u8) -> IpAddr {
+    Ipv4Addr::new(127, 0, 1, number).into()
 }
 
 /// What `mesh run --config` reads.
@@ -85,9 +93,9 @@ pub(super) fn configuration(
         bpffs = bpffs.display(),
     );
     for service in services {
-        let vips = service.vips.map(|vip| format!("\"{vip}\"")).join(", ");
+        let vips: Vec<String> = service.vips.iter().map(|vip| format!("\"{vip}\"")).collect();
         // Writing to a String cannot fail.
-        let _ = writeln!(text, "  - name: {}\n    addresses: [{vips}]", service.name);
+        let _ = writeln!(text, "  - name: {}\n    addresses: [{}]", service.name, vips.join(", "));
         let _ = writeln!(text, "    load_balancing: {{ policy: {} }}\n    endpoints:", service.policy);
         for backend in &service.backends {
             let _ = writeln!(text, "      - {{ address: \"{}\", weight: {} }}", backend.address, backend.weight);
@@ -106,7 +114,8 @@ mod tests {
         let paths = ["/h", "/c", "/b"].map(Path::new);
         let text = configuration(&services, paths[0], paths[1], paths[2], "127.0.0.1:9".parse().unwrap());
         assert!(text.starts_with("node: { name: demo, state_dir: /h/state }\n"));
-        assert!(text.contains("    addresses: [\"240.0.0.80:80\", \"[fd00:240::80]:80\"]\n"));
+        assert!(text.contains("    addresses: [\"240.0.0.80:80\""));
+        assert_eq!(text.contains("\"[fd00:240::80]:80\"]\n"), has_v6());
         for backend in services.iter().flat_map(|service| &service.backends) {
             assert!(text.contains(&format!("\"{}\", weight: {} ", backend.address, backend.weight)));
         }

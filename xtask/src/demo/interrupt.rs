@@ -5,11 +5,8 @@ use std::time::{Duration, Instant};
 
 static ASKED: AtomicBool = AtomicBool::new(false);
 
-/// What a wait returns as its error once somebody asked us to end.
-pub(super) const INTERRUPTED: &str = "interrupted";
-
 extern "C" fn note(_signal: libc::c_int) {
-    ASKED.store(true, Ordering::Relaxed);
+    ask();
 }
 
 /// From now on SIGINT, SIGTERM and SIGHUP are noted, and end nothing by themselves.
@@ -20,17 +17,22 @@ pub(super) fn listen() {
     }
 }
 
+/// Asks the demo to end, as a signal does.
+pub(super) fn ask() {
+    ASKED.store(true, Ordering::Relaxed);
+}
+
 /// Whether somebody asked.
 pub(super) fn asked() -> bool {
     ASKED.load(Ordering::Relaxed)
 }
 
-/// Sleeps, unless somebody asks us to end.
+/// Sleeps. An error says that somebody asked us to end.
 pub(super) fn sleep(duration: Duration) -> Result<(), String> {
     let until = Instant::now() + duration;
     loop {
         if asked() {
-            return Err(INTERRUPTED.into());
+            return Err("interrupted".into());
         }
         let rest = until.saturating_duration_since(Instant::now());
         if rest.is_zero() {

@@ -3,9 +3,10 @@
 use std::io::{IsTerminal, Write};
 
 use super::cast::Service;
+use super::interrupt;
 use super::tally::Tally;
 
-const WIDTH: u64 = 40;
+const WIDTH: u64 = 30;
 
 /// Escape sequences, or nothing at all.
 #[derive(Clone, Copy)]
@@ -25,50 +26,63 @@ impl Look {
     }
 
     pub(super) fn heading(self, text: &str) {
-        println!("\n{}", self.paint("1", text));
+        print(&format!("\n{}\n", self.paint("1", text)));
     }
 
     pub(super) fn say(self, text: &str) {
-        println!("  {text}");
+        print(&format!("  {text}\n"));
     }
 
     /// A command as it would be typed, and what it printed.
     pub(super) fn command(self, typed: &str, printed: &str) {
-        println!("  {}", self.paint("1;36", &format!("$ {typed}")));
+        self.say(&self.paint("1;36", &format!("$ {typed}")));
         for line in printed.trim_end().lines() {
-            println!("  {line}");
+            self.say(line);
         }
     }
 
     /// Who answered how often, beside the share that the weights promise.
     pub(super) fn table(self, service: &Service, tally: &Tally) {
-        let total = tally.total(service.name);
+        let total = tally.total(service);
         let weights: u64 = service.backends.iter().map(|backend| backend.weight).sum();
-        println!("  {} at {}", self.paint("1", service.name), service.vips.map(|vip| vip.to_string()).join(" and "));
+        let dialled = service.vips.iter().map(|vip| format!("{} to {vip}", tally.dialled(*vip)));
+        let dialled = dialled.collect::<Vec<_>>().join(", ");
+        self.say(&format!("{}: {total} connections ({dialled})", self.paint("1", service.name)));
         for backend in &service.backends {
-            let count = tally.answers(service.name, backend.name);
+            let count = tally.answers(service, backend);
             let bar = self.paint(backend.colour, &bar(count, total));
             let (share, due) = (percent(count, total), percent(backend.weight, weights));
-            println!(
-                "    {:<6} weight {} ({due:>2} %) {count:>5} answers {share:>3} % {bar}",
-                backend.name, backend.weight
-            );
+            let (name, weight) = (backend.name, backend.weight);
+            self.say(&format!("  {name:<6} weight {weight} ({due:>2} %) {count:>6} answers {share:>3} % {bar}"));
         }
-        for (kind, count) in tally.failures(service.name) {
+        for (kind, count) in tally.failures(service) {
             let bar = self.paint("31;1", &"x".repeat(bar(count, total).chars().count()));
-            println!("    failed: {kind:<16} {count:>5}         {:>3} % {bar}", percent(count, total));
+            self.say(&format!("  {:<22} {count:>6} failed  {:>3} % {bar}", kind, percent(count, total)));
         }
     }
 
-    /// Overwrites itself on a terminal.
+    /// Overwrites itself on a terminal, where a line too long is cut: one that wraps could not be overwritten.
     pub(super) fn live(self, text: &str) {
         if self.terminal {
-            print!("\r\x1b[K  {text}");
-            // A live line that cannot be shown is not worth an end of the demo.
-            let _ = std::io::stdout().flush();
+            print(&format!("\r\x1b[K\x1b[?7l  {text}\x1b[?7h"));
         } else {
-            println!("  {text}");
+            self.say(text);
         }
+    }
+
+    /// What follows does not overwrite the last live line.
+    pub(super) fn end_live(self) {
+        if self.terminal {
+            print("\n");
+        }
+    }
+}
+
+/// Not `print!`, which panics where nobody reads any more. Nobody to tell the story to is a reason to end it in order.
+fn print(text: &str) {
+    let mut out = std::io::stdout().lock();
+    if out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_err() {
+        interrupt::ask();
     }
 }
 
@@ -89,6 +103,6 @@ mod tests {
     #[test]
     fn shares_are_rounded_and_nothing_of_nothing_is_nothing() {
         assert_eq!((percent(1, 3), percent(2, 3), percent(1, 2), percent(0, 0)), (33, 67, 50, 0));
-        assert_eq!((bar(1, 2).len(), bar(0, 5).len(), bar(3, 0).len()), (20, 0, 0));
+        assert_eq!((bar(1, 2).len(), bar(0, 5).len(), bar(3, 0).len()), (15, 0, 0));
     }
 }

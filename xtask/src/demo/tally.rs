@@ -1,6 +1,9 @@
-//! Who answered how often, and what failed: what the clients saw, per service.
+//! Who answered how often, and what failed: what the clients saw, by the address that they dialled.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use super::cast::{Backend, Service};
 
 /// What happened to one connection of a client.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -41,13 +44,13 @@ impl std::fmt::Display for Report {
     }
 }
 
-/// Counts by service and outcome.
+/// Counts by VIP and outcome.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Tally(BTreeMap<(String, Outcome), u64>);
+pub(super) struct Tally(BTreeMap<(SocketAddr, Outcome), u64>);
 
 impl Tally {
-    pub(super) fn add(&mut self, service: &str, outcome: Outcome) {
-        *self.0.entry((service.to_owned(), outcome)).or_default() += 1;
+    pub(super) fn add(&mut self, vip: SocketAddr, outcome: Outcome) {
+        *self.0.entry((vip, outcome)).or_default() += 1;
     }
 
     /// What came on top of an earlier state of the same tally.
@@ -56,21 +59,32 @@ impl Tally {
         Tally(rest.filter(|(_, count)| *count > 0).collect())
     }
 
-    pub(super) fn answers(&self, service: &str, backend: &str) -> u64 {
-        self.0.get(&(service.to_owned(), Outcome::Answer(backend.to_owned()))).copied().unwrap_or(0)
+    /// Connections to this VIP, whatever became of them.
+    pub(super) fn dialled(&self, vip: SocketAddr) -> u64 {
+        self.0.iter().filter(|((of, _), _)| *of == vip).map(|(_, count)| count).sum()
+    }
+
+    /// Connections to this VIP that this backend answered.
+    pub(super) fn answers_at(&self, vip: SocketAddr, backend: &Backend) -> u64 {
+        self.0.get(&(vip, Outcome::Answer(backend.name.to_owned()))).copied().unwrap_or(0)
+    }
+
+    /// Connections of this service that this backend answered.
+    pub(super) fn answers(&self, service: &Service, backend: &Backend) -> u64 {
+        service.vips.iter().map(|vip| self.answers_at(*vip, backend)).sum()
     }
 
     /// All connections of this service, whatever became of them.
-    pub(super) fn total(&self, service: &str) -> u64 {
-        self.0.iter().filter(|((of, _), _)| of == service).map(|(_, count)| count).sum()
+    pub(super) fn total(&self, service: &Service) -> u64 {
+        service.vips.iter().map(|vip| self.dialled(*vip)).sum()
     }
 
     /// Failures of this service by kind.
-    pub(super) fn failures(&self, service: &str) -> BTreeMap<&str, u64> {
+    pub(super) fn failures(&self, service: &Service) -> BTreeMap<&str, u64> {
         let mut failures = BTreeMap::new();
         for ((of, outcome), count) in &self.0 {
-            if let (true, Outcome::Failure(kind)) = (of == service, outcome) {
-                failures.insert(kind.as_str(), *count);
+            if let (true, Outcome::Failure(kind)) = (service.vips.contains(of), outcome) {
+                *failures.entry(kind.as_str()).or_default() += *count;
             }
         }
         failures
@@ -82,8 +96,20 @@ impl Tally {
     }
 }
 
+/// Whether `count` of `total` is what a weight promises that is `weight` of all `weights`.
+///
+/// As far off as fair dice may be once in a million times, not as one would like to see it: few connections, as on a
+/// slow machine, tell little.
+pub(super) fn is_fair(count: u64, total: u64, weight: u64, weights: u64) -> bool {
+    let [count, total, weight, weights] = [count, total, weight, weights].map(|number| number as f64);
+    let share = weight / weights;
+    let deviation = (total * share * (1.0 - share)).sqrt();
+    (count - total * share).abs() <= 5.0 * deviation + 1.0
+}
+
 #[cfg(test)]
 mod tests {
+    use super::super::cast;
     use super::*;
 
     fn answer(who: &str) -> Outcome {
@@ -102,16 +128,26 @@ mod tests {
 
     #[test]
     fn a_phase_counts_only_what_happened_in_it() {
+        let [web, echo] = cast::services().unwrap();
+        let (vip, red) = (web.vips[0], &web.backends[0]);
         let mut tally = Tally::default();
-        tally.add("web", answer("red"));
+        tally.add(vip, answer("red"));
         let before = tally.clone();
-        tally.add("web", answer("red"));
-        tally.add("web", Outcome::Failure("refused".into()));
-        tally.add("echo", answer("one"));
+        tally.add(vip, answer("red"));
+        tally.add(vip, Outcome::Failure("refused".into()));
+        tally.add(echo.vips[0], answer("one"));
         let phase = tally.since(&before);
-        assert_eq!((phase.answers("web", "red"), phase.total("web"), phase.failed()), (1, 2, 1));
-        assert_eq!(phase.failures("web").get("refused"), Some(&1));
-        assert_eq!(phase.failures("echo").len(), 0);
+        assert_eq!((phase.answers(&web, red), phase.total(&web), phase.dialled(vip), phase.failed()), (1, 2, 2, 1));
+        assert_eq!(phase.failures(&web).get("refused"), Some(&1));
+        assert_eq!(phase.failures(&echo).len(), 0);
         assert_eq!(tally.since(&tally), Tally::default());
+    }
+
+    #[test]
+    fn chance_is_fair_and_a_forgotten_weight_is_not() {
+        assert!(is_fair(188, 376, 3, 6) && is_fair(195, 374, 1, 2) && is_fair(1, 3, 1, 2));
+        assert!(is_fair(0, 0, 1, 2) && is_fair(376, 376, 2, 2));
+        assert!(!is_fair(125, 376, 3, 6), "a third where half was promised");
+        assert!(!is_fair(0, 374, 1, 2) && !is_fair(370, 376, 2, 2));
     }
 }
