@@ -80,6 +80,8 @@ pub struct AtClose {
     pub bytes_received: u64,
     /// Whether all that was sent is acknowledged (`snd_una == snd_nxt`).
     pub all_acknowledged: bool,
+    /// Whether the peer's FIN was received, where the socket says so.
+    pub fin_received: Option<bool>,
 }
 
 /// Whether entering `state` says that the peer's FIN was received (and counted as a byte).
@@ -93,12 +95,17 @@ impl Record {
     /// Payload bytes (sent, received) of the side that connected.
     ///
     /// TCP counts in sequence space, where our SYN and either FIN are a byte each. The rule was exact on ten kinds of
-    /// close at both ends.
+    /// close at both ends. Where the socket does not tell whether the peer's FIN is in, it is a byte short for a
+    /// socket that is closed after its own half-close, with data received since, before the peer's FIN.
     #[inline(always)]
     #[must_use]
     pub const fn bytes(&self, at: &AtClose) -> (u64, u64) {
-        let fin_received =
-            self.fin_received == 1 || (at.old == tcp::FIN_WAIT2 && at.bytes_received != self.received_at_fin_wait2);
+        let fin_received = match at.fin_received {
+            Some(received) => received,
+            None => {
+                self.fin_received == 1 || (at.old == tcp::FIN_WAIT2 && at.bytes_received != self.received_at_fin_wait2)
+            }
+        };
         let fin_acknowledged =
             at.old == tcp::FIN_WAIT2 || (matches!(at.old, tcp::LAST_ACK | tcp::CLOSING) && at.all_acknowledged);
         let syn_acknowledged = at.bytes_acked > 0;
@@ -114,7 +121,7 @@ mod tests {
     use super::*;
 
     fn at(old: u32, bytes_acked: u64, bytes_received: u64) -> AtClose {
-        AtClose { old, bytes_acked, bytes_received, all_acknowledged: true }
+        AtClose { old, bytes_acked, bytes_received, all_acknowledged: true, fin_received: None }
     }
 
     #[test]
@@ -138,6 +145,14 @@ mod tests {
     #[test]
     fn a_reset_takes_off_only_the_syn() {
         assert_eq!(Record::default().bytes(&at(tcp::ESTABLISHED, 51, 1000)), (50, 1000));
+    }
+
+    #[test]
+    fn data_after_our_half_close_is_no_fin_where_the_socket_says_so() {
+        let record = Record { received_at_fin_wait2: 0, ..Record::default() };
+        let at = |fin| AtClose { fin_received: Some(fin), ..at(tcp::FIN_WAIT2, 52, 1000) };
+        assert_eq!(record.bytes(&at(false)), (50, 1000));
+        assert_eq!(record.bytes(&at(true)), (50, 999));
     }
 
     #[test]

@@ -91,13 +91,15 @@ fn closed(ctx: &SockOpsContext, record: &Record, old: u32, counts: *mut Endpoint
     let ops = ctx.ops;
     // SAFETY: fields of the context.
     let (at, retransmits, sk) = unsafe {
+        let sk = (*ops).__bindgen_anon_2.sk;
         let at = AtClose {
             old,
             bytes_acked: (*ops).bytes_acked,
             bytes_received: (*ops).bytes_received,
             all_acknowledged: (*ops).snd_una == (*ops).snd_nxt,
+            fin_received: if sk.is_null() { None } else { sock::fin_received(sk.cast()) },
         };
-        (at, u64::from((*ops).total_retrans), (*ops).__bindgen_anon_2.sk)
+        (at, u64::from((*ops).total_retrans), sk)
     };
     let (sent, received) = record.bytes(&at);
     let failure = if record.stage == stage::OPENING { failure(record, sk.cast()) } else { None };

@@ -135,7 +135,12 @@ impl Rows for Tables {
 
     #[inline(always)]
     fn endpoint(&self, id: u32) -> Option<EndpointRow> {
-        // SAFETY: inside the table. The row does not change while its tag stands, and the tag is compared.
-        ENDPOINTS.get_ptr(id).map(|row| unsafe { *row })
+        let row = ENDPOINTS.get_ptr(id)?;
+        // SAFETY: inside the table. A row that starts another use while it is read shows another tag, before or after.
+        unsafe {
+            let tag = atomic::read(&raw const (*row).tag);
+            let copy = row.read_volatile();
+            (atomic::read(&raw const (*row).tag) == tag && copy.tag == tag).then_some(copy)
+        }
     }
 }

@@ -8,6 +8,9 @@ use core::ffi::c_void;
 /// Offset of `sk_err` in `struct sock`.
 #[unsafe(no_mangle)]
 static OFFSET_SK_ERR: Global<u32> = Global::new(0);
+/// Offset of `skc_flags` in `struct sock_common`, which begins `struct sock`.
+#[unsafe(no_mangle)]
+static OFFSET_SK_FLAGS: Global<u32> = Global::new(0);
 /// Offset of the byte that holds `skc_ipv6only` in `struct sock_common`.
 #[unsafe(no_mangle)]
 static OFFSET_IPV6ONLY: Global<u32> = Global::new(0);
@@ -26,6 +29,27 @@ pub(crate) fn is_ipv6_only(sk: *mut c_void) -> bool {
     unsafe {
         let tcp = bpf_skc_to_tcp_sock(sk).cast::<u8>();
         !tcp.is_null() && u32::from(tcp.add(offset as usize).read_volatile()) & MASK_IPV6ONLY.load() != 0
+    }
+}
+
+/// Whether the peer's FIN was received, `None` where it is not known: TCP sets `SOCK_DONE` when it takes a FIN, and
+/// only then.
+#[inline(always)]
+pub(crate) fn fin_received(sk: *mut c_void) -> Option<bool> {
+    /// `SOCK_DONE` of `enum sock_flags` in include/net/sock.h, a bit number.
+    const DONE: u32 = 1;
+    let offset = OFFSET_SK_FLAGS.load();
+    if offset == 0 {
+        return None;
+    }
+    // SAFETY: as above.
+    unsafe {
+        let tcp = bpf_skc_to_tcp_sock(sk).cast::<u8>();
+        if tcp.is_null() {
+            None
+        } else {
+            Some(tcp.add(offset as usize).cast::<u64>().read_volatile() & (1 << DONE) != 0)
+        }
     }
 }
 

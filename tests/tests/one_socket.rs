@@ -70,22 +70,6 @@ fn a_direct_connect_on_a_socket_that_was_refused_shows_the_real_address() {
 }
 
 #[test]
-fn a_direct_connect_to_the_endpoint_itself_shows_the_endpoint() {
-    let world = world!();
-    let endpoint = "10.66.0.1:8080";
-    let mesh = world.daemon(json!([service("web", &[VIP], &[endpoint])]));
-    let mut client = world.tcp(Domain::IPV4);
-    assert_eq!(errno(connect(&client, VIP)), libc::ENETUNREACH, "no route to the endpoint yet: TCP never began");
-    world.netns().ip("route add local 10.66.0.0/16 dev lo");
-    let _b1 = world.backend("B1", endpoint);
-    connect(&client, endpoint).unwrap();
-    assert_eq!(peer(&client), addr(endpoint), "this is what it dialled");
-    assert_eq!(backend::answer(&mut client).unwrap(), "B1");
-    drop(client);
-    assert_eq!(mesh.endpoint("web", endpoint)["connections_total"], 0, "the mesh had no part in it");
-}
-
-#[test]
 fn a_socket_that_is_disconnected_may_go_elsewhere() {
     let world = world!();
     let _b1 = world.backend("B1", "10.1.0.1:8080");

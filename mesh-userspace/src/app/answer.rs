@@ -2,12 +2,9 @@
 
 use super::daemon::{Daemon, FILES};
 use crate::{
-    api::{
-        self, Candidate, CircuitState, ConfigStatus, Decision, EndpointHealth, Explanation, Memory, Mode, Refusal,
-        Source, Status,
-    },
+    api::{self, CircuitState, ConfigStatus, EndpointHealth, Memory, Mode, Refusal, Source, Status},
     config,
-    datapath::{Datapath, Limits, Share, share},
+    datapath::{Datapath, Limits},
     kernel::Tables,
     model::{self, Endpoint, Service},
     telemetry::metrics::{Report, ServiceReport},
@@ -102,75 +99,6 @@ impl Daemon {
             s.endpoints.iter().map(move |e| endpoint(s, e, &counts.endpoint(&s.name, e.address)))
         });
         Ok(endpoints.collect())
-    }
-
-    pub(super) fn explain(&self, address: SocketAddr) -> Explanation {
-        let state = self.state();
-        let owner = state.snapshot.owner(address).cloned();
-        drop(state);
-        let passed = |reason: &str, why: String| (Decision::Passed, Some(reason.to_owned()), why, BTreeMap::new());
-        let service = owner.as_ref().map(|s| s.name.as_str());
-        let (decision, reason, explanation, shares) = match (&owner, self.tables()) {
-            (None, _) => {
-                passed("no_service", format!("{address} is no service address: the connection goes there, untouched"))
-            }
-            (Some(_), None) => {
-                let why = self.kernel.as_ref().err().map_or("", String::as_str);
-                passed("not_intercepted", format!("nothing is intercepted on this node: {why}"))
-            }
-            (Some(_), Some(_)) if self.bypass() => passed(
-                Reason::Bypass.word(),
-                "bypass is on: the connection goes to the VIP itself, untouched".to_owned(),
-            ),
-            (Some(_), Some(_)) if self.mode == Mode::Observe => passed(
-                Reason::Observe.word(),
-                "dataplane.mode is observe: the connect is counted and not translated".to_owned(),
-            ),
-            (Some(s), Some(tables)) => match share(tables, address) {
-                Share::NoVip => passed(
-                    "not_in_kernel",
-                    format!("{address} belongs to {} and is not in the kernel's tables; see `mesh status`", s.name),
-                ),
-                Share::Refused(reason) => {
-                    let why = format!("refused at once with ECONNREFUSED: {}", refusal_sentence(reason));
-                    (Decision::Refused, Some(reason.word().to_owned()), why, BTreeMap::new())
-                }
-                Share::Endpoints(shares) => {
-                    let why = format!(
-                        "goes to one of {} endpoint{} of {}, picked by {}",
-                        shares.len(),
-                        if shares.len() == 1 { "" } else { "s" },
-                        s.name,
-                        s.policy.word()
-                    );
-                    (Decision::Forwarded, None, why, shares)
-                }
-            },
-        };
-        let candidates = owner.iter().flat_map(|s| &s.endpoints).map(|e| {
-            let share = shares.get(&e.address).copied().unwrap_or(0.0);
-            Candidate {
-                address: e.address,
-                weight: e.weight,
-                tier: None,
-                health: EndpointHealth::Unknown,
-                circuit: CircuitState::Closed,
-                draining: e.draining,
-                candidate: share > 0.0,
-                reason: candidate_reason(e, address, decision, share),
-                share,
-            }
-        });
-        Explanation {
-            address,
-            service: service.map(str::to_owned),
-            route: None,
-            policy: owner.as_ref().map(|s| policy(s.policy)),
-            decision,
-            reason,
-            explanation,
-            endpoints: candidates.collect(),
-        }
     }
 
     pub(super) fn status(&self) -> Status {
@@ -335,31 +263,6 @@ fn endpoint(service: &Service, endpoint: &Endpoint, counts: &EndpointCounts) -> 
     }
 }
 
-fn candidate_reason(endpoint: &Endpoint, vip: SocketAddr, decision: Decision, share: f64) -> String {
-    let reason = if endpoint.draining {
-        "draining"
-    } else if endpoint.weight == 0 {
-        "weight 0"
-    } else if vip.is_ipv4() && endpoint.address.is_ipv6() {
-        "IPv6 endpoint behind an IPv4 VIP (family_mismatch)"
-    } else if share > 0.0 {
-        "in selection"
-    } else if decision == Decision::Passed {
-        "connections are not translated"
-    } else {
-        "not in the kernel's tables; see `mesh status`"
-    };
-    reason.to_owned()
-}
-
-fn refusal_sentence(reason: Reason) -> &'static str {
-    match reason {
-        Reason::NoEndpoint => "no endpoint can be chosen (none there, all draining, or all of weight 0)",
-        Reason::FamilyMismatch => "its endpoints are IPv6 and the VIP is IPv4",
-        _ => "the tables are being changed",
-    }
-}
-
 /// How many entries of a map are in use.
 fn entries(map: &str, used: &Limits) -> Option<u64> {
     let entries = match map {
@@ -373,7 +276,7 @@ fn entries(map: &str, used: &Limits) -> Option<u64> {
     Some(u64::from(entries))
 }
 
-fn policy(policy: model::Policy) -> api::Policy {
+pub(super) fn policy(policy: model::Policy) -> api::Policy {
     match policy {
         model::Policy::RoundRobin => api::Policy::RoundRobin,
         model::Policy::Random => api::Policy::Random,

@@ -191,9 +191,13 @@ impl Daemon {
             return Ok(Reloaded::Same);
         }
         config::reload(&state.config, &loaded.config).map_err(|keys| keys.join("\n"))?;
+        let services = loaded.config.services();
+        if let Some(datapath) = &state.datapath {
+            datapath.fits(&services)?;
+        }
         self.levels.set(&loaded.config.telemetry.log.level).map_err(|e| e.to_string())?;
         let before = state.facts.len();
-        state.facts = facts(&loaded.config);
+        state.facts = services.into_iter().map(Arc::new).collect();
         state.config = loaded.config;
         state.fingerprint = loaded.fingerprint;
         state.loaded_at = Time::now();

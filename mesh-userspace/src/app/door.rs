@@ -59,7 +59,7 @@ impl Door for Doorkeeper {
 
 impl Daemon {
     fn answer(&self, request: Request) -> Result<Response, Refusal> {
-        match request {
+        match canonical(request) {
             Request::Status => Ok(Response::Status(Box::new(self.status()))),
             Request::Services { name } => self.services(name.as_deref()).map(Response::Services),
             Request::Endpoints { service } => self.endpoints(service.as_deref()).map(Response::Endpoints),
@@ -194,6 +194,18 @@ impl Daemon {
     pub(super) fn kernel(&self) -> Option<&Kernel> {
         self.kernel.as_ref().ok()
     }
+}
+
+/// The request with a v4-mapped address as the IPv4 address that it is to the hooks.
+fn canonical(mut request: Request) -> Request {
+    match &mut request {
+        Request::Explain { address, .. }
+        | Request::EndpointDrain { address, .. }
+        | Request::EndpointUndrain { address, .. }
+        | Request::EndpointWeight { address, .. } => address.set_ip(address.ip().to_canonical()),
+        _ => {}
+    }
+    request
 }
 
 /// What can be changed about an endpoint.

@@ -1,8 +1,10 @@
 //! Joins the layers into a daemon: the one place that knows everyone.
 
+mod admin;
 mod answer;
 mod daemon;
 mod door;
+mod explain;
 mod lock;
 mod run;
 mod source;

@@ -1,14 +1,14 @@
 //! `mesh run`: from the configuration to a daemon at work, and to its end.
 
 use super::{
+    admin::Admin,
     daemon::{self, Daemon, Reloaded, State},
-    door::Doorkeeper,
     host,
     lock::Locks,
     source::Watch,
 };
 use crate::{
-    api::{self, Addresses, Listeners, Mode},
+    api::{Addresses, Mode},
     config::{self, Cgroup, Config},
     datapath::{self, Datapath},
     kernel::{self, Capacity, Kernel, KernelError, Options, Pins},
@@ -21,12 +21,10 @@ use std::{
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     sync::{Arc, atomic::Ordering},
-    thread,
     time::Duration,
 };
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
-    sync::oneshot,
     time::{MissedTickBehavior, interval},
 };
 
@@ -53,6 +51,7 @@ pub fn run(named: Option<PathBuf>) -> Result<(), String> {
     };
     let mut locks = Locks::default();
     prepare_state(&config.node.state_dir)?;
+    locks.add("state directory", &config.node.state_dir).map_err(|e| e.to_string())?;
     let addresses = Addresses {
         listen: Some(config.admin.listen.0),
         metrics_listen: config.admin.metrics_listen.0,
@@ -205,69 +204,7 @@ fn capacity(config: &Config) -> Capacity {
         services,
         vips: roomy(needs.vips, services.saturating_mul(2)),
         endpoints: config.dataplane.max_endpoints.exact().unwrap_or_else(|| roomy(needs.endpoints, 16_384)),
-        slots: config.dataplane.max_slots.exact().unwrap_or_else(|| roomy(needs.slots.saturating_mul(2), 65_536)),
-    }
-}
-
-/// The admin servers, on a thread and a runtime of their own: whatever traffic does, the operator gets an answer.
-struct Admin {
-    thread: thread::JoinHandle<()>,
-    /// Who answers; who asks before it is sent waits.
-    door: oneshot::Sender<Arc<Doorkeeper>>,
-    stop: oneshot::Sender<()>,
-}
-
-/// Admin servers that answer.
-struct Serving {
-    thread: thread::JoinHandle<()>,
-    stop: oneshot::Sender<()>,
-}
-
-impl Admin {
-    /// Opens the listeners.
-    fn bind(addresses: Addresses) -> Result<Self, String> {
-        let (bound, ready) = std::sync::mpsc::channel();
-        let (door, keeper) = oneshot::channel::<Arc<Doorkeeper>>();
-        let (stop, stopped) = oneshot::channel::<()>();
-        let work = move || {
-            let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-                Ok(runtime) => runtime,
-                Err(e) => return drop(bound.send(Err(format!("the admin server cannot start: {e}")))),
-            };
-            runtime.block_on(async {
-                let listeners = match Listeners::bind(&addresses).await {
-                    Ok(listeners) => listeners,
-                    Err(e) => return drop(bound.send(Err(e.to_string()))),
-                };
-                drop(bound.send(Ok(listeners.listen_address())));
-                // Without a keeper the start failed; the listeners go as they came.
-                let Ok(keeper) = keeper.await else { return };
-                api::serve(listeners, keeper, async {
-                    let _ = stopped.await;
-                })
-                .await;
-            });
-        };
-        let thread = thread::Builder::new().name("admin".to_owned()).spawn(work).map_err(|e| e.to_string())?;
-        let listen = ready.recv().map_err(|e| format!("the admin server did not start: {e}"))??;
-        if let Some(listen) = listen {
-            tracing::info!("admin server at http://{listen}/");
-        }
-        Ok(Self { thread, door, stop })
-    }
-
-    /// Begins to answer.
-    fn serve(self, daemon: &Arc<Daemon>) -> Result<Serving, String> {
-        let sent = self.door.send(Arc::new(Doorkeeper(Arc::clone(daemon))));
-        sent.map_err(|_| "the admin server has ended".to_owned())?;
-        Ok(Serving { thread: self.thread, stop: self.stop })
-    }
-}
-
-impl Serving {
-    fn stop(self) {
-        let _ = self.stop.send(());
-        let _ = self.thread.join();
+        slots: config.dataplane.max_slots.exact().unwrap_or_else(|| roomy(needs.slots.saturating_mul(2), 262_144)),
     }
 }
 

@@ -1,9 +1,12 @@
 //! Plans carried out on the kernel's tables.
 
-use super::plan::{Change, Found, Limits, Planner, Problem, vip_key};
+use super::{
+    needs::needs,
+    plan::{Change, Found, Limits, Planner, Problem, vip_key},
+};
 use crate::{
     kernel::Tables,
-    model::{Protocol, Snapshot},
+    model::{Protocol, Service, Snapshot},
 };
 use mesh_common::{
     endpoint::EndpointCounts,
@@ -61,6 +64,27 @@ impl Datapath {
             }
         }
         plan.again_at
+    }
+
+    /// Whether the tables have room for `services`, all changes aside.
+    ///
+    /// # Errors
+    /// What there is too much of, and what to do.
+    pub fn fits(&self, services: &[Service]) -> Result<(), String> {
+        let (needs, limits) = (needs(services), self.planner.limits());
+        let kinds = [
+            ("services", "max_services", needs.services, limits.services),
+            ("addresses of services", "max_services", needs.vips, limits.vips),
+            ("endpoints", "max_endpoints", needs.endpoints, limits.endpoints),
+            ("slots for their weights", "max_slots", needs.slots, limits.slots),
+        ];
+        match kinds.into_iter().find(|(_, _, needed, room)| needed > room) {
+            Some((what, key, needed, room)) => Err(format!(
+                "{needed} {what}, and the tables of the running daemon have room for {room}: restart it, which sizes \
+                 them anew (dataplane.{key} sets the size by hand)"
+            )),
+            None => Ok(()),
+        }
     }
 
     /// What did not fit or was refused, a sentence each.

@@ -1,8 +1,14 @@
 //! Ranges of the slot arena: handed out, freed, rested, joined again.
 
-use super::ids::QUARANTINE;
 use mesh_common::service::SlotRange;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+/// How long a freed range rests before it is used again, in nanoseconds.
+///
+/// Shorter than for numbers of rows, because a reader that comes later still is not misled: the slots it finds belong
+/// to another service or carry other tags, which it checks, and then it looks again. And services whose weights need
+/// thousands of slots may be changed several times a second.
+pub(super) const REST: u64 = 1_000_000_000;
 
 /// The free space of the slot arena.
 #[derive(Clone, Debug)]
@@ -14,6 +20,7 @@ pub(super) struct Arena {
     by_length: BTreeSet<(u32, u32)>,
     /// Freed ranges that rest, oldest first.
     resting: VecDeque<(SlotRange, u64)>,
+    /// Slots that are free, resting ones included.
     free: u32,
 }
 
@@ -41,6 +48,7 @@ impl Arena {
     pub(super) fn take(&mut self, count: u32, now: u64) -> Option<SlotRange> {
         while self.resting.front().is_some_and(|(_, ready)| *ready <= now) {
             if let Some((range, _)) = self.resting.pop_front() {
+                self.free -= range.count;
                 self.join(range);
             }
         }
@@ -55,11 +63,17 @@ impl Arena {
     /// Gives a range back.
     pub(super) fn free(&mut self, range: SlotRange, now: u64) {
         if range.count > 0 {
-            self.resting.push_back((range, now + QUARANTINE));
+            self.free += range.count;
+            self.resting.push_back((range, now + REST));
         }
     }
 
-    /// How many slots are in use or resting.
+    /// Gives back a range that nobody saw: it need not rest.
+    pub(super) fn give_back(&mut self, range: SlotRange) {
+        self.join(range);
+    }
+
+    /// How many slots are in use.
     pub(super) fn used(&self) -> u32 {
         self.capacity - self.free
     }
@@ -103,7 +117,7 @@ mod tests {
             let mut arena = Arena::new(500, []);
             let (mut held, mut now) = (Vec::<SlotRange>::new(), 0);
             for (take, n) in steps {
-                now += QUARANTINE / 4;
+                now += REST / 4;
                 if take {
                     if let Some(range) = arena.take(n, now) {
                         prop_assert_eq!(range.count, n);
@@ -121,7 +135,7 @@ mod tests {
             for range in held {
                 arena.free(range, now);
             }
-            prop_assert_eq!(arena.take(500, now + QUARANTINE), Some(SlotRange { base: 0, count: 500 }));
+            prop_assert_eq!(arena.take(500, now + REST), Some(SlotRange { base: 0, count: 500 }));
         }
     }
 

@@ -2,10 +2,10 @@
 
 use std::collections::VecDeque;
 
-/// How long a freed number or range rests before it is used again, in nanoseconds.
+/// How long a freed number rests before it is used again, in nanoseconds.
 ///
 /// A hook that read it just before may use it just after. Such a reader is done within microseconds; ten seconds
-/// leave room for a virtual machine that was stopped in between.
+/// leave room for a virtual processor that was stopped in between.
 pub(super) const QUARANTINE: u64 = 10_000_000_000;
 
 /// The numbers of one table.

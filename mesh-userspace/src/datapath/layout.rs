@@ -8,19 +8,27 @@ use mesh_common::{
 /// How many slots [`layout`] makes of these weights.
 pub(super) fn length(weights: impl IntoIterator<Item = u16>) -> u32 {
     let present: Vec<u64> = weights.into_iter().filter(|w| *w > 0).map(u64::from).collect();
-    let turn = Turn::new(present.iter().copied());
+    let turn = Turn::new(present.iter().copied(), Precision::Full);
     u32::try_from(present.iter().map(|w| turn.times(*w)).sum::<u64>()).unwrap_or(u32::MAX)
+}
+
+/// How many slots weights may take up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Precision {
+    /// [`SLOTS_PER_SERVICE`], or [`SLOTS_PER_ENDPOINT`] an endpoint, if that is more.
+    Full,
+    /// 256, or one an endpoint, if that is more: for while the arena is short.
+    Coarse,
 }
 
 /// The slots of one view. Endpoints of weight 0 get none.
 ///
-/// Shares are exact where the weights, divided by their greatest common divisor, sum up to at most
-/// [`SLOTS_PER_SERVICE`] (or [`SLOTS_PER_ENDPOINT`] an endpoint, if that is more); else they are rounded to that many
-/// slots, of which every endpoint keeps at least one.
-pub(super) fn layout(weighted: &[(Slot, u16)]) -> Vec<Slot> {
+/// Shares are exact where the weights, divided by their greatest common divisor, sum up to what `precision` allows;
+/// else they are rounded to that many slots, of which every endpoint keeps at least one.
+pub(super) fn layout(weighted: &[(Slot, u16)], precision: Precision) -> Vec<Slot> {
     let present: Vec<(Slot, u64)> =
         weighted.iter().filter(|(_, w)| *w > 0).map(|(slot, w)| (*slot, u64::from(*w))).collect();
-    let shares = Turn::new(present.iter().map(|(_, w)| *w));
+    let shares = Turn::new(present.iter().map(|(_, w)| *w), precision);
     let mut turn: Vec<(u64, usize)> = Vec::new();
     for (index, (_, weight)) in present.iter().enumerate() {
         let times = shares.times(*weight);
@@ -40,10 +48,14 @@ struct Turn {
 
 impl Turn {
     /// Of weights above 0.
-    fn new(weights: impl Iterator<Item = u64> + Clone) -> Self {
+    fn new(weights: impl Iterator<Item = u64> + Clone, precision: Precision) -> Self {
         let divisor = weights.clone().fold(0, gcd).max(1);
         let (total, count) = weights.fold((0, 0), |(total, count), w| (total + w / divisor, count + 1));
-        Self { divisor, total, most: u64::from(SLOTS_PER_SERVICE).max(u64::from(SLOTS_PER_ENDPOINT) * count) }
+        let most = match precision {
+            Precision::Full => u64::from(SLOTS_PER_SERVICE).max(u64::from(SLOTS_PER_ENDPOINT) * count),
+            Precision::Coarse => 256.max(count),
+        };
+        Self { divisor, total, most }
     }
 
     fn times(&self, weight: u64) -> u64 {
@@ -63,7 +75,7 @@ mod tests {
 
     fn ids(weights: &[u16]) -> Vec<u32> {
         let weighted: Vec<(Slot, u16)> = (0..).zip(weights).map(|(id, w)| (Slot::new(id, 1), *w)).collect();
-        layout(&weighted).into_iter().map(Slot::id).collect()
+        layout(&weighted, Precision::Full).into_iter().map(Slot::id).collect()
     }
 
     #[test]

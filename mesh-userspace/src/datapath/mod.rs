@@ -4,7 +4,10 @@ mod apply;
 mod arena;
 mod ids;
 mod layout;
+mod needs;
+mod order;
 mod plan;
 
 pub use apply::{Datapath, Share, share};
-pub use plan::{Change, Found, Limits, Plan, Planner, Problem, needs};
+pub use needs::needs;
+pub use plan::{Change, Found, Limits, Plan, Planner, Problem};

@@ -14,9 +14,10 @@
 //! for the time of a few writes such a VIP shows its old or new owner's other set, complete all the same.
 
 use super::{
-    arena::Arena,
-    ids::{Ids, QUARANTINE},
-    layout::{layout, length},
+    arena::{Arena, REST},
+    ids::Ids,
+    layout::{Precision, layout},
+    order::in_order,
 };
 use crate::model::{self, Protocol, Service, Snapshot};
 use mesh_common::{
@@ -133,6 +134,8 @@ struct Laid {
     id: u32,
     policy: Policy,
     ranges: [SlotRange; 3],
+    /// Whether it is to be laid out again as soon as there is room for all of its weights' precision.
+    coarse: bool,
     /// By address.
     endpoints: Vec<Placed>,
 }
@@ -180,6 +183,7 @@ impl Planner {
                 id: *id,
                 policy: Policy::from_word(row.policy),
                 ranges: row.views.map(SlotRange::from_word),
+                coarse: false,
                 endpoints: Vec::new(),
             };
             services.insert(row.name, laid);
@@ -253,7 +257,7 @@ impl Planner {
         plan.changes.extend(steps.freed_services.into_iter().chain(steps.freed_endpoints));
         self.vips = vips;
         if !plan.problems.is_empty() {
-            plan.again_at = Some(now + QUARANTINE);
+            plan.again_at = Some(now + REST);
         }
         plan
     }
@@ -287,31 +291,35 @@ impl Planner {
             let weight = if endpoint.draining { 0 } else { endpoint.weight };
             endpoints.push(Placed { address: endpoint.address, slot, weight: Some(weight) });
         }
-        let unchanged = known.as_ref().is_some_and(|laid| laid.endpoints == endpoints);
-        let ranges = match (&known, unchanged) {
-            (Some(laid), true) => laid.ranges,
-            _ => match self.lay_slots(&endpoints, now, &mut steps.slots) {
-                Ok(ranges) => ranges,
-                Err(count) => {
-                    plan.problems.push(Problem::NoSlots(service.name.clone(), count));
-                    for change in rows {
-                        if let Change::Endpoint(id, _) = change {
-                            self.endpoint_ids.free(id, now);
-                        }
-                    }
-                    return match known {
-                        Some(laid) => {
-                            self.services.insert(name, laid);
-                            Some(id)
-                        }
-                        None => {
-                            self.service_ids.free(id, now);
-                            None
-                        }
-                    };
-                }
-            },
+        let unchanged = known.as_ref().is_some_and(|laid| !laid.coarse && laid.endpoints == endpoints);
+        let laid_out = match (&known, unchanged) {
+            (Some(laid), true) => Ok((laid.ranges, Precision::Full)),
+            _ => self.lay_slots(&endpoints, now, &mut steps.slots),
         };
+        let (ranges, coarse) = match laid_out {
+            Ok((ranges, precision)) => (ranges, precision == Precision::Coarse),
+            Err(count) => {
+                plan.problems.push(Problem::NoSlots(service.name.clone(), count));
+                for change in rows {
+                    if let Change::Endpoint(id, _) = change {
+                        self.endpoint_ids.free(id, now);
+                    }
+                }
+                return match known {
+                    Some(laid) => {
+                        self.services.insert(name, laid);
+                        Some(id)
+                    }
+                    None => {
+                        self.service_ids.free(id, now);
+                        None
+                    }
+                };
+            }
+        };
+        if coarse {
+            plan.again_at = Some(now + REST);
+        }
         steps.endpoints.extend(rows);
         match &known {
             None => {
@@ -341,7 +349,7 @@ impl Planner {
                 }
             }
         }
-        self.services.insert(name, Laid { id, policy, ranges, endpoints });
+        self.services.insert(name, Laid { id, policy, ranges, coarse, endpoints });
         Some(id)
     }
 
@@ -362,16 +370,34 @@ impl Planner {
         Some(Slot::new(id, tag))
     }
 
-    /// Lays the three views out; views that show the same endpoints share a range. The error is the length of a
-    /// range that was not to be had.
-    fn lay_slots(&mut self, endpoints: &[Placed], now: u64, changes: &mut Vec<Change>) -> Result<[SlotRange; 3], u32> {
+    /// Lays the three views out, coarsely if there is no room for more. The error is the length of a range that was
+    /// not to be had.
+    fn lay_slots(
+        &mut self,
+        endpoints: &[Placed],
+        now: u64,
+        changes: &mut Vec<Change>,
+    ) -> Result<([SlotRange; 3], Precision), u32> {
+        let full = self.lay_views(endpoints, Precision::Full, now, changes);
+        let ranges = full.map(|ranges| (ranges, Precision::Full));
+        ranges.or_else(|_| Ok((self.lay_views(endpoints, Precision::Coarse, now, changes)?, Precision::Coarse)))
+    }
+
+    /// Views that show the same endpoints share a range.
+    fn lay_views(
+        &mut self,
+        endpoints: &[Placed],
+        precision: Precision,
+        now: u64,
+        changes: &mut Vec<Change>,
+    ) -> Result<[SlotRange; 3], u32> {
         let weighted = |family: fn(&SocketAddr) -> bool| -> Vec<(Slot, u16)> {
             let seen = endpoints.iter().filter(|e| family(&e.address));
             seen.map(|e| (e.slot, e.weight.unwrap_or(0))).filter(|(_, w)| *w > 0).collect()
         };
         let sets = [weighted(SocketAddr::is_ipv4), weighted(SocketAddr::is_ipv6), weighted(|_| true)];
         let mut ranges: [SlotRange; 3] = [SlotRange::default(); 3];
-        let mut taken = Vec::new();
+        let mut laid: Vec<(SlotRange, Vec<Slot>)> = Vec::new();
         for view in 0..sets.len() {
             if sets[view].is_empty() {
                 continue;
@@ -380,18 +406,18 @@ impl Planner {
                 ranges[view] = ranges[same];
                 continue;
             }
-            let slots = layout(&sets[view]);
+            let slots = layout(&sets[view], precision);
             let count = u32::try_from(slots.len()).unwrap_or(u32::MAX);
             let Some(range) = self.arena.take(count, now) else {
-                for range in taken {
-                    self.arena.free(range, now);
+                for (range, _) in laid {
+                    self.arena.give_back(range);
                 }
                 return Err(count);
             };
-            taken.push(range);
+            laid.push((range, slots));
             ranges[view] = range;
-            changes.push(Change::Slots(range.base, slots));
         }
+        changes.extend(laid.into_iter().map(|(range, slots)| Change::Slots(range.base, slots)));
         Ok(ranges)
     }
 
@@ -457,7 +483,13 @@ impl Planner {
         find(&self.services.get(&name_hash(service))?.endpoints, address).map(|placed| placed.slot)
     }
 
-    /// Rows in use: services, VIPs, endpoints, slots (resting ones included).
+    /// How many rows there are.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    /// Rows in use; those that rest are not.
     #[must_use]
     pub fn used(&self) -> Limits {
         Limits {
@@ -467,66 +499,6 @@ impl Planner {
             slots: self.arena.used(),
         }
     }
-}
-
-/// How many rows `services` take up.
-#[must_use]
-pub fn needs(services: &[Service]) -> Limits {
-    let sum = |count: &dyn Fn(&Service) -> usize| {
-        u32::try_from(services.iter().map(count).sum::<usize>()).unwrap_or(u32::MAX)
-    };
-    let slots = services.iter().map(|service| {
-        let (v4, v6): (Vec<_>, Vec<_>) = service.endpoints.iter().partition(|e| e.address.is_ipv4());
-        let (v4, v6): (Vec<u16>, Vec<u16>) = (weights(&v4), weights(&v6));
-        let any = if v4.is_empty() || v6.is_empty() { 0 } else { length(v4.iter().chain(&v6).copied()) };
-        u64::from(length(v4)) + u64::from(length(v6)) + u64::from(any)
-    });
-    Limits {
-        services: sum(&|_| 1),
-        vips: sum(&|s| s.addresses.len()),
-        endpoints: sum(&|s| s.endpoints.len()),
-        slots: u32::try_from(slots.sum::<u64>()).unwrap_or(u32::MAX),
-    }
-}
-
-fn weights(endpoints: &[&model::Endpoint]) -> Vec<u16> {
-    endpoints.iter().map(|e| e.weight).collect()
-}
-
-/// The changes of services, each followed by the VIPs that come to it; a service that a VIP moves to stands before the
-/// one that it leaves.
-fn in_order(
-    mut changes: HashMap<u32, Vec<Change>>,
-    old: &HashMap<VipKey, u32>,
-    new: &HashMap<VipKey, u32>,
-) -> Vec<Change> {
-    let mut before: HashMap<u32, Vec<u32>> = HashMap::new();
-    for (key, to) in new {
-        let from = old.get(key);
-        if from != Some(to) {
-            changes.entry(*to).or_default().push(Change::Vip(*key, *to));
-            if let Some(from) = from {
-                before.entry(*from).or_default().push(*to);
-            }
-        }
-    }
-    // Depth first with a stack of our own: a chain of moves may be as long as there are services.
-    let mut ordered = Vec::new();
-    let mut seen = HashSet::new();
-    let mut ids: Vec<u32> = changes.keys().copied().collect();
-    ids.sort_unstable();
-    for id in ids {
-        let mut stack = vec![(id, false)];
-        while let Some((id, done)) = stack.pop() {
-            if done {
-                ordered.extend(changes.remove(&id).unwrap_or_default());
-            } else if seen.insert(id) {
-                stack.push((id, true));
-                stack.extend(before.get(&id).into_iter().flatten().map(|to| (*to, false)));
-            }
-        }
-    }
-    ordered
 }
 
 fn find(endpoints: &[Placed], address: SocketAddr) -> Option<&Placed> {

@@ -1,7 +1,7 @@
 //! Plans are replayed write by write on model tables; after each write, every VIP must lead to exactly the old set or
 //! exactly the new one, asked through the very function that the connect hook runs.
 
-use super::*;
+use super::{super::ids::QUARANTINE, *};
 use crate::model::{Endpoint, Overrides};
 use mesh_common::{
     reason::Reason,
@@ -277,8 +277,8 @@ proptest! {
     }
 
     #[test]
-    fn a_reader_that_is_late_by_less_than_the_quarantine_finds_the_slots_it_was_sent_to(
-        snapshots in prop::collection::vec((snapshot(), 0..QUARANTINE / 2), 2..8)
+    fn a_reader_that_is_late_by_less_than_the_rest_finds_the_slots_it_was_sent_to(
+        snapshots in prop::collection::vec((snapshot(), 0..REST / 2), 2..8)
     ) {
         let (mut planner, mut model, mut now) = (Planner::new(LIMITS), Model::default(), 0);
         // Ranges as published, and until when a late reader may still look.
@@ -297,7 +297,7 @@ proptest! {
             for row in model.services.values().filter(|r| r.name != 0) {
                 for range in row.views.map(SlotRange::from_word) {
                     let slots = (range.base..range.base + range.count).map(|i| model.slot(i)).collect();
-                    published.push((range, slots, now + QUARANTINE));
+                    published.push((range, slots, now + REST));
                 }
             }
         }
@@ -331,7 +331,27 @@ fn a_full_arena_keeps_the_old_endpoints_and_says_so() {
     assert_eq!(plan.problems, [Problem::NoSlots("a".to_owned(), 2)]);
     assert_eq!(plan.changes, []);
     assert_eq!(model.answers(vip(2), View::V4), expected(&old, vip(2), View::V4));
-    assert_eq!(plan.again_at, Some(1 + QUARANTINE));
+    assert_eq!(plan.again_at, Some(1 + REST));
+}
+
+#[test]
+fn weights_are_laid_out_coarsely_while_the_arena_is_short_and_exactly_later() {
+    let heavy = |first: u16, second: u16| {
+        let mut service = service("a", &["10.96.0.2:80"], &["10.0.0.1:1", "10.0.0.2:1"]);
+        (service.endpoints[0].weight, service.endpoints[1].weight) = (first, second);
+        of(&[service])
+    };
+    let (mut planner, mut model) = (Planner::new(Limits { slots: 3000, ..LIMITS }), Model::default());
+    let mut step = |snapshot: &Snapshot, now: u64| {
+        let plan = planner.plan(snapshot, now, |_| true);
+        plan.changes.iter().for_each(|change| model.apply(change));
+        let shares = model.answers(vip(2), View::V4).unwrap().unwrap();
+        (plan.again_at, shares.values().copied().collect::<Vec<usize>>())
+    };
+    assert_eq!(step(&heavy(1, 1999), 0), (None, vec![1, 1999]));
+    // The old range still shows: only a rounded layout fits beside it.
+    assert_eq!(step(&heavy(2, 1997), 1), (Some(1 + REST), vec![1, 255]));
+    assert_eq!(step(&heavy(2, 1997), 1 + REST), (None, vec![2, 1997]));
 }
 
 #[test]

@@ -147,6 +147,7 @@ fn load_object(
     let fields = Fields::find(notes);
     loader
         .override_global("OFFSET_SK_ERR", &fields.sk_err, true)
+        .override_global("OFFSET_SK_FLAGS", &fields.sk_flags, true)
         .override_global("OFFSET_IPV6ONLY", &fields.ipv6only, true)
         .override_global("MASK_IPV6ONLY", &fields.ipv6only_mask, true)
         .override_global(aya_log::LEVEL, &options.log_level, false);
@@ -310,6 +311,7 @@ fn load_program(ebpf: &mut Ebpf, name: &str) -> Result<(), String> {
 /// Offsets that the programs need and only the running kernel knows; 0 where it does not say.
 struct Fields {
     sk_err: u32,
+    sk_flags: u32,
     ipv6only: u32,
     ipv6only_mask: u32,
 }
@@ -318,9 +320,15 @@ impl Fields {
     fn find(notes: &mut Vec<String>) -> Self {
         let raw = fs::read("/sys/kernel/btf/vmlinux").unwrap_or_default();
         let err = btf::field(&raw, "sock", "sk_err");
+        let done = btf::field(&raw, "sock_common", "skc_flags");
         let only = btf::field(&raw, "sock_common", "skc_ipv6only").filter(|f| f.width == 1);
         if err.is_none() {
             notes.push("the kernel's BTF does not show sk_err: reasons of failed connects are guessed".to_owned());
+        }
+        if done.is_none() {
+            notes.push(
+                "the kernel's BTF does not show skc_flags: received bytes may be a byte short a connection".to_owned(),
+            );
         }
         if only.is_none() {
             notes.push(
@@ -330,6 +338,7 @@ impl Fields {
         }
         Self {
             sk_err: err.map_or(0, btf::Field::byte),
+            sk_flags: done.map_or(0, btf::Field::byte),
             ipv6only: only.map_or(0, btf::Field::byte),
             ipv6only_mask: only.map_or(0, btf::Field::mask),
         }

@@ -1,0 +1,68 @@
+//! The admin servers, on a thread and a runtime of their own: whatever traffic does, the operator gets an answer.
+
+use super::{daemon::Daemon, door::Doorkeeper};
+use crate::api::{self, Addresses, Listeners};
+use std::{sync::Arc, thread};
+use tokio::sync::oneshot;
+
+/// Admin servers whose listeners are open and that do not answer yet.
+pub(super) struct Admin {
+    thread: thread::JoinHandle<()>,
+    /// Who answers; who asks before it is sent waits.
+    door: oneshot::Sender<Arc<Doorkeeper>>,
+    stop: oneshot::Sender<()>,
+}
+
+/// Admin servers that answer.
+pub(super) struct Serving {
+    thread: thread::JoinHandle<()>,
+    stop: oneshot::Sender<()>,
+}
+
+impl Admin {
+    /// Opens the listeners.
+    pub(super) fn bind(addresses: Addresses) -> Result<Self, String> {
+        let (bound, ready) = std::sync::mpsc::channel();
+        let (door, keeper) = oneshot::channel::<Arc<Doorkeeper>>();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let work = move || {
+            let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+                Ok(runtime) => runtime,
+                Err(e) => return drop(bound.send(Err(format!("the admin server cannot start: {e}")))),
+            };
+            runtime.block_on(async {
+                let listeners = match Listeners::bind(&addresses).await {
+                    Ok(listeners) => listeners,
+                    Err(e) => return drop(bound.send(Err(e.to_string()))),
+                };
+                drop(bound.send(Ok(listeners.listen_address())));
+                // Without a keeper the start failed; the listeners go as they came.
+                let Ok(keeper) = keeper.await else { return };
+                api::serve(listeners, keeper, async {
+                    let _ = stopped.await;
+                })
+                .await;
+            });
+        };
+        let thread = thread::Builder::new().name("admin".to_owned()).spawn(work).map_err(|e| e.to_string())?;
+        let listen = ready.recv().map_err(|e| format!("the admin server did not start: {e}"))??;
+        if let Some(listen) = listen {
+            tracing::info!("admin server at http://{listen}/");
+        }
+        Ok(Self { thread, door, stop })
+    }
+
+    /// Begins to answer.
+    pub(super) fn serve(self, daemon: &Arc<Daemon>) -> Result<Serving, String> {
+        let sent = self.door.send(Arc::new(Doorkeeper(Arc::clone(daemon))));
+        sent.map_err(|_| "the admin server has ended".to_owned())?;
+        Ok(Serving { thread: self.thread, stop: self.stop })
+    }
+}
+
+impl Serving {
+    pub(super) fn stop(self) {
+        let _ = self.stop.send(());
+        let _ = self.thread.join();
+    }
+}

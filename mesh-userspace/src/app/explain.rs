@@ -1,0 +1,123 @@
+//! What a connection to an address would meet now: asked of the rows that the connect hook reads.
+
+use super::{answer::policy, daemon::Daemon};
+use crate::{
+    api::{Candidate, CircuitState, Decision, EndpointHealth, Explanation, Mode},
+    datapath::{Share, share},
+    model::{Endpoint, Service},
+};
+use mesh_common::reason::Reason;
+use std::{collections::BTreeMap, net::SocketAddr};
+
+/// What becomes of a connection, and why.
+struct Verdict {
+    decision: Decision,
+    /// The word in metrics; `None` when it is forwarded.
+    reason: Option<&'static str>,
+    sentence: String,
+    /// The part of connections that each endpoint gets.
+    shares: BTreeMap<SocketAddr, f64>,
+}
+
+impl Verdict {
+    fn passed(reason: &'static str, sentence: String) -> Self {
+        Self { decision: Decision::Passed, reason: Some(reason), sentence, shares: BTreeMap::new() }
+    }
+
+    fn refused(reason: Reason) -> Self {
+        let sentence = format!("refused at once with ECONNREFUSED: {}", refusal_sentence(reason));
+        Self { decision: Decision::Refused, reason: Some(reason.word()), sentence, shares: BTreeMap::new() }
+    }
+
+    fn forwarded(service: &Service, shares: BTreeMap<SocketAddr, f64>) -> Self {
+        let (name, policy) = (&service.name, service.policy.word());
+        let plural = if shares.len() == 1 { "" } else { "s" };
+        let sentence = format!("goes to one of {} endpoint{plural} of {name}, picked by {policy}", shares.len());
+        Self { decision: Decision::Forwarded, reason: None, sentence, shares }
+    }
+}
+
+impl Daemon {
+    pub(super) fn explain(&self, address: SocketAddr) -> Explanation {
+        let owner = self.state().snapshot.owner(address).cloned();
+        let verdict = self.verdict(address, owner.as_deref());
+        let candidates = owner.iter().flat_map(|s| &s.endpoints).map(|e| {
+            let share = verdict.shares.get(&e.address).copied().unwrap_or(0.0);
+            Candidate {
+                address: e.address,
+                weight: e.weight,
+                tier: None,
+                health: EndpointHealth::Unknown,
+                circuit: CircuitState::Closed,
+                draining: e.draining,
+                candidate: share > 0.0,
+                reason: candidate_reason(e, address, verdict.decision, share),
+                share,
+            }
+        });
+        Explanation {
+            address,
+            endpoints: candidates.collect(),
+            service: owner.as_ref().map(|s| s.name.clone()),
+            route: None,
+            policy: owner.as_ref().map(|s| policy(s.policy)),
+            decision: verdict.decision,
+            reason: verdict.reason.map(str::to_owned),
+            explanation: verdict.sentence,
+        }
+    }
+
+    fn verdict(&self, address: SocketAddr, owner: Option<&Service>) -> Verdict {
+        let Some(service) = owner else {
+            let sentence = format!("{address} is no service address: the connection goes there, untouched");
+            return Verdict::passed("no_service", sentence);
+        };
+        let tables = match &self.kernel {
+            Ok(kernel) => kernel.tables(),
+            Err(why) => {
+                return Verdict::passed("not_intercepted", format!("nothing is intercepted on this node: {why}"));
+            }
+        };
+        if self.bypass() {
+            let sentence = "bypass is on: the connection goes to the VIP itself, untouched";
+            return Verdict::passed(Reason::Bypass.word(), sentence.to_owned());
+        }
+        if self.mode == Mode::Observe {
+            let sentence = "dataplane.mode is observe: the connect is counted and not translated";
+            return Verdict::passed(Reason::Observe.word(), sentence.to_owned());
+        }
+        match share(tables, address) {
+            Share::NoVip => {
+                let sentence = "it is a service address, and not in the kernel's tables; `mesh status` says why";
+                Verdict::passed("not_in_kernel", sentence.to_owned())
+            }
+            Share::Refused(reason) => Verdict::refused(reason),
+            Share::Endpoints(shares) => Verdict::forwarded(service, shares),
+        }
+    }
+}
+
+fn candidate_reason(endpoint: &Endpoint, vip: SocketAddr, decision: Decision, share: f64) -> String {
+    let reason = if endpoint.draining {
+        "draining"
+    } else if endpoint.weight == 0 {
+        "weight 0"
+    } else if vip.is_ipv4() && endpoint.address.is_ipv6() {
+        "IPv6 endpoint behind an IPv4 VIP (family_mismatch)"
+    } else if share > 0.0 {
+        "in selection"
+    } else if decision == Decision::Passed {
+        "connections are not translated"
+    } else {
+        "not in the kernel's tables; see `mesh status`"
+    };
+    reason.to_owned()
+}
+
+fn refusal_sentence(reason: Reason) -> &'static str {
+    match reason {
+        Reason::NoEndpoint => "no endpoint can be chosen (none there, all draining, or all of weight 0)",
+        Reason::FamilyMismatch => "its endpoints are IPv6 and the VIP is IPv4",
+        _ => "the tables are being changed",
+    }
+}
