@@ -329,8 +329,8 @@ fn bytes_that_the_server_never_took_are_not_counted_as_sent() {
     counted("a full window", &mesh, E1, received, 0, 1);
 }
 
-#[test]
-fn bytes_lost_on_the_way_are_not_counted_as_sent() {
+/// The network ends while a client still sends: `cut` is what `ip` does at the far end.
+fn bytes_of_a_cut_connection(cut: &str) {
     let (world, far) = (world!(), world!());
     world.netns().join("10.7.0.1/24", far.netns(), "10.7.0.2/24");
     let endpoint = "10.7.0.2:8080";
@@ -345,9 +345,19 @@ fn bytes_lost_on_the_way_are_not_counted_as_sent() {
     client.set_tcp_user_timeout(Some(Duration::from_millis(300))).unwrap();
     send(&client, 1000);
     to_the_end(&client);
-    far.netns().ip("link set veth-back down");
-    // Both the data and the end of sending vanish, until TCP gives up.
+    far.netns().ip(cut);
+    // Both the data and the end of sending get nowhere, until TCP gives up.
     send(&client, 500);
     drop(client);
-    counted("cut off", &mesh, endpoint, 1000, 10, 1);
+    counted(cut, &mesh, endpoint, 1000, 10, 1);
+}
+
+#[test]
+fn bytes_lost_on_the_way_are_not_counted_as_sent() {
+    bytes_of_a_cut_connection("address del 10.7.0.2/24 dev veth-back");
+}
+
+#[test]
+fn bytes_that_could_not_leave_are_not_counted_as_sent() {
+    bytes_of_a_cut_connection("link set veth-back down");
 }
