@@ -161,6 +161,7 @@ fn load_object(
     loader
         .override_global("OFFSET_SK_ERR", &fields.sk_err, true)
         .override_global("OFFSET_SK_FLAGS", &fields.sk_flags, true)
+        .override_global("HAS_MPTCP", &fields.has_mptcp, true)
         .override_global("OFFSET_IPV6ONLY", &fields.ipv6only, true)
         .override_global("MASK_IPV6ONLY", &fields.ipv6only_mask, true)
         .override_global(aya_log::LEVEL, &options.log_level, false);
@@ -342,6 +343,7 @@ fn load_program(ebpf: &mut Ebpf, name: &str) -> Result<(), String> {
 struct Fields {
     sk_err: u32,
     sk_flags: u32,
+    has_mptcp: u32,
     ipv6only: u32,
     ipv6only_mask: u32,
 }
@@ -369,6 +371,7 @@ impl Fields {
         Self {
             sk_err: err.map_or(0, btf::Field::byte),
             sk_flags: done.map_or(0, btf::Field::byte),
+            has_mptcp: u32::from(btf::field(&raw, "mptcp_sock", "first").is_some()),
             ipv6only: only.map_or(0, btf::Field::byte),
             ipv6only_mask: only.map_or(0, btf::Field::mask),
         }
