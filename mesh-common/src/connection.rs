@@ -78,7 +78,7 @@ pub struct AtClose {
     pub bytes_acked: u64,
     /// `tcp_sock.bytes_received`.
     pub bytes_received: u64,
-    /// Whether all that was sent is acknowledged (`snd_una == snd_nxt`).
+    /// Whether all that was given to send is acknowledged, our FIN included (`snd_una == write_seq`).
     pub all_acknowledged: bool,
     /// Whether the peer's FIN was received, where the socket says so.
     pub fin_received: Option<bool>,

@@ -96,8 +96,9 @@ fn closed(ctx: &SockOpsContext, record: &Record, old: u32, counts: *mut Endpoint
             old,
             bytes_acked: (*ops).bytes_acked,
             bytes_received: (*ops).bytes_received,
-            all_acknowledged: (*ops).snd_una == (*ops).snd_nxt,
-            fin_received: if sk.is_null() { None } else { sock::fin_received(sk.cast()) },
+            // What was sent may be acknowledged while the FIN still waits behind data that could not leave.
+            all_acknowledged: (*ops).snd_una == known(sk.cast(), sock::write_seq).unwrap_or((*ops).snd_nxt),
+            fin_received: known(sk.cast(), sock::fin_received),
         };
         (at, u64::from((*ops).total_retrans), sk)
     };
@@ -115,11 +116,16 @@ fn closed(ctx: &SockOpsContext, record: &Record, old: u32, counts: *mut Endpoint
     }
 }
 
+/// Asks a socket, if there is one.
+#[inline(always)]
+fn known<T>(sk: *mut core::ffi::c_void, ask: fn(*mut core::ffi::c_void) -> Option<T>) -> Option<T> {
+    if sk.is_null() { None } else { ask(sk) }
+}
+
 /// Why a connection that was never established ended; `None`: our own side gave up.
 #[inline(always)]
 fn failure(record: &Record, sk: *mut core::ffi::c_void) -> Option<Failure> {
-    let error = if sk.is_null() { None } else { sock::error(sk) };
-    match error {
+    match known(sk, sock::error) {
         Some(errno) => Failure::from_errno(errno),
         // SAFETY: a helper without arguments.
         None => (unsafe { bpf_ktime_get_ns() } - record.picked_at < FAST_NS).then_some(Failure::Refused),

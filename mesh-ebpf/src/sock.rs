@@ -14,6 +14,9 @@ static OFFSET_SK_ERR: Global<u32> = Global::new(0);
 /// Offset of `skc_flags` in `struct sock_common`, which begins `struct sock`.
 #[unsafe(no_mangle)]
 static OFFSET_SK_FLAGS: Global<u32> = Global::new(0);
+/// Offset of `write_seq` in `struct tcp_sock`.
+#[unsafe(no_mangle)]
+static OFFSET_WRITE_SEQ: Global<u32> = Global::new(0);
 /// Offset of the byte that holds `skc_ipv6only` in `struct sock_common`.
 #[unsafe(no_mangle)]
 static OFFSET_IPV6ONLY: Global<u32> = Global::new(0);
@@ -67,6 +70,20 @@ pub(crate) fn fin_received(sk: *mut c_void) -> Option<bool> {
         } else {
             Some(tcp.add(offset as usize).cast::<u64>().read_volatile() & (1 << DONE) != 0)
         }
+    }
+}
+
+/// The sequence number behind all that the socket was given to send, its FIN included; `None` where it is not known.
+#[inline(always)]
+pub(crate) fn write_seq(sk: *mut c_void) -> Option<u32> {
+    let offset = OFFSET_WRITE_SEQ.load();
+    if offset == 0 {
+        return None;
+    }
+    // SAFETY: as above.
+    unsafe {
+        let tcp = bpf_skc_to_tcp_sock(sk).cast::<u8>();
+        if tcp.is_null() { None } else { Some(tcp.add(offset as usize).cast::<u32>().read_volatile()) }
     }
 }
 

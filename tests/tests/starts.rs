@@ -183,3 +183,58 @@ fn userspace_mode_after_another_one_says_what_is_still_attached() {
     // What was attached stays: connections go on. But an operator must not believe that nothing is translated.
     assert!(world.dial(VIP).is_err() || mesh.log().contains("mesh unload"), "{}", mesh.log());
 }
+
+#[test]
+fn the_admin_socket_may_lie_in_the_state_directory() {
+    let world = world!();
+    let _backends = two(&world);
+    let setup = world.setup(web(&[E1])).with(|c| {
+        let state = c["node"]["state_dir"].as_str().unwrap().to_owned();
+        c["admin"]["socket"] = json!(format!("{state}/admin.sock"));
+    });
+    let _mesh = setup.start();
+    assert_eq!(world.ask(VIP).unwrap(), "B1");
+}
+
+#[test]
+fn the_kill_switch_stays_on_over_a_restart_that_needs_larger_tables() {
+    let world = world!();
+    let _backends = two(&world);
+    let mut mesh = world.daemon(web(&[E1]));
+    mesh.cli(&["bypass", "on"]).done();
+    mesh.terminate();
+    mesh.configure(|c| c["dataplane"]["max_services"] = json!(50_000));
+    mesh.start();
+    assert_eq!(mesh.json(&["status"])["bypass"], true);
+    assert_eq!(world.dial(VIP).unwrap_err().raw_os_error(), Some(libc::ENETUNREACH), "nothing is translated");
+    mesh.cli(&["bypass", "off"]).done();
+    assert_eq!(world.ask(VIP).unwrap(), "B1");
+}
+
+#[test]
+fn programs_that_an_earlier_daemon_left_are_named_where_this_one_has_none() {
+    let world = world!();
+    let _backends = two(&world);
+    let mut mesh = world.daemon(web(&[E1]));
+    mesh.terminate();
+    mesh.configure(|c| c["dataplane"]["mode"] = json!("userspace"));
+    mesh.spawn();
+    mesh.wait_for("/health", 200);
+    let warnings = mesh.json(&["status"])["warnings"].to_string();
+    assert!(warnings.contains("mesh unload"), "{warnings}");
+    assert_eq!(world.ask(VIP).unwrap(), "B1", "as it says, they translate on");
+}
+
+#[test]
+fn a_daemon_whose_programs_were_taken_away_does_not_say_that_it_is_ready() {
+    let world = world!();
+    let _backends = two(&world);
+    let mesh = world.daemon(web(&[E1]));
+    mesh.unload(&["--force"]).done();
+    let ready = mesh.http("GET", "/ready");
+    assert_eq!(ready.status, 503);
+    let status = mesh.json(&["status"]);
+    assert_eq!(status["interception_ok"], false);
+    assert!(status["programs"].as_array().unwrap().iter().all(|p| p["attached"] == false), "{status}");
+    assert_eq!(mesh.service("web")["intercepted"], false);
+}

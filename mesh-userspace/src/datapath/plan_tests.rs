@@ -8,7 +8,7 @@ use mesh_common::{
     select::{self, Rows},
 };
 use proptest::prelude::*;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 const LIMITS: Limits = Limits { services: 16, vips: 32, endpoints: 64, slots: 4096 };
 
@@ -193,8 +193,16 @@ fn same(a: &Answers, b: &Answers) -> bool {
 /// Applies a plan write by write and looks at every VIP after each.
 fn replay(model: &mut Model, plan: &Plan, old: &Snapshot, new: &Snapshot) -> Result<(), TestCaseError> {
     prop_assert_eq!(&plan.problems, &[]);
+    // Hooks that found their service just before the plan began, and go on from there at any moment of it.
+    let found: BTreeSet<u32> = model.vips.values().copied().collect();
     for (step, change) in plan.changes.iter().enumerate() {
         model.apply(change);
+        for (service, view) in found.iter().flat_map(|s| View::ALL.map(|view| (*s, view))) {
+            for draw in 0..SlotRange::from_word(model.view(service, view)).count {
+                let chosen = select::choose(model, service, view, Policy::RoundRobin, draw);
+                prop_assert!(chosen.is_ok(), "after write {step} ({change:?}) a late hook is refused: {chosen:?}");
+            }
+        }
         for (vip, view) in (0..10).map(vip).flat_map(|v| View::ALL.map(|view| (v, view))) {
             let seen = model.answers(vip, view);
             prop_assert!(

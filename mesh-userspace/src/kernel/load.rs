@@ -161,6 +161,7 @@ fn load_object(
     loader
         .override_global("OFFSET_SK_ERR", &fields.sk_err, true)
         .override_global("OFFSET_SK_FLAGS", &fields.sk_flags, true)
+        .override_global("OFFSET_WRITE_SEQ", &fields.write_seq, true)
         .override_global("HAS_MPTCP", &fields.has_mptcp, true)
         .override_global("OFFSET_IPV6ONLY", &fields.ipv6only, true)
         .override_global("MASK_IPV6ONLY", &fields.ipv6only_mask, true)
@@ -343,6 +344,7 @@ fn load_program(ebpf: &mut Ebpf, name: &str) -> Result<(), String> {
 struct Fields {
     sk_err: u32,
     sk_flags: u32,
+    write_seq: u32,
     has_mptcp: u32,
     ipv6only: u32,
     ipv6only_mask: u32,
@@ -351,26 +353,21 @@ struct Fields {
 impl Fields {
     fn find(notes: &mut Vec<String>) -> Self {
         let raw = fs::read("/sys/kernel/btf/vmlinux").unwrap_or_default();
-        let err = btf::field(&raw, "sock", "sk_err");
-        let done = btf::field(&raw, "sock_common", "skc_flags");
-        let only = btf::field(&raw, "sock_common", "skc_ipv6only").filter(|f| f.width == 1);
-        if err.is_none() {
-            notes.push("the kernel's BTF does not show sk_err: reasons of failed connects are guessed".to_owned());
-        }
-        if done.is_none() {
-            notes.push(
-                "the kernel's BTF does not show skc_flags: received bytes may be a byte short a connection".to_owned(),
-            );
-        }
-        if only.is_none() {
-            notes.push(
-                "the kernel's BTF does not show skc_ipv6only: IPV6_V6ONLY sockets may be sent to IPv4 endpoints"
-                    .to_owned(),
-            );
-        }
+        let mut find = |structure, field, consequence| {
+            let found = btf::field(&raw, structure, field);
+            if found.is_none() {
+                notes.push(format!("the kernel's BTF does not show {field}: {consequence}"));
+            }
+            found
+        };
+        let err = find("sock", "sk_err", "reasons of failed connects are guessed");
+        let flags = find("sock_common", "skc_flags", "received bytes may be a byte short a connection");
+        let write_seq = find("tcp_sock", "write_seq", "sent bytes may be a byte short a connection that was cut off");
+        let only = find("sock_common", "skc_ipv6only", "IPV6_V6ONLY sockets may be sent to IPv4 endpoints");
         Self {
             sk_err: err.map_or(0, btf::Field::byte),
-            sk_flags: done.map_or(0, btf::Field::byte),
+            sk_flags: flags.map_or(0, btf::Field::byte),
+            write_seq: write_seq.map_or(0, btf::Field::byte),
             has_mptcp: u32::from(btf::field(&raw, "mptcp_sock", "first").is_some()),
             ipv6only: only.map_or(0, btf::Field::byte),
             ipv6only_mask: only.map_or(0, btf::Field::mask),

@@ -106,7 +106,7 @@ fn everything_that_cannot_be_read_is_said_at_once() {
             "conf.d/dangling.yaml: there is no such file",
             "conf.d/directory.yaml: expected a file, found a directory",
             "conf.d/long.yaml: expected at most 64 MiB, found more; divide it into several files in conf.d",
-            "conf.d/pipe.yaml: expected a file, found a device, pipe or socket",
+            "conf.d/pipe.yaml: expected a file, found a pipe",
             "conf.d/utf16.yaml: expected UTF-8 text, found UTF-16; save it as UTF-8",
         ]
     );

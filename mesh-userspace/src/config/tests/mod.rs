@@ -6,7 +6,6 @@ mod files;
 mod mistakes;
 mod persist;
 mod rules;
-mod scale;
 mod values;
 
 use super::*;
