@@ -2,7 +2,10 @@
 //!
 //! An offset of 0 means that the daemon did not find the field: the reader says "not known".
 
-use aya_ebpf::{Global, helpers::generated::bpf_skc_to_tcp_sock};
+use aya_ebpf::{
+    Global,
+    helpers::generated::{bpf_skc_to_mptcp_sock, bpf_skc_to_tcp_sock},
+};
 use core::ffi::c_void;
 
 /// Offset of `sk_err` in `struct sock`.
@@ -20,6 +23,20 @@ static OFFSET_IPV6ONLY: Global<u32> = Global::new(0);
 /// The bit in that byte.
 #[unsafe(no_mangle)]
 static MASK_IPV6ONLY: Global<u32> = Global::new(0);
+
+/// 1 where the kernel knows MPTCP; a kernel without it refuses the helper.
+#[unsafe(no_mangle)]
+static HAS_MPTCP: Global<u32> = Global::new(0);
+
+/// The socket that the application holds, if `sk` is only a subflow of it (MPTCP); else null.
+#[inline(always)]
+pub(crate) fn application_socket(sk: *mut c_void) -> *mut c_void {
+    if HAS_MPTCP.load() == 0 {
+        return core::ptr::null_mut();
+    }
+    // SAFETY: the helper checks the socket.
+    unsafe { bpf_skc_to_mptcp_sock(sk) }.cast()
+}
 
 /// Whether the socket takes no v4-mapped addresses (`IPV6_V6ONLY`). Not known: no.
 #[inline(always)]

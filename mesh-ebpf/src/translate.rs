@@ -126,6 +126,29 @@ fn remember(sk: *mut core::ffi::c_void, key: &VipKey, service: u32, choice: &Cho
         (*record).fin_received = 0;
         (*record).stage = stage::PICKED;
     }
+    let application = sock::application_socket(sk);
+    if !application.is_null() {
+        remember_for_peer(application, key, choice);
+    }
+}
+
+/// Notes what getpeername(2) needs at the socket that the application holds, where TCP connects on another (MPTCP).
+/// Nothing is counted by this record.
+#[inline(always)]
+fn remember_for_peer(sk: *mut core::ffi::c_void, key: &VipKey, choice: &Choice) {
+    // SAFETY: a socket, not null.
+    let record = unsafe { maps::record(sk, u64::from(BPF_SK_STORAGE_GET_F_CREATE)) };
+    if record.is_null() {
+        return;
+    }
+    // SAFETY: the helper returned a record; the application's socket is locked while it connects.
+    unsafe {
+        (*record).original = key.address;
+        (*record).original_port = key.port;
+        (*record).endpoint = choice.row.address;
+        (*record).endpoint_port = choice.row.port;
+        (*record).stage = stage::PICKED;
+    }
 }
 
 /// Puts the endpoint's address where the kernel takes it from.

@@ -162,6 +162,7 @@ fn load_object(
         .override_global("OFFSET_SK_ERR", &fields.sk_err, true)
         .override_global("OFFSET_SK_FLAGS", &fields.sk_flags, true)
         .override_global("OFFSET_WRITE_SEQ", &fields.write_seq, true)
+        .override_global("HAS_MPTCP", &fields.has_mptcp, true)
         .override_global("OFFSET_IPV6ONLY", &fields.ipv6only, true)
         .override_global("MASK_IPV6ONLY", &fields.ipv6only_mask, true)
         .override_global(aya_log::LEVEL, &options.log_level, false);
@@ -344,6 +345,7 @@ struct Fields {
     sk_err: u32,
     sk_flags: u32,
     write_seq: u32,
+    has_mptcp: u32,
     ipv6only: u32,
     ipv6only_mask: u32,
 }
@@ -366,6 +368,7 @@ impl Fields {
             sk_err: err.map_or(0, btf::Field::byte),
             sk_flags: flags.map_or(0, btf::Field::byte),
             write_seq: write_seq.map_or(0, btf::Field::byte),
+            has_mptcp: u32::from(btf::field(&raw, "mptcp_sock", "first").is_some()),
             ipv6only: only.map_or(0, btf::Field::byte),
             ipv6only_mask: only.map_or(0, btf::Field::mask),
         }
