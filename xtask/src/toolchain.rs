@@ -13,6 +13,10 @@ use std::process::{Command, Stdio};
 /// The compiler that Debian and its family put here, beside whatever rustup manages.
 const DISTRIBUTION_RUSTC: &str = "/usr/bin/rustc";
 
+/// The toolchain of rustup that `cargo xtask setup` installs. Pinned: aya and bpf-linker follow the nightlies, and not
+/// on the same day. Whatever `nightly` is here serves as well, if it fits.
+pub(crate) const NIGHTLY: &str = "nightly-2026-10-30";
+
 /// The target of the object: eBPF has the byte order of the machine it runs on.
 pub(crate) fn target(endian: &str) -> &'static str {
     if endian == "big" { "bpfeb-unknown-none" } else { "bpfel-unknown-none" }
@@ -169,29 +173,43 @@ fn usable(way: Way, compiler: Option<&Compiler>, linkers: &[Linker], oldest: (u3
     Ok(Toolchain { way, compiler: compiler.clone(), linker: linker.path.clone() })
 }
 
-/// Looks at this machine. Takes some tens of milliseconds: three programs are asked who they are.
+/// Looks at this machine. Takes some tens of milliseconds: a handful of programs are asked who they are.
 pub(crate) fn gather(target: &str) -> Facts {
-    let nightly = output(Command::new("rustup").args(["which", "--toolchain", "nightly", "rustc"]))
-        .and_then(|path| compiler(Path::new(path.trim()), |sysroot| source_of_core(sysroot).is_file()));
+    let nightlies = [NIGHTLY, "nightly"].into_iter().filter_map(|name| {
+        let path = output(Command::new("rustup").args(["which", "--toolchain", name, "rustc"]))?;
+        compiler(Path::new(path.trim()), |sysroot| source_of_core(sysroot).is_file())
+    });
+    let nightly = prefer(nightlies, |nightly| nightly.core);
     let prebuilt = |sysroot: &Path| sysroot.join("lib/rustlib").join(target).join("lib").is_dir();
     let distribution = compiler(Path::new(DISTRIBUTION_RUSTC), prebuilt);
     let linkers = directories().into_iter().filter_map(|directory| linker(&directory.join("bpf-linker"))).collect();
     Facts { nightly, distribution, linkers }
 }
 
+/// The first that has what is wanted, or else the first, by which to say what is not.
+fn prefer<T>(all: impl Iterator<Item = T>, wanted: impl Fn(&T) -> bool) -> Option<T> {
+    let mut first = None;
+    for one in all {
+        if wanted(&one) {
+            return Some(one);
+        }
+        first = first.or(Some(one));
+    }
+    first
+}
+
 /// Where a program may lie: PATH, and where `cargo install` puts things even if PATH does not say so.
 pub(crate) fn directories() -> Vec<PathBuf> {
     let mut directories: Vec<PathBuf> =
         std::env::var_os("PATH").map(|path| std::env::split_paths(&path).collect()).unwrap_or_default();
-    directories.extend(cargo_bin());
+    directories.extend(cargo_home().map(|home| home.join("bin")));
     directories
 }
 
-/// Where `cargo install` puts programs.
-pub(crate) fn cargo_bin() -> Option<PathBuf> {
+/// Where cargo keeps its things, and `cargo install` puts programs into `bin`.
+pub(crate) fn cargo_home() -> Option<PathBuf> {
     let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
-    let home = home.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cargo")));
-    home.map(|home| home.join("bin"))
+    home.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cargo")))
 }
 
 fn source_of_core(sysroot: &Path) -> PathBuf {
@@ -207,6 +225,8 @@ fn compiler(rustc: &Path, has_core: impl Fn(&Path) -> bool) -> Option<Compiler> 
 
 fn linker(path: &Path) -> Option<Linker> {
     let program = std::fs::read(path).ok()?;
+    // One whose LLVM went away with a toolchain does not even start.
+    output(Command::new(path).arg("--version"))?;
     Some(Linker { path: path.to_path_buf(), llvm: parse_needed_llvm(&program) })
 }
 

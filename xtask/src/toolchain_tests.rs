@@ -84,6 +84,13 @@ fn flags_survive_a_path_with_a_space() {
 }
 
 #[test]
+fn a_nightly_with_rust_src_is_preferred_to_an_earlier_one_without() {
+    assert_eq!(prefer([1, 2, 4, 6].into_iter(), |number| number % 2 == 0), Some(2));
+    assert_eq!(prefer([1, 3].into_iter(), |number| number % 2 == 0), Some(1));
+    assert_eq!(prefer(std::iter::empty::<u32>(), |_| true), None);
+}
+
+#[test]
 fn versions_are_read_from_what_rustc_says() {
     let text = "rustc 1.101.0-nightly (92b5b8c87 2026-10-29)\nrelease: 1.101.0-nightly\nLLVM version: 23.1.4\n";
     assert_eq!(parse_version(text), Some(((1, 101), 23)));

@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// How long a freed range rests before it is used again, in nanoseconds.
 ///
-/// Shorter than for numbers of rows, because a reader that comes later still is not misled: the slots it finds belong
-/// to another service or carry other tags, which it checks, and then it looks again. And services whose weights need
-/// thousands of slots may be changed several times a second.
+/// Shorter than for numbers of rows, and given up where space is short, because a reader that comes later still is not
+/// misled: the slots it finds belong to another service or carry other tags, which it checks, and then it looks again.
+/// What never happens is that a range is used again by the plan that freed it: until the plan is carried out, views
+/// show it.
 pub(super) const REST: u64 = 1_000_000_000;
 
 /// The free space of the slot arena.
@@ -19,16 +20,33 @@ pub(super) struct Arena {
     /// The same, shortest first.
     by_length: BTreeSet<(u32, u32)>,
     /// Freed ranges that rest, oldest first.
-    resting: VecDeque<(SlotRange, u64)>,
+    resting: VecDeque<Resting>,
+    /// Counts the plans.
+    plan: u64,
     /// Slots that are free, resting ones included.
     free: u32,
+}
+
+/// A range that was freed.
+#[derive(Clone, Copy, Debug)]
+struct Resting {
+    range: SlotRange,
+    ready: u64,
+    /// The plan that freed it.
+    plan: u64,
 }
 
 impl Arena {
     /// An arena of `capacity` slots of which `used` ranges are taken. Ranges may be named more than once.
     pub(super) fn new(capacity: u32, used: impl IntoIterator<Item = SlotRange>) -> Self {
-        let mut arena =
-            Self { capacity, by_base: BTreeMap::new(), by_length: BTreeSet::new(), resting: VecDeque::new(), free: 0 };
+        let mut arena = Self {
+            capacity,
+            by_base: BTreeMap::new(),
+            by_length: BTreeSet::new(),
+            resting: VecDeque::new(),
+            plan: 0,
+            free: 0,
+        };
         let mut ranges: Vec<SlotRange> = used.into_iter().filter(|r| r.count > 0).collect();
         ranges.sort_unstable_by_key(|r| r.base);
         let mut next = 0;
@@ -44,14 +62,29 @@ impl Arena {
         arena
     }
 
+    /// Another plan begins: the one before is carried out.
+    pub(super) fn begin(&mut self) {
+        self.plan += 1;
+    }
+
     /// Takes a range of `count` slots, the tightest that fits.
     pub(super) fn take(&mut self, count: u32, now: u64) -> Option<SlotRange> {
-        while self.resting.front().is_some_and(|(_, ready)| *ready <= now) {
-            if let Some((range, _)) = self.resting.pop_front() {
-                self.free -= range.count;
-                self.join(range);
-            }
+        self.wake(|resting, _| resting.ready <= now);
+        self.fit(count).or_else(|| {
+            self.wake(|resting, plan| resting.plan < plan);
+            self.fit(count)
+        })
+    }
+
+    /// Joins ranges that rested, oldest first, as long as they are `ready`.
+    fn wake(&mut self, ready: impl Fn(&Resting, u64) -> bool) {
+        while let Some(resting) = self.resting.pop_front_if(|resting| ready(resting, self.plan)) {
+            self.free -= resting.range.count;
+            self.join(resting.range);
         }
+    }
+
+    fn fit(&mut self, count: u32) -> Option<SlotRange> {
         let (length, base) = *self.by_length.range((count, 0)..).next()?;
         self.remove(base, length);
         if length > count {
@@ -64,7 +97,7 @@ impl Arena {
     pub(super) fn free(&mut self, range: SlotRange, now: u64) {
         if range.count > 0 {
             self.free += range.count;
-            self.resting.push_back((range, now + REST));
+            self.resting.push_back(Resting { range, ready: now + REST, plan: self.plan });
         }
     }
 
@@ -115,6 +148,7 @@ mod tests {
         #[test]
         fn ranges_never_overlap_and_all_space_comes_back(steps in proptest::collection::vec((any::<bool>(), 1..40u32), 1..200)) {
             let mut arena = Arena::new(500, []);
+            arena.begin();
             let (mut held, mut now) = (Vec::<SlotRange>::new(), 0);
             for (take, n) in steps {
                 now += REST / 4;
@@ -137,6 +171,17 @@ mod tests {
             }
             prop_assert_eq!(arena.take(500, now + REST), Some(SlotRange { base: 0, count: 500 }));
         }
+    }
+
+    #[test]
+    fn a_range_is_used_again_early_where_space_is_short_but_never_by_the_plan_that_freed_it() {
+        let mut arena = Arena::new(4, []);
+        arena.begin();
+        let range = arena.take(4, 0).unwrap();
+        arena.free(range, 0);
+        assert_eq!(arena.take(4, 0), None);
+        arena.begin();
+        assert_eq!(arena.take(4, 0), Some(range));
     }
 
     #[test]

@@ -223,6 +223,7 @@ impl Planner {
     pub fn plan(&mut self, snapshot: &Snapshot, now: u64, idle: impl Fn(u32) -> bool) -> Plan {
         let mut plan = Plan::default();
         let mut steps = Steps::default();
+        self.arena.begin();
         for orphan in std::mem::take(&mut self.orphans) {
             match orphan {
                 Change::FreeService(id) => {

@@ -1,0 +1,156 @@
+//! What this repository needs on a machine, and how it gets there.
+//!
+//! Each thing is looked for before it is installed, so a second run only looks.
+
+mod linker;
+mod packages;
+
+use std::process::Command;
+
+use crate::process::{cargo, find, run, step};
+use crate::toolchain::{self, Facts, NIGHTLY, Toolchain};
+
+/// The distribution's way, as Debian 12 names its packages.
+const COMPILER_PACKAGES: [&str; 2] = [
+    "rustc-web",               // a compiler recent enough for edition 2024
+    "libstd-rust-web-dev-bpf", // its `core` for eBPF
+];
+/// What bpf-linker is built with: the LLVM of that compiler.
+const LLVM: u32 = 22;
+const LINKER_PACKAGES: [&str; 5] = ["llvm-22-dev", "libpolly-22-dev", "zlib1g-dev", "libzstd-dev", "libxml2-dev"];
+
+/// Programs that tests and demo run, the package each comes in, and what for.
+const PROGRAMS: [(&str, &str, &str); 1] = [("ip", "iproute2", "network namespaces that stand for pods")];
+
+/// The runner of the tests. Pinned: the newest one may ask for a newer compiler than ours.
+const NEXTEST: &str = "0.9.143";
+
+/// How much to say when there is nothing to do.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Voice {
+    /// Asked for by name: say what is there.
+    Full,
+    /// On the way to something else: silent unless something is missing.
+    Terse,
+}
+
+/// Installs what is missing.
+pub(crate) fn run_all(voice: Voice) -> Result<(), String> {
+    let toolchain = match detect() {
+        Ok(toolchain) => toolchain,
+        Err(reasons) => {
+            step("the eBPF toolchain is missing:");
+            for reason in reasons {
+                crate::process::tell(&format!("    {reason}"));
+            }
+            install_toolchain()?
+        }
+    };
+    install_programs()?;
+    install_nextest()?;
+    if voice == Voice::Full {
+        println!("eBPF toolchain: {}", toolchain.describe());
+        println!("nothing is missing");
+    }
+    Ok(())
+}
+
+fn gather() -> Facts {
+    toolchain::gather(toolchain::target(if cfg!(target_endian = "big") { "big" } else { "little" }))
+}
+
+fn detect() -> Result<Toolchain, Vec<String>> {
+    let oldest = toolchain::parse_release(env!("CARGO_PKG_RUST_VERSION")).unwrap_or_default();
+    toolchain::choose(&gather(), oldest)
+}
+
+/// Tries each way until one leaves a toolchain that fits. Why each failed is said at the end, together.
+fn install_toolchain() -> Result<Toolchain, String> {
+    type Way = fn() -> Result<(), String>;
+    let ways: [(&str, Way); 2] = [("rustup", install_from_rustup), ("the distribution", install_from_distribution)];
+    let mut failures = Vec::new();
+    for (name, install) in ways {
+        match install() {
+            Ok(()) => match detect() {
+                Ok(toolchain) => return Ok(toolchain),
+                Err(reasons) => failures.push(format!("{name}: installed, but {}", reasons.join("; "))),
+            },
+            Err(reason) => {
+                step(&format!("no toolchain from {name}: {reason}"));
+                failures.push(format!("{name}: {reason}"));
+            }
+        }
+    }
+    Err(by_hand(&failures))
+}
+
+/// What to do where nothing worked.
+fn by_hand(failures: &[String]) -> String {
+    let (oldest, linker) = (env!("CARGO_PKG_RUST_VERSION"), linker::VERSION);
+    format!(
+        "no way to an eBPF toolchain worked here:\n  {}\n\
+         Install one of these by hand, then run `cargo xtask setup` again:\n  \
+         - `rustup toolchain install {NIGHTLY} --component rust-src`, and bpf-linker {linker} on PATH, from\n    \
+           https://github.com/aya-rs/bpf-linker/releases or built with nightly's LLVM version\n  \
+         - a /usr/bin/rustc of at least {oldest} with `core` for bpfel-unknown-none (Debian: {}),\n    \
+           and bpf-linker {linker} built with its LLVM (Debian: {})",
+        failures.join("\n  "),
+        COMPILER_PACKAGES.join(", "),
+        LINKER_PACKAGES.join(", "),
+    )
+}
+
+/// A nightly that compiles `core` itself, and a linker on top of that nightly's own LLVM.
+fn install_from_rustup() -> Result<(), String> {
+    if find("rustup").is_none() {
+        return Err("rustup is not installed".into());
+    }
+    let mut rustup = Command::new("rustup");
+    rustup.args(["toolchain", "install", NIGHTLY, "--profile", "minimal", "--component", "rust-src"]);
+    run(&format!("installing {NIGHTLY} with rust-src"), rustup.arg("--no-self-update"))?;
+    let facts = gather();
+    let nightly = facts.nightly.ok_or_else(|| format!("{NIGHTLY} does not run"))?;
+    if facts.linkers.iter().any(|linker| linker.reads(&nightly)) { Ok(()) } else { linker::build_for(&nightly) }
+}
+
+fn install_from_distribution() -> Result<(), String> {
+    let wanted: Vec<&str> = COMPILER_PACKAGES.into_iter().chain(LINKER_PACKAGES).collect();
+    packages::install(&wanted)?;
+    let facts = gather();
+    let rustc = facts.distribution.ok_or("its compiler does not run")?;
+    if facts.linkers.iter().any(|linker| linker.reads(&rustc)) { Ok(()) } else { linker::build_with_system(LLVM) }
+}
+
+fn install_programs() -> Result<(), String> {
+    for (program, package, what_for) in PROGRAMS {
+        if find(program).is_none() {
+            step(&format!("`{program}` is missing ({what_for})"));
+            packages::install(&[package])?;
+        }
+    }
+    Ok(())
+}
+
+fn install_nextest() -> Result<(), String> {
+    if find("cargo-nextest").is_some() {
+        return Ok(());
+    }
+    let mut install = cargo();
+    install.args(["install", "--locked", "cargo-nextest", "--version", NEXTEST]);
+    run("building cargo-nextest (some minutes)", &mut install)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_gets_no_toolchain_reads_every_reason_and_what_to_install() {
+        let said = by_hand(&["rustup: offline".into(), "the distribution: no package rustc-web".into()]);
+        for part in
+            ["rustup: offline\n", "no package rustc-web\n", NIGHTLY, "rustc-web, ", "llvm-22-dev", "cargo xtask setup"]
+        {
+            assert!(said.contains(part), "{part} in {said}");
+        }
+    }
+}
