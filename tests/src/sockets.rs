@@ -1,7 +1,7 @@
 //! Client sockets that belong to a cgroup and a network namespace while the test itself stays outside.
 
 use crate::{Cgroup, Netns, kernel, process};
-use socket2::{Domain, Socket, Type};
+use socket2::{Domain, Protocol, Socket, Type};
 use std::{
     io::{self, BufRead, BufReader, Write},
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
@@ -34,11 +34,15 @@ impl Sockets {
     ///
     /// # Errors
     /// What the child or the kernel answered.
-    pub fn make(&self, domain: Domain, kind: Type) -> io::Result<Socket> {
+    pub fn make(&self, domain: Domain, kind: Type, protocol: Option<Protocol>) -> io::Result<Socket> {
         let mut pipes = self.pipes.lock().expect("no test panics while it holds the pipes");
         let (stdin, stdout) = &mut *pipes;
         let family = if domain == Domain::IPV6 { "v6" } else { "v4" };
-        let kind = if kind == Type::DGRAM { "udp" } else { "tcp" };
+        let kind = match (kind, protocol) {
+            (Type::DGRAM, _) => "udp",
+            (_, Some(Protocol::MPTCP)) => "mptcp",
+            _ => "tcp",
+        };
         let mut ask = |request: String| -> io::Result<i32> {
             writeln!(stdin, "{request}")?;
             let mut answer = String::new();

@@ -2,7 +2,7 @@
 
 use crate::{Backend, Cgroup, Daemon, Hammer, Netns, Outcome, backend, daemon::Setup, process, skip, sockets::Sockets};
 use serde_json::Value;
-use socket2::{Domain, Socket, Type};
+use socket2::{Domain, Protocol, Socket, Type};
 use std::{io, net::SocketAddr, process::Command, sync::Arc, time::Duration};
 
 /// A cgroup and a network namespace with clients in both. Backends are in the namespace, outside the cgroup.
@@ -89,7 +89,7 @@ impl World {
     /// A client's TCP socket, IPv6 ones with `IPV6_V6ONLY` off, not yet connected. Its waits are limited.
     #[must_use]
     pub fn tcp(&self, domain: Domain) -> Socket {
-        let socket = self.sockets.make(domain, Type::STREAM).expect("a socket can be made");
+        let socket = self.sockets.make(domain, Type::STREAM, None).expect("a socket can be made");
         if domain == Domain::IPV6 {
             socket.set_only_v6(false).expect("a new socket takes the option");
         }
@@ -98,10 +98,20 @@ impl World {
         socket
     }
 
+    /// A client's MPTCP socket, not yet connected. Its waits are limited.
+    ///
+    /// # Errors
+    /// Where the kernel has no MPTCP, or it is switched off.
+    pub fn mptcp(&self, domain: Domain) -> io::Result<Socket> {
+        let socket = self.sockets.make(domain, Type::STREAM, Some(Protocol::MPTCP))?;
+        socket.set_read_timeout(Some(Duration::from_secs(30)))?;
+        Ok(socket)
+    }
+
     /// A client's UDP socket.
     #[must_use]
     pub fn udp(&self, domain: Domain) -> Socket {
-        let socket = self.sockets.make(domain, Type::DGRAM).expect("a socket can be made");
+        let socket = self.sockets.make(domain, Type::DGRAM, None).expect("a socket can be made");
         socket.set_read_timeout(Some(Duration::from_secs(30))).expect("a timeout can be set");
         socket
     }

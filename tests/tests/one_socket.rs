@@ -180,6 +180,22 @@ fn a_fast_open_connect_is_translated() {
 }
 
 #[test]
+fn an_mptcp_socket_sees_the_address_it_dialled() {
+    let world = world!();
+    let _b1 = world.backend("B1", "10.1.0.1:8080");
+    let _mesh = world.daemon(json!([service("web", &[VIP, VIP6], &["10.1.0.1:8080"])]));
+    for (domain, vip) in [(Domain::IPV4, VIP), (Domain::IPV6, VIP6), (Domain::IPV6, MAPPED_VIP)] {
+        let mut client = match world.mptcp(domain) {
+            Ok(client) => client,
+            Err(why) => mesh_tests::skip!("no MPTCP: {why}"),
+        };
+        connect(&client, vip).unwrap();
+        assert_eq!(peer(&client), addr(vip));
+        assert_eq!(backend::answer(&mut client).unwrap(), "B1");
+    }
+}
+
+#[test]
 fn a_socket_bound_to_a_v6_address_gets_v6_endpoints() {
     let world = world!();
     let b4 = world.backend("B4", "10.1.0.1:8080");

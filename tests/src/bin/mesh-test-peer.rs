@@ -1,11 +1,11 @@
 //! The programs of the tests' clients: ordinary applications that live inside a cgroup and know nothing of mesh.
 //!
-//! - `sockets`: makes sockets for the test to take over (`open v4|v6 tcp|udp`, `close FD` on stdin)
+//! - `sockets`: makes sockets for the test to take over (`open v4|v6 tcp|udp|mptcp`, `close FD` on stdin)
 //! - `hammer ADDRESS...`: connects without pause until stdin ends, then reports as JSON
 //! - `connect ADDRESS`: connects once, prints the peer's address and the answer
 #![allow(clippy::expect_used, clippy::panic, reason = "a helper that cannot go on fails its test")]
 
-use socket2::{Domain, SockRef, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use std::{
     collections::BTreeMap,
     env, io,
@@ -36,10 +36,18 @@ fn sockets() -> io::Result<()> {
         match line.split(' ').collect::<Vec<_>>().as_slice() {
             ["open", family, kind] => {
                 let domain = if *family == "v6" { Domain::IPV6 } else { Domain::IPV4 };
-                let kind = if *kind == "udp" { Type::DGRAM } else { Type::STREAM };
-                let socket = Socket::new(domain, kind, None)?;
-                println!("{}", socket.as_raw_fd());
-                held.insert(socket.as_raw_fd(), socket);
+                let (kind, protocol) = match *kind {
+                    "udp" => (Type::DGRAM, None),
+                    "mptcp" => (Type::STREAM, Some(Protocol::MPTCP)),
+                    _ => (Type::STREAM, None),
+                };
+                match Socket::new(domain, kind, protocol) {
+                    Ok(socket) => {
+                        println!("{}", socket.as_raw_fd());
+                        held.insert(socket.as_raw_fd(), socket);
+                    }
+                    Err(error) => println!("{error}"),
+                }
             }
             ["close", fd] => {
                 held.remove(&fd.parse().expect("a descriptor"));
