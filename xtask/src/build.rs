@@ -17,14 +17,10 @@ pub(crate) enum Profile {
     Debug,
 }
 
-/// Sets up what is missing, builds, and returns where the binary lies.
+/// Installs the toolchain where it is missing, builds, and asks cargo where it put the binary, which depends on settings
+/// that are the caller's own.
 pub(crate) fn run(profile: Profile) -> Result<PathBuf, String> {
-    setup::run_all(setup::Voice::Terse)?;
-    mesh(profile)
-}
-
-/// Builds the binary and asks cargo where it put it, which depends on settings that are the caller's own.
-pub(crate) fn mesh(profile: Profile) -> Result<PathBuf, String> {
+    setup::toolchain()?;
     let why = match profile {
         Profile::Release => "building mesh (release)",
         Profile::Debug => "building mesh (debug)",

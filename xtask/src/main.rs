@@ -23,7 +23,7 @@ struct Arguments {
     verb: Verb,
 }
 
-/// Every verb does what `setup` does first, where something is missing.
+/// Every verb first installs what it needs itself, where that is missing.
 #[derive(Subcommand)]
 enum Verb {
     /// Install what is missing to compile eBPF and to run the tests; does nothing where all is there
@@ -50,7 +50,7 @@ enum Verb {
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().verb {
-        Verb::Setup => setup::run_all(setup::Voice::Full).map(|()| true),
+        Verb::Setup => setup::run_all().map(|()| true),
         Verb::Build => {
             build::run(build::Profile::Release).map(|binary| println!("{}", binary.display())).map(|()| true)
         }

@@ -17,25 +17,33 @@ const CAP_NET_ADMIN: u32 = 12;
 const CAP_SYS_ADMIN: u32 = 21;
 const CAP_BPF: u32 = 39;
 
-/// All that is missing, the most telling first.
+/// What the daemon asks for and is missing, the most telling first.
 pub(crate) fn missing() -> Vec<Missing> {
     let mounts = read("/proc/self/mounts");
     let may_load = can_load_programs(&read("/proc/self/status"));
-    // One finding for one cause: who is not root can neither mount bpffs nor make a namespace.
+    // One finding for one cause: who is not root cannot mount bpffs either.
     let root = is_root();
     let user = if root {
         (may_load, "CAP_BPF and CAP_NET_ADMIN", "run in a machine or container that has them (docker: --privileged)")
     } else {
-        (false, "root", "run as root: loading programs and making cgroups needs it")
+        (false, "root", "sudo -E env \"PATH=$PATH\" cargo xtask ...: loading programs and making cgroups needs it")
     };
     let checks = [
         user,
-        (mounted(&mounts, "cgroup2").is_some(), "cgroup2", "mount -t cgroup2 none /sys/fs/cgroup/unified"),
+        (mounted(&mounts, "cgroup2").is_some(), "cgroup2", "mount -t cgroup2 none DIRECTORY"),
         (mounted(&mounts, "bpf").is_some() || may_load || !root, "bpffs", "mount -t bpf bpf /sys/fs/bpf"),
         (Path::new("/sys/kernel/btf/vmlinux").exists(), "BTF", "use a kernel built with CONFIG_DEBUG_INFO_BTF"),
-        (!root || can_make_namespaces(), "network namespaces", "run where `unshare --net true` succeeds"),
     ];
     checks.into_iter().filter(|(here, ..)| !here).map(|(_, what, remedy)| Missing { what, remedy }).collect()
+}
+
+/// What the tests ask for and is missing.
+pub(crate) fn missing_for_tests() -> Vec<Missing> {
+    let mut missing = missing();
+    if is_root() && !can_make_namespaces() {
+        missing.push(Missing { what: "network namespaces", remedy: "run where `unshare --net true` succeeds" });
+    }
+    missing
 }
 
 /// Where a filesystem of this type is mounted first. `mounts` is /proc/self/mounts.

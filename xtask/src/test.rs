@@ -21,8 +21,8 @@ const PACKAGES: [&str; 3] = ["--workspace", "--exclude", "mesh-ebpf"];
 /// Sets up, builds, runs doctests and tests whose name contains one of `filters` (all, if none is given). Says whether
 /// all passed; the runner's summary is the last line, whatever the outcome.
 pub(crate) fn run_all(filters: &[String]) -> Result<bool, String> {
-    setup::run_all(setup::Voice::Terse)?;
-    let binary = build::mesh(Profile::Debug)?;
+    setup::for_tests()?;
+    let binary = build::run(Profile::Debug)?;
     warn_of_missing();
 
     let mut doctests = cargo();
@@ -47,7 +47,7 @@ pub(crate) fn run_all(filters: &[String]) -> Result<bool, String> {
 }
 
 fn warn_of_missing() {
-    let missing = prerequisites::missing();
+    let missing = prerequisites::missing_for_tests();
     if missing.is_empty() {
         return;
     }

@@ -7,7 +7,7 @@ mod packages;
 
 use std::process::Command;
 
-use crate::process::{cargo, find, run, step};
+use crate::process::{cargo, find, run, step, tell};
 use crate::toolchain::{self, Facts, NIGHTLY, Toolchain};
 
 /// The distribution's way, as Debian 12 names its packages.
@@ -19,40 +19,36 @@ const COMPILER_PACKAGES: [&str; 2] = [
 const LLVM: u32 = 22;
 const LINKER_PACKAGES: [&str; 5] = ["llvm-22-dev", "libpolly-22-dev", "zlib1g-dev", "libzstd-dev", "libxml2-dev"];
 
-/// Programs that tests and demo run, the package each comes in, and what for.
+/// Programs that tests run, the package each comes in, and what for.
 const PROGRAMS: [(&str, &str, &str); 1] = [("ip", "iproute2", "network namespaces that stand for pods")];
 
 /// The runner of the tests. Pinned: the newest one may ask for a newer compiler than ours.
 const NEXTEST: &str = "0.9.143";
 
-/// How much to say when there is nothing to do.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Voice {
-    /// Asked for by name: say what is there.
-    Full,
-    /// On the way to something else: silent unless something is missing.
-    Terse,
+/// Installs what is missing of what this repository needs, and says what is there.
+pub(crate) fn run_all() -> Result<(), String> {
+    let toolchain = toolchain()?;
+    for_tests()?;
+    println!("eBPF toolchain: {}", toolchain.describe());
+    println!("nothing is missing");
+    Ok(())
 }
 
-/// Installs what is missing.
-pub(crate) fn run_all(voice: Voice) -> Result<(), String> {
-    let toolchain = match detect() {
-        Ok(toolchain) => toolchain,
-        Err(reasons) => {
-            step("the eBPF toolchain is missing:");
-            for reason in reasons {
-                crate::process::tell(&format!("    {reason}"));
-            }
-            install_toolchain()?
-        }
-    };
+/// Installs what only tests need, where it is missing.
+pub(crate) fn for_tests() -> Result<(), String> {
     install_programs()?;
-    install_nextest()?;
-    if voice == Voice::Full {
-        println!("eBPF toolchain: {}", toolchain.describe());
-        println!("nothing is missing");
-    }
-    Ok(())
+    install_nextest()
+}
+
+/// The toolchain that compiles for the kernel, installed where it is missing. Silent where it is not.
+pub(crate) fn toolchain() -> Result<Toolchain, String> {
+    detect().or_else(|reasons| {
+        step("the eBPF toolchain is missing:");
+        for reason in reasons {
+            tell(&format!("    {reason}"));
+        }
+        install_toolchain()
+    })
 }
 
 fn gather() -> Facts {
@@ -137,6 +133,8 @@ fn install_nextest() -> Result<(), String> {
     }
     let mut install = cargo();
     install.args(["install", "--locked", "cargo-nextest", "--version", NEXTEST]);
+    // It need not update itself, which would be a third of what there is to compile.
+    install.args(["--no-default-features", "--features", "default-no-update"]);
     run("building cargo-nextest (some minutes)", &mut install)
 }
 
