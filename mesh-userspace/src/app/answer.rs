@@ -117,6 +117,9 @@ impl Daemon {
         let used = state.datapath.as_ref().map(Datapath::used);
         let (main, _) = config::places(self.named.as_deref());
         let mut warnings = self.notes.clone();
+        if self.bypass() {
+            warnings.push("bypass is on: nothing is translated; `mesh bypass off` ends it".to_owned());
+        }
         warnings.extend(state.warnings.iter().cloned());
         warnings.extend(state.datapath.iter().flat_map(|d| d.problems().iter().cloned()));
         let stats = state.config.dataplane.program_stats;

@@ -4,7 +4,7 @@ use super::{
     admin::Admin,
     daemon::{self, Daemon, State},
     host,
-    lock::Locks,
+    lock::{LockError, Locks},
     source::Watch,
 };
 use crate::{
@@ -51,7 +51,7 @@ pub fn run(named: Option<PathBuf>) -> Result<(), String> {
     };
     let mut locks = Locks::default();
     prepare_state(&config.node.state_dir)?;
-    locks.add_file_in("state directory", &config.node.state_dir).map_err(|e| e.to_string())?;
+    locks.add_file_in("state directory", &config.node.state_dir).map_err(|e| not_ours(&e))?;
     let addresses = Addresses {
         listen: Some(config.admin.listen.0),
         metrics_listen: config.admin.metrics_listen.0,
@@ -99,6 +99,14 @@ fn prepare_state(directory: &Path) -> Result<(), String> {
     Ok(())
 }
 
+/// What a daemon says that finds a place held by another one.
+fn not_ours(error: &LockError) -> String {
+    match error {
+        LockError::Held { .. } => format!("{error}; stop it, or give this one its own"),
+        LockError::Io { .. } => error.to_string(),
+    }
+}
+
 /// What the data path will be.
 struct Prepared {
     mode: Mode,
@@ -126,9 +134,7 @@ fn prepare(loaded: &config::Loaded, locks: &mut Locks) -> Result<Prepared, Strin
                     .filter_map(|p| p.missing.map(|why| format!("program {} ({}) is left out: {why}", p.name, p.hook))),
             );
             if kernel.tables().settings().flags & flags::BYPASS != 0 {
-                notes.push(
-                    "bypass is still on from before: nothing is translated; `mesh bypass off` ends it".to_owned(),
-                );
+                tracing::warn!("bypass is still on from before: nothing is translated; `mesh bypass off` ends it");
             }
             notes.iter().for_each(|note| tracing::warn!("{note}"));
             let (programs, adopted) = (kernel.attached(), kernel.adopted);
@@ -187,7 +193,7 @@ fn load(loaded: &config::Loaded, observe: bool, locks: &mut Locks) -> Result<(Ke
     if let Some(point) = kernel::ensure_bpffs(bpffs)? {
         tracing::info!("no bpf file system was mounted: mounted one at {}", point.display());
     }
-    let taken = |e: super::lock::LockError| LoadError::Taken(e.to_string());
+    let taken = |e: LockError| LoadError::Taken(not_ours(&e));
     locks.add("cgroup", &path).map_err(taken)?;
     locks.add("pin directory", bpffs).map_err(taken)?;
     let pins = Pins::new(bpffs);

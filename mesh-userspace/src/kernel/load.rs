@@ -23,7 +23,7 @@ use std::{
     os::fd::{AsFd, AsRawFd, OwnedFd},
 };
 
-/// How much the tables hold. Kernel memory: 80 bytes a VIP, 104 a service, 128 an endpoint, 8 a slot.
+/// How much the tables hold. Kernel memory: 96 bytes a VIP, 104 a service, 128 an endpoint, 8 a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capacity {
     /// Services.
