@@ -1,6 +1,6 @@
 //! Endpoint rows, and the slots that point at them.
 
-use crate::{addr::Address, reason::Failure};
+use crate::{addr::Address, histogram::Histogram, reason::Failure};
 use bytemuck::{Pod, Zeroable};
 
 /// One entry of the slot arena, one word: an endpoint's id, and the tag its row must carry.
@@ -70,11 +70,12 @@ pub struct EndpointCounts {
     pub closed: u64,
     /// Failed connects by [`Failure`].
     pub failures: [u64; Failure::COUNT],
-    /// Payload bytes that the endpoint's TCP acknowledged, of closed connections.
+    /// Payload bytes that the endpoint's TCP acknowledged: of closed connections, and of live ones up to the last look
+    /// at them.
     pub sent: u64,
-    /// Payload bytes that arrived in order from the endpoint, of closed connections.
+    /// Payload bytes that arrived in order from the endpoint; as above.
     pub received: u64,
-    /// Segments sent again, of closed connections.
+    /// Segments sent again; as above.
     pub retransmits: u64,
 }
 
@@ -90,4 +91,14 @@ impl EndpointCounts {
     pub fn failed(&self) -> u64 {
         self.failures.iter().sum()
     }
+}
+
+/// How long things took at one endpoint. A table of its own: it is large, and only looked at when metrics are read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct EndpointTimes {
+    /// From the SYN to the established connection.
+    pub connect: Histogram,
+    /// The smoothed round-trip time of a connection when it closed.
+    pub rtt: Histogram,
 }

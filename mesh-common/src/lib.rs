@@ -10,6 +10,7 @@
 pub mod addr;
 pub mod connection;
 pub mod endpoint;
+pub mod histogram;
 pub mod limits;
 pub mod names;
 pub mod reason;

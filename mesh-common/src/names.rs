@@ -4,7 +4,7 @@
 
 /// Version of the rows' layout and of the maps' meaning. Part of the pin path, so that a daemon with another
 /// layout gets its own set beside the old one.
-pub const LAYOUT: u32 = 1;
+pub const LAYOUT: u32 = 2;
 
 /// VIP key → service id, a hash.
 pub const VIPS: &str = "VIPS";
@@ -20,11 +20,26 @@ pub const CURSORS: &str = "CURSORS";
 pub const SERVICE_COUNTS: &str = "SERVICE_COUNTS";
 /// Endpoint id → what the kernel counts for it.
 pub const ENDPOINT_COUNTS: &str = "ENDPOINT_COUNTS";
+/// Endpoint id → how long things took there.
+pub const ENDPOINT_TIMES: &str = "ENDPOINT_TIMES";
+/// Cgroups whose processes are left alone, a hash of their ids.
+pub const BYPASSED: &str = "BYPASSED";
 /// The settings row.
 pub const SETTINGS: &str = "SETTINGS";
 /// Socket → connection record (socket storage).
 pub const CONNECTIONS: &str = "CONNECTIONS";
 
 /// Every pinned map.
-pub const MAPS: [&str; 9] =
-    [VIPS, SERVICES, SLOTS, ENDPOINTS, CURSORS, SERVICE_COUNTS, ENDPOINT_COUNTS, SETTINGS, CONNECTIONS];
+pub const MAPS: [&str; 11] = [
+    VIPS,
+    SERVICES,
+    SLOTS,
+    ENDPOINTS,
+    CURSORS,
+    SERVICE_COUNTS,
+    ENDPOINT_COUNTS,
+    ENDPOINT_TIMES,
+    BYPASSED,
+    SETTINGS,
+    CONNECTIONS,
+];

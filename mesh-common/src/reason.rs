@@ -32,12 +32,16 @@ words! {
         FamilyMismatch = "family_mismatch",
         /// Refused: rows kept changing under the hook. Not expected to be seen.
         StaleRows = "stale_rows",
-        /// Passed untouched: `mesh bypass on`.
+        /// Passed untouched: `mesh bypass on`, or `dataplane.bypass`.
         Bypass = "bypass",
         /// Passed untouched: `dataplane.mode: observe`.
         Observe = "observe",
         /// Passed untouched: the socket carries the daemon's own mark.
         Own = "own",
+        /// Passed untouched: the daemon has been gone for `dataplane.stale_after`.
+        Stale = "stale",
+        /// Forwarded, but TCP never began: no route to the endpoint, or no local port. Not the endpoint's fault.
+        LocalTrouble = "local_trouble",
         /// Forwarded, but the kernel had no memory for the connection's record: `getpeername` shows the endpoint, and
         /// its bytes are not counted.
         Untracked = "untracked",
@@ -55,7 +59,7 @@ impl Reason {
     /// Whether the connect went on to the VIP itself, untouched.
     #[must_use]
     pub const fn passes(self) -> bool {
-        matches!(self, Self::Bypass | Self::Observe | Self::Own)
+        matches!(self, Self::Bypass | Self::Observe | Self::Own | Self::Stale)
     }
 }
 

@@ -44,7 +44,8 @@ impl VipKey {
     }
 }
 
-/// Value of the VIP table, one word: the service's id, and the fingerprint of the key it belongs to.
+/// Value of the VIP table, one word: the service's id, whether the VIP is left alone, and the fingerprint of the key it
+/// belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(transparent)]
 pub struct VipRow(pub u64);
@@ -56,12 +57,28 @@ impl VipRow {
         Self((key.fingerprint() as u64) << 32 | service as u64)
     }
 
+    /// The same VIP, counted and left alone (`dataplane.bypass`).
+    #[must_use]
+    pub const fn bypassed(self) -> Self {
+        Self(self.0 | Self::BYPASSED)
+    }
+
+    /// Whether connects to this VIP are left alone.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_bypassed(self) -> bool {
+        self.0 & Self::BYPASSED != 0
+    }
+
     /// The service's id, unless this row belongs to another key.
     #[inline(always)]
     #[must_use]
     pub const fn service(self, key: &VipKey) -> Option<u32> {
-        if (self.0 >> 32) as u32 == key.fingerprint() { Some(self.0 as u32) } else { None }
+        if (self.0 >> 32) as u32 == key.fingerprint() { Some((self.0 & (Self::BYPASSED - 1)) as u32) } else { None }
     }
+
+    /// Above every id: there are at most 2^20 services.
+    const BYPASSED: u64 = 1 << 31;
 }
 
 /// Which endpoints a socket can reach: the position in [`ServiceRow::views`].
@@ -155,10 +172,12 @@ mod tests {
         }
 
         #[test]
-        fn a_row_answers_only_its_own_key(words: [u32; 4], port: u16, other: u16, service: u32) {
+        fn a_row_answers_only_its_own_key(words: [u32; 4], port: u16, other: u16, service in 0..1u32 << 20) {
             let key = VipKey::tcp(Address { words }, port);
             let row = VipRow::new(&key, service);
             prop_assert_eq!(row.service(&key), Some(service));
+            prop_assert_eq!(row.bypassed().service(&key), Some(service));
+            prop_assert!(row.bypassed().is_bypassed() && !row.is_bypassed());
             prop_assume!(port != other);
             prop_assert_eq!(row.service(&VipKey::tcp(Address { words }, other)), None);
         }

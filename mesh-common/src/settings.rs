@@ -10,6 +10,19 @@ pub struct Settings {
     pub flags: u64,
     /// `SO_MARK` of the daemon's own upstream sockets, which pass untouched; 0 for none.
     pub mark: u64,
+    /// When the daemon last said that it lives, CLOCK_MONOTONIC in nanoseconds.
+    pub heartbeat: u64,
+    /// Nanoseconds without a heartbeat after which every connect passes untouched; 0: never.
+    pub stale_after: u64,
+}
+
+impl Settings {
+    /// Whether the daemon has been gone for too long at `now`.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_stale(&self, now: u64) -> bool {
+        self.stale_after != 0 && now.saturating_sub(self.heartbeat) > self.stale_after
+    }
 }
 
 /// Bits of [`Settings::flags`].
@@ -18,4 +31,18 @@ pub mod flags {
     pub const BYPASS: u64 = 1;
     /// Count what would be translated, translate nothing.
     pub const OBSERVE: u64 = 2;
+    /// There are cgroups whose processes are left alone.
+    pub const BYPASSED: u64 = 4;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_daemon_is_stale_only_after_the_time_it_was_given() {
+        let settings = Settings { heartbeat: 100, stale_after: 50, ..Settings::default() };
+        assert!(!settings.is_stale(0) && !settings.is_stale(150) && settings.is_stale(151));
+        assert!(!Settings { stale_after: 0, ..settings }.is_stale(u64::MAX));
+    }
 }

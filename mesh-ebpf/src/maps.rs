@@ -13,8 +13,9 @@ use aya_ebpf::{
 };
 use core::ffi::c_void;
 use mesh_common::{
-    connection::Record,
-    endpoint::{EndpointCounts, EndpointRow, Slot},
+    connection::{Record, Traffic},
+    endpoint::{EndpointCounts, EndpointRow, EndpointTimes, Slot},
+    histogram::{self, Histogram},
     reason::{Failure, Reason, ServiceCounts},
     select::Rows,
     service::{Policy, ServiceRow, View, VipKey, VipRow},
@@ -36,18 +37,22 @@ static SERVICE_COUNTS: Array<ServiceCounts> = Array::with_max_entries(1, BPF_F_M
 #[map]
 static ENDPOINT_COUNTS: Array<EndpointCounts> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 #[map]
+static ENDPOINT_TIMES: Array<EndpointTimes> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+#[map]
+static BYPASSED: HashMap<u64, u64> = HashMap::with_max_entries(1, 0);
+#[map]
 static SETTINGS: Array<Settings> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 #[btf_map]
 static CONNECTIONS: SkStorage<Record> = SkStorage::new();
 
-/// The service that owns a dialled address. The one lookup that an address which is no service costs.
+/// The service that owns a dialled address, and whether connects to it are left alone.
 #[inline(always)]
-pub(crate) fn service(key: &VipKey) -> Option<u32> {
+pub(crate) fn service(key: &VipKey) -> Option<(u32, bool)> {
     let look = || {
-        let row = VIPS.get_ptr(key)?;
         // SAFETY: a pointer into the hash's memory, valid while the program runs; the word may belong to another key
         // by now, which its fingerprint tells.
-        Some(unsafe { atomic::read(row) }.service(key))
+        let row = unsafe { atomic::read(VIPS.get_ptr(key)?) };
+        Some(row.service(key).map(|service| (service, row.is_bypassed())))
     };
     // An entry that was replaced under us has its successor in the table already.
     look()?.or_else(|| look()?)
@@ -59,10 +64,21 @@ pub(crate) fn settings() -> Settings {
     match SETTINGS.get_ptr(0) {
         // SAFETY: words inside the row.
         Some(row) => unsafe {
-            Settings { flags: atomic::read(&raw const (*row).flags), mark: atomic::read(&raw const (*row).mark) }
+            Settings {
+                flags: atomic::read(&raw const (*row).flags),
+                mark: atomic::read(&raw const (*row).mark),
+                heartbeat: atomic::read(&raw const (*row).heartbeat),
+                stale_after: atomic::read(&raw const (*row).stale_after),
+            }
         },
-        None => Settings { flags: 0, mark: 0 },
+        None => Settings { flags: 0, mark: 0, heartbeat: 0, stale_after: 0 },
     }
+}
+
+/// Whether the processes of a cgroup are left alone.
+#[inline(always)]
+pub(crate) fn is_bypassed(cgroup: u64) -> bool {
+    BYPASSED.get_ptr(cgroup).is_some()
 }
 
 /// How `service` picks.
@@ -99,6 +115,40 @@ pub(crate) fn endpoint_counts(id: u32, tag: u32) -> Option<*mut EndpointCounts> 
         return None;
     }
     ENDPOINT_COUNTS.get_ptr_mut(id)
+}
+
+/// Adds what a connection carried to its endpoint's counters.
+///
+/// # Safety
+/// `counts` is a row of counters.
+#[inline(always)]
+pub(crate) unsafe fn add_traffic(counts: *mut EndpointCounts, more: &Traffic) {
+    // SAFETY: words inside the row.
+    unsafe {
+        atomic::add(&raw mut (*counts).sent, more.sent);
+        atomic::add(&raw mut (*counts).received, more.received);
+        atomic::add(&raw mut (*counts).retransmits, more.retransmits);
+    }
+}
+
+/// The histograms of endpoint `id`, whose tag was checked.
+#[inline(always)]
+pub(crate) fn endpoint_times(id: u32) -> Option<*mut EndpointTimes> {
+    ENDPOINT_TIMES.get_ptr_mut(id)
+}
+
+/// Adds a duration to a histogram.
+///
+/// # Safety
+/// `histogram` lies in a row of histograms.
+#[inline(always)]
+pub(crate) unsafe fn measure(histogram: *mut Histogram, ns: u64) {
+    // SAFETY: the bucket is inside the array, which the minimum tells the verifier; words inside the row.
+    unsafe {
+        let bucket = histogram::bucket(ns).min(histogram::FINITE);
+        atomic::add((&raw mut (*histogram).buckets).cast::<u64>().add(bucket), 1);
+        atomic::add(&raw mut (*histogram).sum_ns, ns);
+    }
 }
 
 /// Counts a failed connect.

@@ -7,26 +7,108 @@ use aya_ebpf::{
     helpers::generated::{bpf_skc_to_mptcp_sock, bpf_skc_to_tcp_sock},
 };
 use core::ffi::c_void;
+use mesh_common::connection::Counters;
 
-/// Offset of `sk_err` in `struct sock`.
-#[unsafe(no_mangle)]
-static OFFSET_SK_ERR: Global<u32> = Global::new(0);
-/// Offset of `skc_flags` in `struct sock_common`, which begins `struct sock`.
-#[unsafe(no_mangle)]
-static OFFSET_SK_FLAGS: Global<u32> = Global::new(0);
-/// Offset of `write_seq` in `struct tcp_sock`.
-#[unsafe(no_mangle)]
-static OFFSET_WRITE_SEQ: Global<u32> = Global::new(0);
-/// Offset of the byte that holds `skc_ipv6only` in `struct sock_common`.
-#[unsafe(no_mangle)]
-static OFFSET_IPV6ONLY: Global<u32> = Global::new(0);
-/// The bit in that byte.
-#[unsafe(no_mangle)]
-static MASK_IPV6ONLY: Global<u32> = Global::new(0);
+/// Declares offsets that the daemon sets when it loads the object.
+macro_rules! offsets {
+    ($($(#[$doc:meta])* $name:ident,)+) => {
+        $($(#[$doc])* #[unsafe(no_mangle)] static $name: Global<u32> = Global::new(0);)+
+    };
+}
 
-/// 1 where the kernel knows MPTCP; a kernel without it refuses the helper.
-#[unsafe(no_mangle)]
-static HAS_MPTCP: Global<u32> = Global::new(0);
+offsets! {
+    /// Offset of `sk_err` in `struct sock`.
+    OFFSET_SK_ERR,
+    /// Offset of `skc_flags` in `struct sock_common`, which begins `struct sock`.
+    OFFSET_SK_FLAGS,
+    /// Offset of `skc_state` there.
+    OFFSET_SK_STATE,
+    /// Offset of the byte that holds `skc_ipv6only` there.
+    OFFSET_IPV6ONLY,
+    /// The bit in that byte.
+    MASK_IPV6ONLY,
+    /// Offset of `write_seq` in `struct tcp_sock`.
+    OFFSET_WRITE_SEQ,
+    /// Offset of `snd_una` there.
+    OFFSET_SND_UNA,
+    /// Offset of `bytes_acked` there.
+    OFFSET_BYTES_ACKED,
+    /// Offset of `bytes_received` there.
+    OFFSET_BYTES_RECEIVED,
+    /// Offset of `total_retrans` there.
+    OFFSET_TOTAL_RETRANS,
+    /// Offset of `srtt_us` there.
+    OFFSET_SRTT,
+    /// 1 where the kernel knows MPTCP; a kernel without it refuses the helper.
+    HAS_MPTCP,
+}
+
+/// A TCP socket whose fields can be read.
+#[derive(Clone, Copy)]
+pub(crate) struct Tcp(*const u8);
+
+impl Tcp {
+    /// `sk` as a TCP socket; `None` if it is none, or not a full one.
+    #[inline(always)]
+    pub(crate) fn of(sk: *mut c_void) -> Option<Self> {
+        // SAFETY: the helper checks the socket, which is not null.
+        let tcp = unsafe { bpf_skc_to_tcp_sock(sk) }.cast::<u8>();
+        if tcp.is_null() { None } else { Some(Self(tcp)) }
+    }
+
+    /// A field, `None` where its offset is not known.
+    #[inline(always)]
+    fn field<T>(self, offset: &Global<u32>) -> Option<T> {
+        let offset = offset.load();
+        if offset == 0 {
+            return None;
+        }
+        // SAFETY: the verifier checks the load against the kernel's own types.
+        Some(unsafe { self.0.add(offset as usize).cast::<T>().read_volatile() })
+    }
+
+    /// Whether the socket takes no v4-mapped addresses (`IPV6_V6ONLY`). Not known: no.
+    #[inline(always)]
+    pub(crate) fn is_ipv6_only(self) -> bool {
+        self.field::<u8>(&OFFSET_IPV6ONLY).is_some_and(|byte| u32::from(byte) & MASK_IPV6ONLY.load() != 0)
+    }
+
+    /// Whether the peer's FIN was received, `None` where it is not known: TCP sets `SOCK_DONE` when it takes a FIN,
+    /// and only then.
+    #[inline(always)]
+    pub(crate) fn fin_received(self) -> Option<bool> {
+        /// `SOCK_DONE` of `enum sock_flags` in include/net/sock.h, a bit number.
+        const DONE: u32 = 1;
+        self.field::<u64>(&OFFSET_SK_FLAGS).map(|flags| flags & (1 << DONE) != 0)
+    }
+
+    /// The sequence number behind all that the socket was given to send, its FIN included.
+    #[inline(always)]
+    pub(crate) fn write_seq(self) -> Option<u32> {
+        self.field(&OFFSET_WRITE_SEQ)
+    }
+
+    /// The socket's pending error (`sk_err`).
+    #[inline(always)]
+    pub(crate) fn error(self) -> Option<i32> {
+        self.field(&OFFSET_SK_ERR)
+    }
+
+    /// Everything that is counted, and the smoothed round-trip time in microseconds. For where no context shows it.
+    #[inline(always)]
+    pub(crate) fn counters(self) -> Option<(Counters, u32)> {
+        let counters = Counters {
+            state: u32::from(self.field::<u8>(&OFFSET_SK_STATE)?),
+            bytes_acked: self.field(&OFFSET_BYTES_ACKED)?,
+            bytes_received: self.field(&OFFSET_BYTES_RECEIVED)?,
+            all_acknowledged: self.field::<u32>(&OFFSET_SND_UNA)? == self.write_seq()?,
+            fin_received: self.fin_received(),
+            retransmits: self.field(&OFFSET_TOTAL_RETRANS)?,
+        };
+        // TCP keeps eight times the value.
+        Some((counters, self.field::<u32>(&OFFSET_SRTT)? >> 3))
+    }
+}
 
 /// The socket that the application holds, if `sk` is only a subflow of it (MPTCP); else null.
 #[inline(always)]
@@ -36,67 +118,4 @@ pub(crate) fn application_socket(sk: *mut c_void) -> *mut c_void {
     }
     // SAFETY: the helper checks the socket.
     unsafe { bpf_skc_to_mptcp_sock(sk) }.cast()
-}
-
-/// Whether the socket takes no v4-mapped addresses (`IPV6_V6ONLY`). Not known: no.
-#[inline(always)]
-pub(crate) fn is_ipv6_only(sk: *mut c_void) -> bool {
-    let offset = OFFSET_IPV6ONLY.load();
-    if offset == 0 {
-        return false;
-    }
-    // SAFETY: the helper checks the socket; the load is checked by the verifier against the kernel's own types.
-    unsafe {
-        let tcp = bpf_skc_to_tcp_sock(sk).cast::<u8>();
-        !tcp.is_null() && u32::from(tcp.add(offset as usize).read_volatile()) & MASK_IPV6ONLY.load() != 0
-    }
-}
-
-/// Whether the peer's FIN was received, `None` where it is not known: TCP sets `SOCK_DONE` when it takes a FIN, and
-/// only then.
-#[inline(always)]
-pub(crate) fn fin_received(sk: *mut c_void) -> Option<bool> {
-    /// `SOCK_DONE` of `enum sock_flags` in include/net/sock.h, a bit number.
-    const DONE: u32 = 1;
-    let offset = OFFSET_SK_FLAGS.load();
-    if offset == 0 {
-        return None;
-    }
-    // SAFETY: as above.
-    unsafe {
-        let tcp = bpf_skc_to_tcp_sock(sk).cast::<u8>();
-        if tcp.is_null() {
-            None
-        } else {
-            Some(tcp.add(offset as usize).cast::<u64>().read_volatile() & (1 << DONE) != 0)
-        }
-    }
-}
-
-/// The sequence number behind all that the socket was given to send, its FIN included; `None` where it is not known.
-#[inline(always)]
-pub(crate) fn write_seq(sk: *mut c_void) -> Option<u32> {
-    let offset = OFFSET_WRITE_SEQ.load();
-    if offset == 0 {
-        return None;
-    }
-    // SAFETY: as above.
-    unsafe {
-        let tcp = bpf_skc_to_tcp_sock(sk).cast::<u8>();
-        if tcp.is_null() { None } else { Some(tcp.add(offset as usize).cast::<u32>().read_volatile()) }
-    }
-}
-
-/// The socket's pending error (`sk_err`), `None` where it is not known.
-#[inline(always)]
-pub(crate) fn error(sk: *mut c_void) -> Option<i32> {
-    let offset = OFFSET_SK_ERR.load();
-    if offset == 0 {
-        return None;
-    }
-    // SAFETY: as above.
-    unsafe {
-        let tcp = bpf_skc_to_tcp_sock(sk).cast::<u8>();
-        if tcp.is_null() { None } else { Some(tcp.add(offset as usize).cast::<i32>().read_volatile()) }
-    }
 }

@@ -1,18 +1,28 @@
 //! connect(2) to a service address becomes connect(2) to one endpoint; getpeername(2) shows what was dialled.
 
-use crate::{atomic, maps, sock};
+use crate::{
+    account, atomic, maps,
+    sock::{self, Tcp},
+};
 use aya_ebpf::{
     bindings::{BPF_SK_STORAGE_GET_F_CREATE, bpf_sock_addr},
-    helpers::{bpf_get_prandom_u32, bpf_ktime_get_ns, generated::bpf_set_retval},
+    helpers::{
+        bpf_get_prandom_u32, bpf_ktime_get_ns,
+        generated::{
+            bpf_get_current_ancestor_cgroup_id, bpf_get_current_cgroup_id, bpf_get_current_comm,
+            bpf_get_current_pid_tgid, bpf_get_netns_cookie, bpf_set_retval,
+        },
+    },
     programs::SockAddrContext,
 };
 use aya_log_ebpf::debug;
+use core::ffi::c_void;
 use mesh_common::{
     addr::Address,
-    connection::stage,
+    connection::{Record, Traffic, stage},
     reason::Reason,
     select::{self, Choice},
-    service::{Policy, View, VipKey},
+    service::{self, Policy, View, VipKey},
     settings::flags,
 };
 
@@ -35,8 +45,20 @@ pub(crate) fn connect(ctx: &SockAddrContext, dialled: &Dialled) -> i32 {
     // SAFETY: fields of the program's own context; the verifier checks each access.
     let (port, protocol) = unsafe { ((*addr).user_port as u16, (*addr).protocol as u8) };
     let key = VipKey { address: dialled.address, port, protocol, zero: 0 };
-    let Some(service) = maps::service(&key) else { return PROCEED };
-    match forward(addr, dialled, &key, service) {
+    // SAFETY: a field of the context.
+    let sk = unsafe { (*addr).__bindgen_anon_1.sk };
+    // What this socket was up to before, if it was ever sent to an endpoint and TCP is what it speaks.
+    let record = match sk.is_null() || protocol != service::TCP {
+        true => core::ptr::null_mut(),
+        // SAFETY: the context's socket, not null.
+        false => unsafe { maps::record(sk.cast(), 0) },
+    };
+    if !record.is_null() {
+        // SAFETY: the socket's record.
+        unsafe { account::settle(record) };
+    }
+    let Some((service, bypassed)) = maps::service(&key) else { return PROCEED };
+    match forward(ctx, dialled, &key, service, bypassed, record) {
         Ok(choice) => {
             debug!(
                 ctx,
@@ -63,10 +85,26 @@ pub(crate) fn connect(ctx: &SockAddrContext, dialled: &Dialled) -> i32 {
 
 /// Sends the socket to an endpoint of `service`.
 #[inline(always)]
-fn forward(addr: *mut bpf_sock_addr, dialled: &Dialled, key: &VipKey, service: u32) -> Result<Choice, Reason> {
+fn forward(
+    ctx: &SockAddrContext,
+    dialled: &Dialled,
+    key: &VipKey,
+    service: u32,
+    bypassed: bool,
+    record: *mut Record,
+) -> Result<Choice, Reason> {
+    let addr = ctx.sock_addr;
     let settings = maps::settings();
-    if settings.flags & flags::BYPASS != 0 {
+    if bypassed
+        || settings.flags & flags::BYPASS != 0
+        || (settings.flags & flags::BYPASSED != 0 && is_in_bypassed_cgroup())
+    {
         return Err(Reason::Bypass);
+    }
+    // SAFETY: a helper without arguments.
+    let now = unsafe { bpf_ktime_get_ns() };
+    if settings.is_stale(now) {
+        return Err(Reason::Stale);
     }
     // SAFETY: a field of the context.
     let sk = unsafe { (*addr).__bindgen_anon_1.sk };
@@ -77,9 +115,9 @@ fn forward(addr: *mut bpf_sock_addr, dialled: &Dialled, key: &VipKey, service: u
     if settings.flags & flags::OBSERVE != 0 {
         return Err(Reason::Observe);
     }
-    let view = if dialled.address.is_v4() {
+    let view = if dialled.address.is_v4() || was_sent_to_v4(record) {
         View::V4
-    } else if !sk.is_null() && sock::is_ipv6_only(sk.cast()) {
+    } else if !sk.is_null() && Tcp::of(sk.cast()).is_some_and(Tcp::is_ipv6_only) {
         View::V6
     } else {
         View::Any
@@ -95,23 +133,57 @@ fn forward(addr: *mut bpf_sock_addr, dialled: &Dialled, key: &VipKey, service: u
         // SAFETY: a word inside the row.
         unsafe { atomic::add(&raw mut (*counts).picked, 1) };
     }
-    remember(sk.cast(), key, service, &choice);
+    remember(ctx, record, key, service, &choice, now);
     rewrite(addr, dialled, &choice);
     Ok(choice)
 }
 
-/// Notes in the socket's storage what was dialled and where it was sent.
+/// Whether an earlier connect of this socket went to an IPv4 endpoint. Linux keeps an `AF_INET6` socket IPv4 from its
+/// first v4-mapped connect on, also if that failed: an IPv6 endpoint would time out.
 #[inline(always)]
-fn remember(sk: *mut core::ffi::c_void, key: &VipKey, service: u32, choice: &Choice) {
+fn was_sent_to_v4(record: *const Record) -> bool {
+    // SAFETY: the socket's record, if there is one.
+    !record.is_null() && unsafe { (*record).attempt > 0 && (*record).endpoint.is_v4() }
+}
+
+/// Whether the calling process is in a cgroup whose processes are left alone, or below one.
+#[inline(always)]
+fn is_in_bypassed_cgroup() -> bool {
+    /// Kubernetes nests pods 4 to 5 deep.
+    const DEEPEST: i32 = 16;
+    let mut level = 0;
+    while level < DEEPEST {
+        // SAFETY: a helper that answers 0 beyond the process's own cgroup.
+        let cgroup = unsafe { bpf_get_current_ancestor_cgroup_id(level) };
+        if cgroup == 0 {
+            break;
+        }
+        if maps::is_bypassed(cgroup) {
+            return true;
+        }
+        level += 1;
+    }
+    false
+}
+
+/// Notes in the socket's storage who dialled what and where it was sent.
+#[inline(always)]
+fn remember(ctx: &SockAddrContext, found: *mut Record, key: &VipKey, service: u32, choice: &Choice, now: u64) {
+    // SAFETY: a field of the context.
+    let sk: *mut c_void = unsafe { (*ctx.sock_addr).__bindgen_anon_1.sk }.cast();
     if sk.is_null() {
         return maps::count(service, Reason::Untracked);
     }
-    // SAFETY: the context's socket, not null.
-    let record = unsafe { maps::record(sk, u64::from(BPF_SK_STORAGE_GET_F_CREATE)) };
+    let record = match found.is_null() {
+        // SAFETY: the context's socket, not null.
+        true => unsafe { maps::record(sk, u64::from(BPF_SK_STORAGE_GET_F_CREATE)) },
+        false => found,
+    };
     if record.is_null() {
         return maps::count(service, Reason::Untracked);
     }
-    // SAFETY: the helper returned a record; a socket being connected is locked by its owner.
+    // SAFETY: the helper returned a record; a socket being connected is locked by its owner. The helpers fill what
+    // they are given, or answer numbers.
     unsafe {
         (*record).original = key.address;
         (*record).original_port = key.port;
@@ -121,7 +193,15 @@ fn remember(sk: *mut core::ffi::c_void, key: &VipKey, service: u32, choice: &Cho
         (*record).tag = choice.slot.tag();
         (*record).service = service;
         (*record).attempt += 1;
-        (*record).picked_at = bpf_ktime_get_ns();
+        (*record).pid = (bpf_get_current_pid_tgid() >> 32) as u32;
+        (*record).cgroup = bpf_get_current_cgroup_id();
+        (*record).netns = bpf_get_netns_cookie(ctx.sock_addr.cast());
+        let command = &raw mut (*record).command;
+        bpf_get_current_comm(command.cast(), size_of::<[u8; 16]>() as u32);
+        (*record).picked_at = now;
+        (*record).opened_at = 0;
+        (*record).established_at = 0;
+        (*record).folded = Traffic::default();
         (*record).received_at_fin_wait2 = 0;
         (*record).fin_received = 0;
         (*record).stage = stage::PICKED;
@@ -135,7 +215,7 @@ fn remember(sk: *mut core::ffi::c_void, key: &VipKey, service: u32, choice: &Cho
 /// Notes what getpeername(2) needs at the socket that the application holds, where TCP connects on another (MPTCP).
 /// Nothing is counted by this record.
 #[inline(always)]
-fn remember_for_peer(sk: *mut core::ffi::c_void, key: &VipKey, choice: &Choice) {
+fn remember_for_peer(sk: *mut c_void, key: &VipKey, choice: &Choice) {
     // SAFETY: a socket, not null.
     let record = unsafe { maps::record(sk, u64::from(BPF_SK_STORAGE_GET_F_CREATE)) };
     if record.is_null() {
@@ -147,7 +227,7 @@ fn remember_for_peer(sk: *mut core::ffi::c_void, key: &VipKey, choice: &Choice) 
         (*record).original_port = key.port;
         (*record).endpoint = choice.row.address;
         (*record).endpoint_port = choice.row.port;
-        (*record).stage = stage::PICKED;
+        (*record).stage = stage::SHOWN;
     }
 }
 

@@ -71,7 +71,7 @@ fn an_optional_program_that_the_kernel_refuses_is_left_out_and_named() {
     assert_eq!(missing.len(), 1, "{missing:?}");
     assert_eq!(missing[0].0, "mesh_peername4");
     assert!(missing[0].1.contains("The verifier says: unreachable insn 1"), "{missing:?}");
-    assert_eq!(kernel.attached(), 4);
+    assert_eq!(kernel.attached(), 5);
 }
 
 #[test]

@@ -205,6 +205,8 @@ fn load(loaded: &config::Loaded, observe: bool, locks: &mut Locks) -> Result<(Ke
         settings: Settings {
             flags: if observe { flags::OBSERVE } else { 0 },
             mark: u64::from(config.dataplane.mark.get()),
+            heartbeat: daemon::now(),
+            stale_after: 0,
         },
     })?;
     // Tables first, programs after them: no connect is ever looked up in tables that are not filled.

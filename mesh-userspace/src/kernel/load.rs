@@ -1,8 +1,10 @@
 //! From an object to programs at work: tables made or adopted, programs loaded one by one, then attached.
 
 use super::{
-    KernelError, Pins, Tables, attach, btf,
+    KernelError, Pins, Tables, attach,
     error::chain,
+    live::Live,
+    offsets,
     pins::Shape,
     sys::{self, AttachType},
 };
@@ -12,7 +14,7 @@ use aya::{
 };
 use mesh_common::{
     connection::Record,
-    endpoint::{EndpointCounts, EndpointRow, Slot},
+    endpoint::{EndpointCounts, EndpointRow, EndpointTimes, Slot},
     names,
     reason::ServiceCounts,
     service::{ServiceRow, VipKey, VipRow},
@@ -59,13 +61,20 @@ struct Spec {
 }
 
 /// In the order of attaching: readers first, so that a connection is known to them from its first moment; connect last.
-const PROGRAMS: [Spec; 5] = [
+const PROGRAMS: [Spec; 6] = [
     Spec { name: "mesh_sock_ops", hook: "sock_ops", at: AttachType::SockOps, required: true },
     Spec { name: "mesh_peername4", hook: "cgroup/getpeername4", at: AttachType::Getpeername4, required: false },
     Spec { name: "mesh_peername6", hook: "cgroup/getpeername6", at: AttachType::Getpeername6, required: false },
+    Spec { name: "mesh_release", hook: "cgroup/sock_release", at: AttachType::SockRelease, required: false },
     Spec { name: "mesh_connect6", hook: "cgroup/connect6", at: AttachType::Connect6, required: true },
     Spec { name: "mesh_connect4", hook: "cgroup/connect4", at: AttachType::Connect4, required: true },
 ];
+
+/// Runs over the sockets of a namespace: what live connections carry is not known without it.
+const ITERATOR: &str = "mesh_live";
+
+/// Cgroups that `dataplane.bypass` can name.
+pub const MAX_BYPASSED: u32 = 1024;
 
 const DETACHED: &str = "detached: its cgroup is gone, or somebody unloaded it; restart the daemon";
 
@@ -98,6 +107,7 @@ pub struct MapStatus {
 pub struct Kernel {
     ebpf: Ebpf,
     tables: Tables,
+    live: Result<Live, String>,
     missing: Missing,
     links: Vec<(&'static str, OwnedFd)>,
     /// What the kernel does not show on this host, and what follows from it.
@@ -134,12 +144,16 @@ pub fn load(options: &Options<'_>) -> Result<Kernel, KernelError> {
     if loaded.is_err() && !adopted {
         pins.remove_maps()?;
     }
-    let (ebpf, tables, missing) = loaded?;
+    let (mut ebpf, tables, missing) = loaded?;
+    let live = Live::load(&mut ebpf, ITERATOR);
+    if let Err(why) = &live {
+        notes.push(format!("what live connections carry is counted when they close only: {why}"));
+    }
     // The kill switch holds until it is switched off, whoever restarts the daemon.
     bypass |= tables.settings().flags & flags::BYPASS != 0;
     let kept = if bypass { flags::BYPASS } else { 0 };
     tables.put_settings(&Settings { flags: options.settings.flags | kept, ..options.settings });
-    Ok(Kernel { ebpf, tables, missing, links: Vec::new(), notes, adopted })
+    Ok(Kernel { ebpf, tables, live, missing, links: Vec::new(), notes, adopted })
 }
 
 type Missing = Vec<(&'static str, String)>;
@@ -157,15 +171,11 @@ fn load_object(
         }
         loader.map_pin_path(shape.name, options.pins.map(shape.name));
     }
-    let fields = Fields::find(notes);
-    loader
-        .override_global("OFFSET_SK_ERR", &fields.sk_err, true)
-        .override_global("OFFSET_SK_FLAGS", &fields.sk_flags, true)
-        .override_global("OFFSET_WRITE_SEQ", &fields.write_seq, true)
-        .override_global("HAS_MPTCP", &fields.has_mptcp, true)
-        .override_global("OFFSET_IPV6ONLY", &fields.ipv6only, true)
-        .override_global("MASK_IPV6ONLY", &fields.ipv6only_mask, true)
-        .override_global(aya_log::LEVEL, &options.log_level, false);
+    let offsets = offsets::find(notes);
+    for (name, value) in &offsets {
+        loader.override_global(name, value, true);
+    }
+    loader.override_global(aya_log::LEVEL, &options.log_level, false);
     let mut ebpf = loader.load(options.object).map_err(|e| KernelError::Object(chain(&e)))?;
     let tables = Tables::take(&mut ebpf)?;
     let mut missing = Vec::new();
@@ -229,6 +239,14 @@ impl Kernel {
         &self.tables
     }
 
+    /// The look at live connections, or why there is none.
+    ///
+    /// # Errors
+    /// What the kernel said to the iterator.
+    pub fn live(&self) -> Result<&Live, &str> {
+        self.live.as_ref().map_err(String::as_str)
+    }
+
     /// Takes the programs' log records out of the object, once: they go to the `log` crate's logger whenever the
     /// returned function is called. `None` if the programs were built without logs.
     pub fn take_log(&mut self) -> Option<impl FnMut() + Send + use<>> {
@@ -287,7 +305,7 @@ pub fn program_stats() -> Result<OwnedFd, KernelError> {
         .map_err(|e| KernelError::io("switching program statistics on", e.io_error))
 }
 
-fn shapes(capacity: &Capacity) -> [Shape; 9] {
+fn shapes(capacity: &Capacity) -> [Shape; 11] {
     // enum bpf_map_type and flags of include/uapi/linux/bpf.h.
     const HASH: u32 = 1;
     const ARRAY: u32 = 2;
@@ -317,6 +335,15 @@ fn shapes(capacity: &Capacity) -> [Shape; 9] {
         array(names::CURSORS, size_of::<u64>(), capacity.services),
         array(names::SERVICE_COUNTS, size_of::<ServiceCounts>(), capacity.services),
         array(names::ENDPOINT_COUNTS, size_of::<EndpointCounts>(), capacity.endpoints),
+        array(names::ENDPOINT_TIMES, size_of::<EndpointTimes>(), capacity.endpoints),
+        Shape {
+            name: names::BYPASSED,
+            kind: HASH,
+            key: size_of::<u64>() as u32,
+            value: size_of::<u64>() as u32,
+            flags: 0,
+            entries: MAX_BYPASSED,
+        },
         array(names::SETTINGS, size_of::<Settings>(), 1),
         Shape {
             name: names::CONNECTIONS,
@@ -334,45 +361,11 @@ fn load_program(ebpf: &mut Ebpf, name: &str) -> Result<(), String> {
     let program = ebpf.program_mut(name).ok_or("the object does not have it")?;
     let loaded: Result<(), ProgramError> = match program {
         Program::CgroupSockAddr(p) => p.load(),
+        Program::CgroupSock(p) => p.load(),
         Program::SockOps(p) => p.load(),
         other => return Err(format!("unexpected kind {:?}", other.prog_type())),
     };
     loaded.map_err(|e| chain(&e))
-}
-
-/// Offsets that the programs need and only the running kernel knows; 0 where it does not say.
-struct Fields {
-    sk_err: u32,
-    sk_flags: u32,
-    write_seq: u32,
-    has_mptcp: u32,
-    ipv6only: u32,
-    ipv6only_mask: u32,
-}
-
-impl Fields {
-    fn find(notes: &mut Vec<String>) -> Self {
-        let raw = fs::read("/sys/kernel/btf/vmlinux").unwrap_or_default();
-        let mut find = |structure, field, consequence| {
-            let found = btf::field(&raw, structure, field);
-            if found.is_none() {
-                notes.push(format!("the kernel's BTF does not show {field}: {consequence}"));
-            }
-            found
-        };
-        let err = find("sock", "sk_err", "reasons of failed connects are guessed");
-        let flags = find("sock_common", "skc_flags", "received bytes may be a byte short a connection");
-        let write_seq = find("tcp_sock", "write_seq", "sent bytes may be a byte short a connection that was cut off");
-        let only = find("sock_common", "skc_ipv6only", "IPV6_V6ONLY sockets may be sent to IPv4 endpoints");
-        Self {
-            sk_err: err.map_or(0, btf::Field::byte),
-            sk_flags: flags.map_or(0, btf::Field::byte),
-            write_seq: write_seq.map_or(0, btf::Field::byte),
-            has_mptcp: u32::from(btf::field(&raw, "mptcp_sock", "first").is_some()),
-            ipv6only: only.map_or(0, btf::Field::byte),
-            ipv6only_mask: only.map_or(0, btf::Field::mask),
-        }
-    }
 }
 
 /// Kernel memory of a map: `memlock` of its descriptor's fdinfo.

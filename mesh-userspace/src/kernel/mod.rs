@@ -7,8 +7,11 @@ mod attach;
 mod btf;
 mod error;
 mod host;
+mod live;
 mod load;
 mod mapped;
+mod namespaces;
+mod offsets;
 mod pins;
 mod sys;
 mod tables;
@@ -16,7 +19,9 @@ mod wire;
 
 pub use error::KernelError;
 pub use host::{cgroup2_root, ensure_bpffs, missing_capabilities, open_cgroup};
-pub use load::{Capacity, Kernel, MapStatus, Options, ProgramStatus, load, program_stats};
+pub use live::{Connection, Live};
+pub use load::{Capacity, Kernel, MAX_BYPASSED, MapStatus, Options, ProgramStatus, load, program_stats};
+pub use namespaces::{Namespace, namespaces};
 pub use pins::{Pins, unload};
 pub use tables::{Existing, Tables};
 

@@ -18,6 +18,7 @@ const OBJ_GET: libc::c_int = 7;
 const OBJ_GET_INFO_BY_FD: libc::c_int = 15;
 const LINK_CREATE: libc::c_int = 28;
 const LINK_UPDATE: libc::c_int = 29;
+const ITER_CREATE: libc::c_int = 33;
 const LINK_DETACH: libc::c_int = 34;
 
 /// `enum bpf_attach_type`: the hooks we use.
@@ -27,8 +28,10 @@ pub(super) enum AttachType {
     SockOps = 3,
     Connect4 = 10,
     Connect6 = 11,
+    Iterator = 28,
     Getpeername4 = 29,
     Getpeername6 = 30,
+    SockRelease = 34,
 }
 
 #[repr(C)]
@@ -58,6 +61,13 @@ struct LinkUpdateAttr {
     program: u32,
     flags: u32,
     old_program: u32,
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct IterCreateAttr {
+    link: u32,
+    flags: u32,
 }
 
 #[repr(C)]
@@ -130,6 +140,18 @@ pub(super) fn link_create(program: BorrowedFd<'_>, cgroup: BorrowedFd<'_>, at: A
         ..LinkCreateAttr::default()
     };
     bpf(LINK_CREATE, &attr).and_then(new_fd)
+}
+
+/// Makes a program one that is run over something whenever an iterator of its link is read.
+pub(super) fn link_iterator(program: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let attr =
+        LinkCreateAttr { program: raw(program), attach_type: AttachType::Iterator as u32, ..LinkCreateAttr::default() };
+    bpf(LINK_CREATE, &attr).and_then(new_fd)
+}
+
+/// A new iterator: for sockets, over the network namespace that the calling thread is in.
+pub(super) fn iter_create(link: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    bpf(ITER_CREATE, &IterCreateAttr { link: raw(link), ..IterCreateAttr::default() }).and_then(new_fd)
 }
 
 /// Puts another program under a link: connections never see a moment without one.

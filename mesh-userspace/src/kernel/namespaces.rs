@@ -1,0 +1,65 @@
+//! Which network namespaces the processes of a cgroup are in.
+
+use nix::sys::statfs::{FsType, fstatfs};
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io::{BufRead, BufReader},
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
+
+/// `NSFS_MAGIC` of include/uapi/linux/magic.h.
+const NSFS: FsType = FsType(0x6e73_6673);
+/// Where `ip netns` and container runtimes keep namespaces that have a name.
+const NAMED: [&str; 2] = ["/run/netns", "/run/docker/netns"];
+
+/// A network namespace. It lives at least as long as this does: hold it no longer than needed.
+#[derive(Debug)]
+pub struct Namespace {
+    /// Its inode, as `lsns -t net` shows it.
+    pub inode: u64,
+    pub(super) file: File,
+}
+
+/// Every network namespace that a process in or below `cgroup` is in, the daemon's own, and those with a name.
+///
+/// Processes that go away while we look are left out. A namespace that only a thread went to (setns) is not found
+/// unless it has a name.
+#[must_use]
+pub fn namespaces(cgroup: &Path) -> Vec<Namespace> {
+    let mut found = BTreeMap::new();
+    add(&mut found, Path::new("/proc/self/ns/net"));
+    for_each_process(cgroup, &mut |pid| add(&mut found, &PathBuf::from(format!("/proc/{pid}/ns/net"))));
+    for directory in NAMED {
+        for entry in fs::read_dir(directory).into_iter().flatten().filter_map(Result::ok) {
+            add(&mut found, &entry.path());
+        }
+    }
+    found.into_iter().map(|(inode, file)| Namespace { inode, file }).collect()
+}
+
+fn add(found: &mut BTreeMap<u64, File>, path: &Path) {
+    // A look first: opening costs more, and most processes share a namespace.
+    let Ok(metadata) = fs::metadata(path) else { return };
+    if found.contains_key(&metadata.ino()) {
+        return;
+    }
+    let Ok(file) = File::open(path) else { return };
+    let is_namespace = fstatfs(&file).is_ok_and(|s| s.filesystem_type() == NSFS);
+    if let Some(metadata) = file.metadata().ok().filter(|_| is_namespace) {
+        found.insert(metadata.ino(), file);
+    }
+}
+
+fn for_each_process(cgroup: &Path, visit: &mut dyn FnMut(u32)) {
+    if let Ok(file) = File::open(cgroup.join("cgroup.procs")) {
+        // Reads fail in a threaded cgroup; the processes stand at its root.
+        BufReader::new(file).lines().map_while(Result::ok).filter_map(|l| l.parse().ok()).for_each(&mut *visit);
+    }
+    for entry in fs::read_dir(cgroup).into_iter().flatten().filter_map(Result::ok) {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            for_each_process(&entry.path(), visit);
+        }
+    }
+}
