@@ -3,9 +3,10 @@
 use super::{
     KernelError, Pins, Tables, attach,
     error::chain,
+    grow,
     live::Live,
     offsets,
-    pins::Shape,
+    pins::{Found, Shape},
     sys::{self, AttachType},
 };
 use aya::{
@@ -128,9 +129,11 @@ pub fn load(options: &Options<'_>) -> Result<Kernel, KernelError> {
     pins.create()?;
     let mut bypass = false;
     let shapes = shapes(&options.capacity);
+    grow::recover(pins)?;
     let sizes = match pins.check(&shapes) {
-        Ok(sizes) => sizes,
-        Err(why) => {
+        Found::Nothing => None,
+        Found::Fit(sizes) => Some(grown(pins, &shapes, sizes)?),
+        Found::Unfit(why) => {
             notes.push(format!("pinned tables were not adopted, their counters start again: {why}"));
             bypass = Tables::pinned_settings(&pins.map(names::SETTINGS)).is_some_and(|s| s.flags & flags::BYPASS != 0);
             // Programs that are attached go on with the old tables until they are replaced.
@@ -156,6 +159,18 @@ pub fn load(options: &Options<'_>) -> Result<Kernel, KernelError> {
     Ok(Kernel { ebpf, tables, live, missing, links: Vec::new(), notes, adopted })
 }
 
+/// Puts larger tables in the place of those that are too small. Returns the sizes of now.
+fn grown(pins: &Pins, shapes: &[Shape], mut sizes: Vec<u32>) -> Result<Vec<u32>, KernelError> {
+    for (shape, size) in shapes.iter().zip(&mut sizes) {
+        if *size < shape.entries {
+            tracing::info!("table {} grows from {size} to {} entries", shape.name, shape.entries);
+            grow::grow(pins, shape)?;
+            *size = shape.entries;
+        }
+    }
+    Ok(sizes)
+}
+
 type Missing = Vec<(&'static str, String)>;
 
 fn load_object(
@@ -177,7 +192,7 @@ fn load_object(
     }
     loader.override_global(aya_log::LEVEL, &options.log_level, false);
     let mut ebpf = loader.load(options.object).map_err(|e| KernelError::Object(chain(&e)))?;
-    let tables = Tables::take(&mut ebpf)?;
+    let tables = Tables::take(&mut ebpf, options.pins)?;
     let mut missing = Vec::new();
     for spec in &PROGRAMS {
         match load_program(&mut ebpf, spec.name) {

@@ -6,6 +6,7 @@
 mod attach;
 mod btf;
 mod error;
+mod grow;
 mod host;
 mod live;
 mod load;
@@ -13,6 +14,7 @@ mod mapped;
 mod namespaces;
 mod offsets;
 mod pins;
+mod summed;
 mod sys;
 mod tables;
 mod wire;
