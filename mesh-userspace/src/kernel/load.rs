@@ -7,11 +7,12 @@ use super::{
     live::Live,
     offsets,
     pins::{Found, Shape},
+    runs::EarlierRuns,
     sys::{self, AttachType},
 };
 use aya::{
     Ebpf, EbpfLoader,
-    programs::{Program, ProgramError},
+    programs::{Program, ProgramError, ProgramInfo},
 };
 use mesh_common::{
     connection::Record,
@@ -110,6 +111,7 @@ pub struct Kernel {
     tables: Tables,
     live: Result<Live, String>,
     missing: Missing,
+    earlier: Option<EarlierRuns>,
     links: Vec<(&'static str, OwnedFd)>,
     /// What the kernel does not show on this host, and what follows from it.
     pub notes: Vec<String>,
@@ -148,15 +150,18 @@ pub fn load(options: &Options<'_>) -> Result<Kernel, KernelError> {
         pins.remove_maps()?;
     }
     let (mut ebpf, tables, missing) = loaded?;
-    let live = Live::load(&mut ebpf, ITERATOR);
-    if let Err(why) = &live {
+    let (live, why) = match Live::load(&mut ebpf, ITERATOR) {
+        Ok((live, why)) => (Ok(live), why),
+        Err(why) => (Err(why.clone()), Some(why)),
+    };
+    if let Some(why) = why {
         notes.push(format!("what live connections carry is counted when they close only: {why}"));
     }
     // Cgroups that are left alone are, until the daemon looks for them again. The kill switch holds until it is switched off, whoever restarts the daemon.
     bypass |= tables.settings().flags & flags::BYPASS != 0;
     let kept = tables.settings().flags & flags::BYPASSED | if bypass { flags::BYPASS } else { 0 };
     tables.put_settings(&Settings { flags: options.settings.flags | kept, ..options.settings });
-    Ok(Kernel { ebpf, tables, live, missing, links: Vec::new(), notes, adopted })
+    Ok(Kernel { ebpf, tables, live, missing, earlier: None, links: Vec::new(), notes, adopted })
 }
 
 /// Puts larger tables in the place of those that are too small. Returns the sizes of now.
@@ -214,7 +219,12 @@ impl Kernel {
     /// [`KernelError::Required`]; links that are new are gone again then.
     pub fn attach(&mut self, pins: &Pins, cgroup: &File) -> Result<(), KernelError> {
         let mut made = Vec::new();
-        for spec in &PROGRAMS {
+        let earlier = EarlierRuns::open(pins, u32::try_from(PROGRAMS.len()).unwrap_or(u32::MAX));
+        if let Err(why) = &earlier {
+            self.notes.push(format!("runs of replaced programs are not counted: {why}"));
+        }
+        self.earlier = earlier.ok();
+        for (position, spec) in PROGRAMS.iter().enumerate() {
             if self.missing.iter().any(|(name, _)| *name == spec.name) {
                 // An older version that is still attached would work on tables that may not be these.
                 if pins.link(spec.name).exists() {
@@ -224,6 +234,9 @@ impl Kernel {
             }
             match self.attach_one(spec, pins, cgroup) {
                 Ok(attached) => {
+                    if let (Some(earlier), Some(runs)) = (&self.earlier, attached.replaced) {
+                        earlier.add(position, runs);
+                    }
                     if attached.new {
                         made.push(spec.name);
                     }
@@ -272,15 +285,19 @@ impl Kernel {
     /// What became of every program.
     #[must_use]
     pub fn programs(&self) -> Vec<ProgramStatus> {
-        let status = |spec: &Spec| {
+        let status = |(position, spec): (usize, &Spec)| {
             let refused = self.missing.iter().find(|(name, _)| *name == spec.name).map(|(_, why)| why.clone());
             let gone = || (!self.is_attached(spec.name)).then(|| DETACHED.to_owned());
             let missing = refused.or_else(gone);
             let info = self.ebpf.program(spec.name).and_then(|p| p.info().ok());
-            let runs = info.map(|i| (i.run_count(), u64::try_from(i.run_time().as_nanos()).unwrap_or(u64::MAX)));
+            let (runs, ns) = self.earlier.as_ref().map_or((0, 0), |earlier| earlier.of(position));
+            let in_all = |i: ProgramInfo| {
+                (runs + i.run_count(), ns.saturating_add(u64::try_from(i.run_time().as_nanos()).unwrap_or(u64::MAX)))
+            };
+            let runs = info.map(in_all);
             ProgramStatus { name: spec.name, hook: spec.hook, runs: runs.filter(|_| missing.is_none()), missing }
         };
-        PROGRAMS.iter().map(status).collect()
+        PROGRAMS.iter().enumerate().map(status).collect()
     }
 
     /// What the tables take up.

@@ -5,6 +5,7 @@
 
 mod attach;
 mod btf;
+mod diag;
 mod error;
 mod grow;
 mod host;
@@ -14,6 +15,7 @@ mod mapped;
 mod namespaces;
 mod offsets;
 mod pins;
+mod runs;
 mod summed;
 mod sys;
 mod tables;

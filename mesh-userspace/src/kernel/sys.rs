@@ -105,7 +105,8 @@ struct InfoAttr {
 pub(super) struct LinkInfo {
     kind: u32,
     id: u32,
-    program: u32,
+    /// Id of the program.
+    pub(super) program: u32,
     zero: u32,
     /// The cgroup's id (its inode); 0 once the cgroup is gone.
     pub(super) cgroup: u64,
