@@ -5,7 +5,7 @@ use crate::{
     api::{Mode, Time},
     config::{self, Config},
     datapath::Datapath,
-    kernel::{Kernel, Tables},
+    kernel::{self, Kernel, Pins, Tables},
     model::{Overrides, Service, Snapshot},
     telemetry::log::{Levels, most_verbose},
 };
@@ -26,6 +26,9 @@ pub(super) const FILES: &str = "files";
 /// How often cgroups that are left alone are looked for, in nanoseconds.
 const BYPASSED_AGAIN: u64 = 2_000_000_000;
 
+/// How often it is looked whether sets of other layouts are still needed, in nanoseconds.
+const RETIRE_AGAIN: u64 = 5_000_000_000;
+
 /// A running daemon.
 #[derive(Debug)]
 pub(super) struct Daemon {
@@ -38,6 +41,8 @@ pub(super) struct Daemon {
     pub(super) kernel: Result<Kernel, String>,
     /// The intercepted cgroup, where there are programs.
     pub(super) cgroup: Option<PathBuf>,
+    /// Where everything is pinned.
+    pins: Pins,
     pub(super) levels: Levels,
     /// What was worth a word at the start and still holds.
     pub(super) notes: Vec<String>,
@@ -72,6 +77,8 @@ pub(super) struct State {
     pub(super) datapath: Option<Datapath>,
     /// Cgroups that are left alone, and when they are looked at again.
     bypassed: Option<(BypassedCgroups, u64)>,
+    /// When sets of other layouts are looked at again.
+    retire_at: u64,
     /// When the tables want another look, in nanoseconds of the monotonic clock.
     again_at: Option<u64>,
     pub(super) updates: u64,
@@ -131,6 +138,7 @@ impl State {
             warnings: loaded.warnings.iter().map(ToString::to_string).collect(),
             fingerprint: loaded.fingerprint,
             config: loaded.config,
+            retire_at: 0,
             again_at: None,
             updates: 1,
             reload_failures: 0,
@@ -152,6 +160,7 @@ impl Daemon {
         notes: Vec<String>,
         state: State,
     ) -> Self {
+        let pins = Pins::new(&state.config.dataplane.bpffs);
         let programs_level = most_verbose(&state.config.telemetry.log.level);
         Self {
             started: Instant::now(),
@@ -159,6 +168,7 @@ impl Daemon {
             mode,
             kernel,
             cgroup,
+            pins,
             levels,
             notes,
             stopping: AtomicBool::new(false),
@@ -216,6 +226,25 @@ impl Daemon {
         {
             bypassed.refresh(tables);
             *at = now() + BYPASSED_AGAIN;
+        }
+        let is_due = self.kernel.is_ok() && state.retire_at <= now();
+        if is_due {
+            state.retire_at = now() + RETIRE_AGAIN;
+        }
+        drop(state);
+        if is_due {
+            self.retire();
+        }
+    }
+
+    /// Removes what daemons of other layouts left, once nobody needs it.
+    fn retire(&self) {
+        let Some(cgroup) = &self.cgroup else { return };
+        match kernel::retire(&self.pins, || kernel::namespaces(cgroup)) {
+            Ok(retired) => {
+                retired.iter().for_each(|path| tracing::info!("{} is removed: its connections ended", path.display()))
+            }
+            Err(why) => tracing::debug!("{why}"),
         }
     }
 

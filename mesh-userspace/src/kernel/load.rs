@@ -9,6 +9,7 @@ use super::{
     pins::{Found, Shape},
     runs::EarlierRuns,
     sys::{self, AttachType},
+    versions,
 };
 use aya::{
     Ebpf, EbpfLoader,
@@ -129,7 +130,7 @@ pub fn load(options: &Options<'_>) -> Result<Kernel, KernelError> {
     let pins = options.pins;
     let mut notes = Vec::new();
     pins.create()?;
-    let mut bypass = false;
+    let mut bypass = versions::bypass(pins);
     let shapes = shapes(&options.capacity);
     grow::recover(pins)?;
     let sizes = match pins.check(&shapes) {
@@ -137,7 +138,7 @@ pub fn load(options: &Options<'_>) -> Result<Kernel, KernelError> {
         Found::Fit(sizes) => Some(grown(pins, &shapes, sizes)?),
         Found::Unfit(why) => {
             notes.push(format!("pinned tables were not adopted, their counters start again: {why}"));
-            bypass = Tables::pinned_settings(&pins.map(names::SETTINGS)).is_some_and(|s| s.flags & flags::BYPASS != 0);
+            bypass |= Tables::pinned_settings(&pins.map(names::SETTINGS)).is_some_and(|s| s.flags & flags::BYPASS != 0);
             // Programs that are attached go on with the old tables until they are replaced.
             pins.remove_maps()?;
             None
@@ -251,6 +252,13 @@ impl Kernel {
                 }
                 Err(why) => self.missing.push((spec.name, why)),
             }
+        }
+        // Both translate for a moment: whoever comes first leaves an endpoint's address, which is no VIP to the other.
+        match versions::succeed(pins) {
+            Ok(others) => self.notes.extend(others.iter().map(|path| {
+                format!("{} is of another layout: it serves the connections it has until they end", path.display())
+            })),
+            Err(why) => self.notes.push(why.to_string()),
         }
         Ok(())
     }

@@ -19,6 +19,7 @@ mod runs;
 mod summed;
 mod sys;
 mod tables;
+mod versions;
 mod wire;
 
 pub use error::KernelError;
@@ -28,6 +29,7 @@ pub use load::{Capacity, Kernel, MAX_BYPASSED, MapStatus, Options, ProgramStatus
 pub use namespaces::{Namespace, namespaces};
 pub use pins::{Pins, unload};
 pub use tables::{Existing, Tables};
+pub use versions::retire;
 
 /// The eBPF object that this binary was built with.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/mesh.bpf.o"));

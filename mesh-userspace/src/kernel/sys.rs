@@ -110,7 +110,8 @@ pub(super) struct LinkInfo {
     zero: u32,
     /// The cgroup's id (its inode); 0 once the cgroup is gone.
     pub(super) cgroup: u64,
-    attach_type: u32,
+    /// Where, of [`AttachType`].
+    pub(super) attach_type: u32,
     zero2: u32,
 }
 
