@@ -62,6 +62,8 @@ pub(super) struct State {
     /// What the configuration says.
     facts: Vec<Arc<Service>>,
     overrides: Overrides,
+    /// The process of a daemon that is taking over: nothing is changed meanwhile.
+    pub(super) frozen: Option<i32>,
     /// Facts with overrides.
     pub(super) snapshot: Arc<Snapshot>,
     pub(super) datapath: Option<Datapath>,
@@ -104,10 +106,20 @@ impl State {
         self.facts.iter_mut().find(|s| s.name == service).map(Arc::make_mut)
     }
 
-    pub(super) fn new(loaded: config::Loaded, had_main_file: bool, datapath: Option<Datapath>) -> Self {
+    /// What operators changed.
+    pub(super) fn overrides(&self) -> &Overrides {
+        &self.overrides
+    }
+
+    pub(super) fn new(
+        loaded: config::Loaded,
+        had_main_file: bool,
+        overrides: Overrides,
+        datapath: Option<Datapath>,
+    ) -> Self {
         let facts = facts(&loaded.config);
-        let overrides = Overrides::default();
         Self {
+            frozen: None,
             snapshot: Arc::new(Snapshot::new(&facts, &overrides)),
             facts,
             overrides,
@@ -194,7 +206,7 @@ impl Daemon {
     /// Writes the tables again if that was put off until now.
     pub(super) fn tick(&self) {
         let mut state = self.state();
-        if state.again_at.is_some_and(|at| at <= now()) {
+        if state.again_at.is_some_and(|at| at <= now()) && state.may_change().is_ok() {
             self.write_tables(&mut state);
         }
     }
@@ -212,6 +224,11 @@ impl Daemon {
         let host = config::Host { name: self.host_name.clone(), ..host() };
         let loaded = config::load(expected.then_some(main.as_path()), &host).map_err(|errors| errors.to_string());
         let mut state = self.state();
+        if let Err(why) = state.may_change() {
+            drop(state);
+            tracing::error!("configuration not loaded ({because}): {why}");
+            return Err(why);
+        }
         match loaded.and_then(|loaded| self.take(&mut state, loaded)) {
             Ok(reloaded) => {
                 state.error = None;

@@ -8,6 +8,8 @@ mod explain;
 mod lock;
 mod run;
 mod source;
+mod succession;
+mod takeover;
 mod unload;
 
 pub use run::run;

@@ -13,6 +13,7 @@ mod mapped;
 mod namespaces;
 mod offsets;
 mod pins;
+mod put_back;
 mod sys;
 mod tables;
 mod wire;
