@@ -21,7 +21,6 @@ use nix::{
     unistd::Pid,
 };
 use std::{
-    fs::File,
     io,
     os::fd::{AsFd, OwnedFd},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -62,8 +61,8 @@ struct Inner {
 /// What there is to go back to.
 struct Frozen {
     settings: Option<Settings>,
-    /// Where the programs were attached.
-    cgroup: Option<File>,
+    /// Whether the programs were attached.
+    attached: bool,
 }
 
 /// The turn of one other daemon.
@@ -224,9 +223,8 @@ impl Daemon {
 
     fn freeze(&self, pid: i32) -> Frozen {
         self.state().frozen = Some(pid);
-        let attached = self.kernel().filter(|kernel| kernel.detached().is_none());
-        let cgroup = attached.and(self.cgroup.as_ref()).and_then(|path| kernel::open_cgroup(path).ok());
-        Frozen { settings: self.tables().map(|tables| tables.settings()), cgroup }
+        let attached = self.kernel().is_some_and(|kernel| kernel.detached().is_none());
+        Frozen { settings: self.tables().map(|tables| tables.settings()), attached }
     }
 
     fn estate(&self, descriptors: Vec<Passed>) -> Estate {
@@ -261,8 +259,9 @@ impl Daemon {
             // Tables first, programs after them, as at the start.
             state.datapath = Some(Datapath::adopt(tables, now()));
             self.publish(&mut state);
-            if let Some(cgroup) = &frozen.cgroup {
-                let problems = kernel.attach_again(&pins, cgroup).map_err(lost)?;
+            if let Some(cgroup) = self.cgroup.as_ref().filter(|_| frozen.attached) {
+                let cgroup = kernel::open_cgroup(cgroup).map_err(lost)?;
+                let problems = kernel.attach_again(&pins, &cgroup).map_err(lost)?;
                 problems.iter().for_each(|problem| tracing::warn!("{problem}"));
             }
         }
