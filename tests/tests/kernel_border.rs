@@ -117,7 +117,7 @@ fn tables_keep_their_rows_over_a_restart_and_grow_when_more_is_wanted() {
     assert!(!larger.adopted);
     assert!(larger.notes[0].contains("map SERVICES: it holds 4 entries, 100 are needed"), "{:?}", larger.notes);
     assert_eq!(larger.tables().vip(&key), None);
-    assert_eq!(cgroup.attached_programs(), 5);
+    assert_eq!(cgroup.attached_programs(), 6);
 }
 
 #[test]
@@ -139,7 +139,7 @@ fn unloading_removes_every_pin_and_detaches_every_program() {
     let Some((cgroup, pins)) = place() else { return };
     drop(start(OBJECT, &pins, &cgroup).unwrap());
     let removed = kernel::unload(pins.path()).unwrap();
-    assert_eq!(removed.len(), 5 + 9, "{removed:?}");
+    assert_eq!(removed.len(), 6 + 11, "{removed:?}");
     assert_eq!(cgroup.attached_programs(), 0);
     assert!(kernel::unload(pins.path()).unwrap().is_empty());
 }

@@ -122,14 +122,18 @@ fn times_gone_on(mesh: &Daemon) -> usize {
     mesh.log().matches("not taken over").count()
 }
 
-/// Kills successors at all moments of their start, under load, each followed by a look whether all is well.
-fn kill_successors(world: &World, mesh: &mut Daemon) {
+/// Kills successors at all moments of their start, under load, each followed by a look whether all is well. `change` is
+/// what each one's configuration has and the daemon's has not; it gets a number that rises.
+fn kill_successors(world: &World, mesh: &mut Daemon, change: impl Fn(&mut Value, u64)) {
+    let own = mesh.config().clone();
     let hammer = Hammer::start(world.cgroup(), world.netns(), &[VIP]);
     for milliseconds in (0..500).step_by(20) {
         let when = format!("after a kill at {milliseconds} ms");
+        mesh.configure(|config| change(config, milliseconds));
         let successor = mesh.successor();
         thread::sleep(Duration::from_millis(milliseconds));
         successor.kill();
+        mesh.configure(|config| config.clone_from(&own));
         // It may have been the daemon already.
         let ended = eventually(&format!("{when}: an end, or a change is taken"), || {
             if !mesh.is_running() {
@@ -151,21 +155,22 @@ fn a_successor_killed_at_any_moment_was_none() {
     let world = world!();
     let _backends = backends(&world);
     let mut mesh = world.daemon(services());
-    kill_successors(&world, &mut mesh);
+    kill_successors(&world, &mut mesh, |_, _| ());
     assert!(times_gone_on(&mesh) >= 2, "no kill came in the middle: {}", mesh.log());
     mesh.take_over();
     assert_well(&world, &mesh, "afterwards");
 }
 
 #[test]
-fn a_successor_with_larger_tables_killed_at_any_moment_was_none() {
+fn a_successor_with_other_tables_and_settings_killed_at_any_moment_was_none() {
     let world = world!();
     let _backends = backends(&world);
     let mut mesh = world.daemon(services());
-    for size in [20_000, 40_000] {
-        mesh.configure(|c| c["dataplane"]["max_endpoints"] = json!(size));
-        kill_successors(&world, &mut mesh);
-    }
+    kill_successors(&world, &mut mesh, |config, number| {
+        config["dataplane"]["mode"] = json!("observe");
+        // Larger than what any of those before left.
+        config["dataplane"]["max_endpoints"] = json!(20_000 + 10 * number);
+    });
     assert!(mesh.log().contains("pinned again"), "no kill came between tables and end: {}", mesh.log());
 }
 

@@ -14,7 +14,7 @@ use crate::{
     model::{Endpoint, OverrideError, Policy},
     telemetry::metrics,
 };
-use mesh_common::settings::{Settings, flags};
+use mesh_common::settings::flags;
 use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
 /// Answers at the door.
@@ -207,9 +207,7 @@ impl Daemon {
             return Err(Refusal::new(Kind::Conflict, format!("nothing is intercepted, so nothing to bypass: {why}")));
         };
         let _state = self.state_to_change()?;
-        let settings = tables.settings();
-        let flags = if on { settings.flags | flags::BYPASS } else { settings.flags & !flags::BYPASS };
-        tables.put_settings(&Settings { flags, ..settings });
+        tables.set_flag(flags::BYPASS, on);
         tracing::warn!(on, "bypass switched");
         Ok(Response::Changed(Changed::new(if on {
             "bypass on: every hook passes everything untouched, VIPs lead nowhere"

@@ -2,9 +2,11 @@
 
 mod admin;
 mod answer;
+mod bypass;
 mod daemon;
 mod door;
 mod explain;
+mod live;
 mod lock;
 mod run;
 mod source;

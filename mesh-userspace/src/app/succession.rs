@@ -255,10 +255,15 @@ impl Daemon {
                 tracing::warn!("pinned again in place of the other daemon's tables: {}", again.join(", "));
             }
             let tables = kernel.tables();
-            tables.put_settings(&Settings { flags: settings.flags, mark: settings.mark, ..tables.settings() });
+            tables.put_settings(&Settings { heartbeat: now(), ..settings });
             // Tables first, programs after them, as at the start.
-            state.datapath = Some(Datapath::adopt(tables, now()));
+            let bypassed = state.config.dataplane.bypass.cidrs.iter().map(|cidr| cidr.0).collect();
+            state.datapath = Some(Datapath::adopt(tables, bypassed, now()));
             self.publish(&mut state);
+            if let Some((bypassed, _)) = &mut state.bypassed {
+                bypassed.forget();
+                bypassed.refresh(tables);
+            }
             if let Some(cgroup) = self.cgroup.as_ref().filter(|_| frozen.attached) {
                 let cgroup = kernel::open_cgroup(cgroup).map_err(lost)?;
                 let problems = kernel.attach_again(&pins, &cgroup).map_err(lost)?;

@@ -153,9 +153,9 @@ pub fn load(options: &Options<'_>) -> Result<Kernel, KernelError> {
     if let Err(why) = &live {
         notes.push(format!("what live connections carry is counted when they close only: {why}"));
     }
-    // The kill switch holds until it is switched off, whoever restarts the daemon.
+    // Cgroups that are left alone are, until the daemon looks for them again. The kill switch holds until it is switched off, whoever restarts the daemon.
     bypass |= tables.settings().flags & flags::BYPASS != 0;
-    let kept = if bypass { flags::BYPASS } else { 0 };
+    let kept = tables.settings().flags & flags::BYPASSED | if bypass { flags::BYPASS } else { 0 };
     tables.put_settings(&Settings { flags: options.settings.flags | kept, ..options.settings });
     let maps = put_back::open_maps(pins)?;
     Ok(Kernel { ebpf, tables, live, missing, links: Mutex::default(), maps, notes, adopted })

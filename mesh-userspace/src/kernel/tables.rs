@@ -11,9 +11,10 @@ use mesh_common::{
     reason::ServiceCounts,
     select::Rows,
     service::{ServiceRow, SlotRange, View, VipKey, VipRow},
-    settings::Settings,
+    settings::{Settings, flags},
 };
 use std::{
+    collections::BTreeSet,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::Path,
     sync::{Mutex, PoisonError},
@@ -32,13 +33,14 @@ pub struct Tables {
     service_counts: Mapped<ServiceCounts>,
     endpoint_counts: Mapped<EndpointCounts>,
     settings: Mapped<Settings>,
+    bypassed: Mutex<HashMap<MapData, u64, u64>>,
 }
 
 /// What an earlier daemon left in the tables.
 #[derive(Clone, Debug, Default)]
 pub struct Existing {
-    /// VIPs and the service each leads to.
-    pub vips: Vec<(VipKey, u32)>,
+    /// VIPs with the row of each.
+    pub vips: Vec<(VipKey, VipRow)>,
     /// Used service rows.
     pub services: Vec<(u32, ServiceRow)>,
     /// Used endpoint rows.
@@ -66,6 +68,9 @@ impl Tables {
             service_counts: array(ebpf, names::SERVICE_COUNTS)?,
             endpoint_counts: array(ebpf, names::ENDPOINT_COUNTS)?,
             settings: array(ebpf, names::SETTINGS)?,
+            bypassed: Mutex::new(
+                HashMap::try_from(take(ebpf, names::BYPASSED)?).map_err(|e| map_error(names::BYPASSED, &e))?,
+            ),
         })
     }
 
@@ -152,7 +157,7 @@ impl Tables {
     /// [`KernelError::Map`], if the table is full or the kernel has no memory.
     pub fn put_vip(&self, key: &VipKey, row: VipRow) -> Result<(), KernelError> {
         let mut vips = self.vips.lock().unwrap_or_else(PoisonError::into_inner);
-        vips.insert(Wire(*key), Wire(row), 0).map_err(|e| vip_error(&e))
+        vips.insert(Wire(*key), Wire(row), 0).map_err(|e| map_error(names::VIPS, &e))
     }
 
     /// Makes an address no VIP any more. One that is none already is fine.
@@ -164,7 +169,7 @@ impl Tables {
         match vips.remove(&Wire(*key)) {
             Ok(()) | Err(aya::maps::MapError::KeyNotFound) => Ok(()),
             Err(aya::maps::MapError::SyscallError(e)) if e.io_error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
-            Err(e) => Err(vip_error(&e)),
+            Err(e) => Err(map_error(names::VIPS, &e)),
         }
     }
 
@@ -204,15 +209,43 @@ impl Tables {
         self.settings.write(0, settings, 0..size_of::<Settings>() / 8);
     }
 
+    /// Sets or clears one of [`flags`].
+    pub fn set_flag(&self, flag: u64, on: bool) {
+        self.settings.set_bits(0, 0, flag, on);
+    }
+
+    /// Tells every hook that the daemon lives at `now`, CLOCK_MONOTONIC in nanoseconds.
+    pub fn beat(&self, now: u64) {
+        /// Position of `heartbeat` in the row.
+        const HEARTBEAT: usize = 2;
+        self.settings.write_word(0, HEARTBEAT, now);
+    }
+
+    /// Leaves the processes of these cgroups (by id) alone, and of no others.
+    ///
+    /// # Errors
+    /// [`KernelError::Map`], if there are too many of them.
+    pub fn set_bypassed(&self, cgroups: &BTreeSet<u64>) -> Result<(), KernelError> {
+        let mut bypassed = self.bypassed.lock().unwrap_or_else(PoisonError::into_inner);
+        let refuse = |e: &aya::maps::MapError| map_error(names::BYPASSED, e);
+        let present: Vec<u64> = bypassed.keys().filter_map(Result::ok).collect();
+        for gone in present.iter().filter(|id| !cgroups.contains(id)) {
+            bypassed.remove(gone).map_err(|e| refuse(&e))?;
+        }
+        for new in cgroups.iter().filter(|id| !present.contains(id)) {
+            bypassed.insert(new, 1, 0).map_err(|e| refuse(&e))?;
+        }
+        // Hooks look at the table only if there is something in it.
+        self.set_flag(flags::BYPASSED, !cgroups.is_empty());
+        Ok(())
+    }
+
     /// What an earlier daemon left behind.
     #[must_use]
     pub fn existing(&self) -> Existing {
         let vips = self.vips.lock().unwrap_or_else(PoisonError::into_inner);
         let entries = vips.iter().filter_map(Result::ok);
-        let mut existing = Existing {
-            vips: entries.filter_map(|(key, row)| Some((key.0, row.0.service(&key.0)?))).collect(),
-            ..Existing::default()
-        };
+        let mut existing = Existing { vips: entries.map(|(key, row)| (key.0, row.0)).collect(), ..Existing::default() };
         for id in 0..self.services.rows() {
             existing.services.extend(self.services.read(id).filter(|row| row.name != 0).map(|row| (id, row)));
         }
@@ -241,8 +274,8 @@ impl Rows for Tables {
     }
 }
 
-fn vip_error(error: &aya::maps::MapError) -> KernelError {
-    KernelError::Map { map: names::VIPS.to_owned(), why: super::error::chain(error) }
+fn map_error(map: &str, error: &aya::maps::MapError) -> KernelError {
+    KernelError::Map { map: map.to_owned(), why: super::error::chain(error) }
 }
 
 fn take(ebpf: &mut Ebpf, name: &str) -> Result<Map, KernelError> {
