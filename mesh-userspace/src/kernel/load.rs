@@ -3,15 +3,17 @@
 use super::{
     KernelError, Pins, Tables, attach,
     error::chain,
+    grow,
     live::Live,
     offsets,
-    pins::Shape,
+    pins::{Found, Shape},
     put_back,
+    runs::EarlierRuns,
     sys::{self, AttachType},
 };
 use aya::{
     Ebpf, EbpfLoader,
-    programs::{Program, ProgramError},
+    programs::{Program, ProgramError, ProgramInfo},
 };
 use mesh_common::{
     connection::Record,
@@ -111,6 +113,7 @@ pub struct Kernel {
     tables: Tables,
     live: Result<Live, String>,
     pub(super) missing: Missing,
+    pub(super) earlier: Option<EarlierRuns>,
     pub(super) links: Mutex<Vec<(&'static str, OwnedFd)>>,
     /// Every pinned map by its name.
     pub(super) maps: Vec<(&'static str, OwnedFd)>,
@@ -132,9 +135,11 @@ pub fn load(options: &Options<'_>) -> Result<Kernel, KernelError> {
     pins.create()?;
     let mut bypass = false;
     let shapes = shapes(&options.capacity);
+    grow::recover(pins)?;
     let sizes = match pins.check(&shapes) {
-        Ok(sizes) => sizes,
-        Err(why) => {
+        Found::Nothing => None,
+        Found::Fit(sizes) => Some(grown(pins, &shapes, sizes)?),
+        Found::Unfit(why) => {
             notes.push(format!("pinned tables were not adopted, their counters start again: {why}"));
             bypass = Tables::pinned_settings(&pins.map(names::SETTINGS)).is_some_and(|s| s.flags & flags::BYPASS != 0);
             // Programs that are attached go on with the old tables until they are replaced.
@@ -149,8 +154,11 @@ pub fn load(options: &Options<'_>) -> Result<Kernel, KernelError> {
         pins.remove_maps()?;
     }
     let (mut ebpf, tables, missing) = loaded?;
-    let live = Live::load(&mut ebpf, ITERATOR);
-    if let Err(why) = &live {
+    let (live, why) = match Live::load(&mut ebpf, ITERATOR) {
+        Ok((live, why)) => (Ok(live), why),
+        Err(why) => (Err(why.clone()), Some(why)),
+    };
+    if let Some(why) = why {
         notes.push(format!("what live connections carry is counted when they close only: {why}"));
     }
     // Cgroups that are left alone are, until the daemon looks for them again. The kill switch holds until it is switched off, whoever restarts the daemon.
@@ -158,7 +166,19 @@ pub fn load(options: &Options<'_>) -> Result<Kernel, KernelError> {
     let kept = tables.settings().flags & flags::BYPASSED | if bypass { flags::BYPASS } else { 0 };
     tables.put_settings(&Settings { flags: options.settings.flags | kept, ..options.settings });
     let maps = put_back::open_maps(pins)?;
-    Ok(Kernel { ebpf, tables, live, missing, links: Mutex::default(), maps, notes, adopted })
+    Ok(Kernel { ebpf, tables, live, missing, earlier: None, links: Mutex::default(), maps, notes, adopted })
+}
+
+/// Puts larger tables in the place of those that are too small. Returns the sizes of now.
+fn grown(pins: &Pins, shapes: &[Shape], mut sizes: Vec<u32>) -> Result<Vec<u32>, KernelError> {
+    for (shape, size) in shapes.iter().zip(&mut sizes) {
+        if *size < shape.entries {
+            tracing::info!("table {} grows from {size} to {} entries", shape.name, shape.entries);
+            grow::grow(pins, shape)?;
+            *size = shape.entries;
+        }
+    }
+    Ok(sizes)
 }
 
 type Missing = Vec<(&'static str, String)>;
@@ -182,7 +202,7 @@ fn load_object(
     }
     loader.override_global(aya_log::LEVEL, &options.log_level, false);
     let mut ebpf = loader.load(options.object).map_err(|e| KernelError::Object(chain(&e)))?;
-    let tables = Tables::take(&mut ebpf)?;
+    let tables = Tables::take(&mut ebpf, options.pins)?;
     let mut missing = Vec::new();
     for spec in &PROGRAMS {
         match load_program(&mut ebpf, spec.name) {
@@ -204,7 +224,12 @@ impl Kernel {
     /// [`KernelError::Required`]; links that are new are gone again then.
     pub fn attach(&mut self, pins: &Pins, cgroup: &File) -> Result<(), KernelError> {
         let mut made = Vec::new();
-        for spec in &PROGRAMS {
+        let earlier = EarlierRuns::open(pins, u32::try_from(PROGRAMS.len()).unwrap_or(u32::MAX));
+        if let Err(why) = &earlier {
+            self.notes.push(format!("runs of replaced programs are not counted: {why}"));
+        }
+        self.earlier = earlier.ok();
+        for (position, spec) in PROGRAMS.iter().enumerate() {
             if self.missing.iter().any(|(name, _)| *name == spec.name) {
                 // An older version that is still attached would work on tables that may not be these.
                 if pins.link(spec.name).exists() {
@@ -214,6 +239,9 @@ impl Kernel {
             }
             match self.attach_one(spec, pins, cgroup) {
                 Ok(attached) => {
+                    if let (Some(earlier), Some(runs)) = (&self.earlier, attached.replaced) {
+                        earlier.add(position, runs);
+                    }
                     if attached.new {
                         made.push(spec.name);
                     }
@@ -263,15 +291,19 @@ impl Kernel {
     /// What became of every program.
     #[must_use]
     pub fn programs(&self) -> Vec<ProgramStatus> {
-        let status = |spec: &Spec| {
+        let status = |(position, spec): (usize, &Spec)| {
             let refused = self.missing.iter().find(|(name, _)| *name == spec.name).map(|(_, why)| why.clone());
             let gone = || (!self.is_attached(spec.name)).then(|| DETACHED.to_owned());
             let missing = refused.or_else(gone);
             let info = self.ebpf.program(spec.name).and_then(|p| p.info().ok());
-            let runs = info.map(|i| (i.run_count(), u64::try_from(i.run_time().as_nanos()).unwrap_or(u64::MAX)));
+            let (runs, ns) = self.earlier.as_ref().map_or((0, 0), |earlier| earlier.of(position));
+            let in_all = |i: ProgramInfo| {
+                (runs + i.run_count(), ns.saturating_add(u64::try_from(i.run_time().as_nanos()).unwrap_or(u64::MAX)))
+            };
+            let runs = info.map(in_all);
             ProgramStatus { name: spec.name, hook: spec.hook, runs: runs.filter(|_| missing.is_none()), missing }
         };
-        PROGRAMS.iter().map(status).collect()
+        PROGRAMS.iter().enumerate().map(status).collect()
     }
 
     /// What the tables take up.

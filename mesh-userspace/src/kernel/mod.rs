@@ -5,7 +5,9 @@
 
 mod attach;
 mod btf;
+mod diag;
 mod error;
+mod grow;
 mod host;
 mod live;
 mod load;
@@ -14,6 +16,8 @@ mod namespaces;
 mod offsets;
 mod pins;
 mod put_back;
+mod runs;
+mod summed;
 mod sys;
 mod tables;
 mod wire;
