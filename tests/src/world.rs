@@ -3,7 +3,13 @@
 use crate::{Backend, Cgroup, Daemon, Hammer, Netns, Outcome, backend, daemon::Setup, process, skip, sockets::Sockets};
 use serde_json::Value;
 use socket2::{Domain, Protocol, Socket, Type};
-use std::{io, net::SocketAddr, process::Command, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    process::{Child, Command},
+    sync::Arc,
+    time::Duration,
+};
 
 /// A cgroup and a network namespace with clients in both. Backends are in the namespace, outside the cgroup.
 #[derive(Debug)]
@@ -161,6 +167,18 @@ impl World {
     #[must_use]
     pub fn hammer(&self, addresses: &[&str]) -> Hammer {
         Hammer::start(&self.cgroup, &self.netns, addresses)
+    }
+
+    /// A process inside the cgroup that connects to `address`, sends so many bytes and takes what comes.
+    ///
+    /// # Panics
+    /// Where it does not start.
+    #[must_use]
+    pub fn holding(&self, address: &str, bytes: u64) -> Child {
+        let mut command = Command::new(process::peer());
+        command.args(["hold", address, &bytes.to_string()]);
+        process::place(&mut command, Some(&self.cgroup), Some(&self.netns)).expect("a test's cgroup can be joined");
+        command.spawn().expect("the helper program starts")
     }
 
     /// Runs a program as an application inside the cgroup and the namespace.
