@@ -2,6 +2,7 @@
 
 use super::{
     KernelError, Pins,
+    runs::{Replaced, Runs},
     sys::{self, AttachType},
 };
 use std::{
@@ -18,6 +19,8 @@ pub(super) struct Attached {
     pub(super) link: OwnedFd,
     /// Whether the link is new, so that nothing was attached before.
     pub(super) new: bool,
+    /// What the program that it replaced had counted.
+    pub(super) replaced: Option<Runs>,
 }
 
 /// Puts `program` where it belongs: under the link that an earlier daemon pinned, else under a new one.
@@ -36,8 +39,11 @@ pub(super) fn attach(
         Ok(link) => {
             let same =
                 sys::link_info(link.as_fd()).is_ok_and(|info| cgroup.metadata().is_ok_and(|m| m.ino() == info.cgroup));
-            if same && sys::link_update(link.as_fd(), program).is_ok() {
-                return Ok(Attached { link, new: false });
+            if same {
+                let old = sys::link_info(link.as_fd()).ok().and_then(|info| Replaced::hold(info.program));
+                if sys::link_update(link.as_fd(), program).is_ok() {
+                    return Ok(Attached { link, new: false, replaced: old.map(Replaced::runs) });
+                }
             }
             // The link's cgroup is gone or another one is configured now: the pin holds nothing of use.
             pins.remove_link(name)?;
@@ -48,5 +54,5 @@ pub(super) fn attach(
     let link = sys::link_create(program, cgroup.as_fd(), at)
         .map_err(|e| KernelError::io(format!("attaching {name} to the cgroup"), e))?;
     sys::obj_pin(link.as_fd(), &path).map_err(|e| KernelError::io(format!("pinning {}", path.display()), e))?;
-    Ok(Attached { link, new: true })
+    Ok(Attached { link, new: true, replaced: None })
 }

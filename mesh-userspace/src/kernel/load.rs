@@ -3,14 +3,18 @@
 use super::{
     KernelError, Pins, Tables, attach,
     error::chain,
+    grow,
     live::Live,
     offsets,
-    pins::Shape,
+    pins::{Found, Shape},
+    put_back,
+    runs::EarlierRuns,
     sys::{self, AttachType},
+    versions,
 };
 use aya::{
     Ebpf, EbpfLoader,
-    programs::{Program, ProgramError},
+    programs::{Program, ProgramError, ProgramInfo},
 };
 use mesh_common::{
     connection::Record,
@@ -23,6 +27,7 @@ use mesh_common::{
 use std::{
     fs::{self, File},
     os::fd::{AsFd, AsRawFd, OwnedFd},
+    sync::{Mutex, PoisonError},
 };
 
 /// How much the tables hold. Kernel memory: 96 bytes a VIP, 104 a service, 128 an endpoint, 8 a slot.
@@ -53,15 +58,15 @@ pub struct Options<'a> {
 }
 
 /// One program of the object: what it is for, whether the daemon is any use without it.
-struct Spec {
-    name: &'static str,
-    hook: &'static str,
-    at: AttachType,
-    required: bool,
+pub(super) struct Spec {
+    pub(super) name: &'static str,
+    pub(super) hook: &'static str,
+    pub(super) at: AttachType,
+    pub(super) required: bool,
 }
 
 /// In the order of attaching: readers first, so that a connection is known to them from its first moment; connect last.
-const PROGRAMS: [Spec; 6] = [
+pub(super) const PROGRAMS: [Spec; 6] = [
     Spec { name: "mesh_sock_ops", hook: "sock_ops", at: AttachType::SockOps, required: true },
     Spec { name: "mesh_peername4", hook: "cgroup/getpeername4", at: AttachType::Getpeername4, required: false },
     Spec { name: "mesh_peername6", hook: "cgroup/getpeername6", at: AttachType::Getpeername6, required: false },
@@ -105,11 +110,14 @@ pub struct MapStatus {
 /// The programs at work. Dropping it leaves them at work: the pins hold them.
 #[derive(Debug)]
 pub struct Kernel {
-    ebpf: Ebpf,
+    pub(super) ebpf: Ebpf,
     tables: Tables,
     live: Result<Live, String>,
-    missing: Missing,
-    links: Vec<(&'static str, OwnedFd)>,
+    pub(super) missing: Missing,
+    earlier: Option<EarlierRuns>,
+    pub(super) links: Mutex<Vec<(&'static str, OwnedFd)>>,
+    /// Every pinned map by its name.
+    pub(super) maps: Vec<(&'static str, OwnedFd)>,
     /// What the kernel does not show on this host, and what follows from it.
     pub notes: Vec<String>,
     /// Whether tables of an earlier daemon were adopted.
@@ -126,13 +134,15 @@ pub fn load(options: &Options<'_>) -> Result<Kernel, KernelError> {
     let pins = options.pins;
     let mut notes = Vec::new();
     pins.create()?;
-    let mut bypass = false;
+    let mut bypass = versions::bypass(pins);
     let shapes = shapes(&options.capacity);
+    grow::recover(pins)?;
     let sizes = match pins.check(&shapes) {
-        Ok(sizes) => sizes,
-        Err(why) => {
+        Found::Nothing => None,
+        Found::Fit(sizes) => Some(grown(pins, &shapes, sizes)?),
+        Found::Unfit(why) => {
             notes.push(format!("pinned tables were not adopted, their counters start again: {why}"));
-            bypass = Tables::pinned_settings(&pins.map(names::SETTINGS)).is_some_and(|s| s.flags & flags::BYPASS != 0);
+            bypass |= Tables::pinned_settings(&pins.map(names::SETTINGS)).is_some_and(|s| s.flags & flags::BYPASS != 0);
             // Programs that are attached go on with the old tables until they are replaced.
             pins.remove_maps()?;
             None
@@ -145,15 +155,31 @@ pub fn load(options: &Options<'_>) -> Result<Kernel, KernelError> {
         pins.remove_maps()?;
     }
     let (mut ebpf, tables, missing) = loaded?;
-    let live = Live::load(&mut ebpf, ITERATOR);
-    if let Err(why) = &live {
+    let (live, why) = match Live::load(&mut ebpf, ITERATOR) {
+        Ok((live, why)) => (Ok(live), why),
+        Err(why) => (Err(why.clone()), Some(why)),
+    };
+    if let Some(why) = why {
         notes.push(format!("what live connections carry is counted when they close only: {why}"));
     }
     // Cgroups that are left alone are, until the daemon looks for them again. The kill switch holds until it is switched off, whoever restarts the daemon.
     bypass |= tables.settings().flags & flags::BYPASS != 0;
     let kept = tables.settings().flags & flags::BYPASSED | if bypass { flags::BYPASS } else { 0 };
     tables.put_settings(&Settings { flags: options.settings.flags | kept, ..options.settings });
-    Ok(Kernel { ebpf, tables, live, missing, links: Vec::new(), notes, adopted })
+    let maps = put_back::open_maps(pins)?;
+    Ok(Kernel { ebpf, tables, live, missing, earlier: None, links: Mutex::default(), maps, notes, adopted })
+}
+
+/// Puts larger tables in the place of those that are too small. Returns the sizes of now.
+fn grown(pins: &Pins, shapes: &[Shape], mut sizes: Vec<u32>) -> Result<Vec<u32>, KernelError> {
+    for (shape, size) in shapes.iter().zip(&mut sizes) {
+        if *size < shape.entries {
+            tracing::info!("table {} grows from {size} to {} entries", shape.name, shape.entries);
+            grow::grow(pins, shape)?;
+            *size = shape.entries;
+        }
+    }
+    Ok(sizes)
 }
 
 type Missing = Vec<(&'static str, String)>;
@@ -177,7 +203,7 @@ fn load_object(
     }
     loader.override_global(aya_log::LEVEL, &options.log_level, false);
     let mut ebpf = loader.load(options.object).map_err(|e| KernelError::Object(chain(&e)))?;
-    let tables = Tables::take(&mut ebpf)?;
+    let tables = Tables::take(&mut ebpf, options.pins)?;
     let mut missing = Vec::new();
     for spec in &PROGRAMS {
         match load_program(&mut ebpf, spec.name) {
@@ -199,7 +225,12 @@ impl Kernel {
     /// [`KernelError::Required`]; links that are new are gone again then.
     pub fn attach(&mut self, pins: &Pins, cgroup: &File) -> Result<(), KernelError> {
         let mut made = Vec::new();
-        for spec in &PROGRAMS {
+        let earlier = EarlierRuns::open(pins, u32::try_from(PROGRAMS.len()).unwrap_or(u32::MAX));
+        if let Err(why) = &earlier {
+            self.notes.push(format!("runs of replaced programs are not counted: {why}"));
+        }
+        self.earlier = earlier.ok();
+        for (position, spec) in PROGRAMS.iter().enumerate() {
             if self.missing.iter().any(|(name, _)| *name == spec.name) {
                 // An older version that is still attached would work on tables that may not be these.
                 if pins.link(spec.name).exists() {
@@ -209,10 +240,14 @@ impl Kernel {
             }
             match self.attach_one(spec, pins, cgroup) {
                 Ok(attached) => {
+                    if let (Some(earlier), Some(runs)) = (&self.earlier, attached.replaced) {
+                        earlier.add(position, runs);
+                    }
                     if attached.new {
                         made.push(spec.name);
                     }
-                    self.links.push((spec.name, attached.link));
+                    let links = self.links.get_mut().unwrap_or_else(PoisonError::into_inner);
+                    links.push((spec.name, attached.link));
                 }
                 Err(why) if spec.required => {
                     for program in made {
@@ -223,6 +258,13 @@ impl Kernel {
                 }
                 Err(why) => self.missing.push((spec.name, why)),
             }
+        }
+        // Both translate for a moment: whoever comes first leaves an endpoint's address, which is no VIP to the other.
+        match versions::succeed(pins) {
+            Ok(others) => self.notes.extend(others.iter().map(|path| {
+                format!("{} is of another layout: it serves the connections it has until they end", path.display())
+            })),
+            Err(why) => self.notes.push(why.to_string()),
         }
         Ok(())
     }
@@ -257,15 +299,19 @@ impl Kernel {
     /// What became of every program.
     #[must_use]
     pub fn programs(&self) -> Vec<ProgramStatus> {
-        let status = |spec: &Spec| {
+        let status = |(position, spec): (usize, &Spec)| {
             let refused = self.missing.iter().find(|(name, _)| *name == spec.name).map(|(_, why)| why.clone());
             let gone = || (!self.is_attached(spec.name)).then(|| DETACHED.to_owned());
             let missing = refused.or_else(gone);
             let info = self.ebpf.program(spec.name).and_then(|p| p.info().ok());
-            let runs = info.map(|i| (i.run_count(), u64::try_from(i.run_time().as_nanos()).unwrap_or(u64::MAX)));
+            let (runs, ns) = self.earlier.as_ref().map_or((0, 0), |earlier| earlier.of(position));
+            let in_all = |i: ProgramInfo| {
+                (runs + i.run_count(), ns.saturating_add(u64::try_from(i.run_time().as_nanos()).unwrap_or(u64::MAX)))
+            };
+            let runs = info.map(in_all);
             ProgramStatus { name: spec.name, hook: spec.hook, runs: runs.filter(|_| missing.is_none()), missing }
         };
-        PROGRAMS.iter().map(status).collect()
+        PROGRAMS.iter().enumerate().map(status).collect()
     }
 
     /// What the tables take up.
@@ -291,7 +337,8 @@ impl Kernel {
 
     /// Whether a program's link still holds it to a living cgroup.
     fn is_attached(&self, program: &str) -> bool {
-        let link = self.links.iter().find(|(name, _)| *name == program);
+        let links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        let link = links.iter().find(|(name, _)| *name == program);
         link.is_some_and(|(_, link)| sys::link_info(link.as_fd()).is_ok_and(|info| info.cgroup != 0))
     }
 }

@@ -5,7 +5,9 @@
 
 mod attach;
 mod btf;
+mod diag;
 mod error;
+mod grow;
 mod host;
 mod live;
 mod load;
@@ -13,8 +15,12 @@ mod mapped;
 mod namespaces;
 mod offsets;
 mod pins;
+mod put_back;
+mod runs;
+mod summed;
 mod sys;
 mod tables;
+mod versions;
 mod wire;
 
 pub use error::KernelError;
@@ -24,6 +30,7 @@ pub use load::{Capacity, Kernel, MAX_BYPASSED, MapStatus, Options, ProgramStatus
 pub use namespaces::{Namespace, namespaces};
 pub use pins::{Pins, unload};
 pub use tables::{Existing, Tables};
+pub use versions::retire;
 
 /// The eBPF object that this binary was built with.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/mesh.bpf.o"));

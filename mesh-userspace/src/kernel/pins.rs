@@ -12,10 +12,22 @@ use std::{
 /// The pin directories of this layout version.
 #[derive(Clone, Debug)]
 pub struct Pins {
+    bpffs: PathBuf,
     root: PathBuf,
 }
 
-/// The shape a pinned map must have before it is trusted. `entries` is the least that will do.
+/// The maps that an earlier daemon pinned.
+pub(super) enum Found {
+    /// There are none.
+    Nothing,
+    /// All there, of the right shapes, with these many entries in the order that was asked for.
+    Fit(Vec<u32>),
+    /// Not to be used, and why.
+    Unfit(String),
+}
+
+/// The shape a pinned map must have before it is trusted. `entries` is the least that will do; 0: not counted.
+#[derive(Clone, Copy)]
 pub(super) struct Shape {
     pub(super) name: &'static str,
     pub(super) kind: u32,
@@ -29,7 +41,17 @@ impl Pins {
     /// The pins below `bpffs`, which is a directory on a bpf file system.
     #[must_use]
     pub fn new(bpffs: &Path) -> Self {
-        Self { root: bpffs.join(format!("v{}", names::LAYOUT)) }
+        Self { bpffs: bpffs.to_owned(), root: bpffs.join(format!("v{}", names::LAYOUT)) }
+    }
+
+    /// The directory of all layouts.
+    pub(super) fn bpffs(&self) -> &Path {
+        &self.bpffs
+    }
+
+    /// The directory of this layout.
+    pub(super) fn root(&self) -> &Path {
+        &self.root
     }
 
     /// Where a map is pinned.
@@ -62,46 +84,42 @@ impl Pins {
         Ok(())
     }
 
-    /// Compares the pinned maps with what is wanted. `Ok(Some(sizes))`: all there and fit, with these many entries
-    /// in the order of `wanted`. `Ok(None)`: there are none. `Err`: why they cannot be used.
-    pub(super) fn check(&self, wanted: &[Shape]) -> Result<Option<Vec<u32>>, String> {
+    /// Compares the pinned maps with what is wanted.
+    pub(super) fn check(&self, wanted: &[Shape]) -> Found {
         let present: Vec<bool> = wanted.iter().map(|w| self.map(w.name).exists()).collect();
         if present.iter().all(|p| !p) {
-            return Ok(None);
+            return Found::Nothing;
         }
         let mut sizes = Vec::with_capacity(wanted.len());
         for (shape, present) in wanted.iter().zip(present) {
-            if !present {
-                return Err(format!("map {} is missing", shape.name));
+            match self.size(shape, present) {
+                Ok(size) => sizes.push(size),
+                Err(why) => return Found::Unfit(format!("map {}: {why}", shape.name)),
             }
-            let info = MapInfo::from_pin(self.map(shape.name)).map_err(|e| format!("map {}: {e}", shape.name))?;
-            let kind = info.map_type().map_or(0, |t| t as u32);
-            let found = [kind, info.key_size(), info.value_size(), info.map_flags()];
-            let expected = [shape.kind, shape.key, shape.value, shape.flags];
-            for ((what, found), expected) in ["type", "key size", "value size", "flags"].iter().zip(found).zip(expected)
-            {
-                if found != expected {
-                    return Err(format!("map {}: its {what} is {found}, not {expected}", shape.name));
-                }
-            }
-            if info.max_entries() < shape.entries {
-                return Err(format!(
-                    "map {}: it holds {} entries, {} are needed",
-                    shape.name,
-                    info.max_entries(),
-                    shape.entries
-                ));
-            }
-            sizes.push(info.max_entries());
         }
-        Ok(Some(sizes))
+        Found::Fit(sizes)
+    }
+
+    /// How many entries a pinned map holds, if it has the right shape.
+    fn size(&self, shape: &Shape, present: bool) -> Result<u32, String> {
+        if !present {
+            return Err("it is missing".to_owned());
+        }
+        let info = MapInfo::from_pin(self.map(shape.name)).map_err(|e| super::error::chain(&e))?;
+        let kind = info.map_type().map_or(0, |t| t as u32);
+        let found = [kind, info.key_size(), info.value_size(), info.map_flags()];
+        let expected = [shape.kind, shape.key, shape.value, shape.flags];
+        for ((what, found), expected) in ["type", "key size", "value size", "flags"].iter().zip(found).zip(expected) {
+            if found != expected {
+                return Err(format!("its {what} is {found}, not {expected}"));
+            }
+        }
+        Ok(info.max_entries())
     }
 
     /// Takes a program off its cgroup and forgets its link.
     pub(super) fn remove_link(&self, program: &str) -> Result<(), KernelError> {
-        let path = self.link(program);
-        detach(&path);
-        fs::remove_file(&path).map_err(|e| KernelError::io(format!("removing {}", path.display()), e))
+        remove(&self.link(program))
     }
 
     /// Forgets the pinned maps. Programs that use them keep them alive until they are replaced.
@@ -116,23 +134,38 @@ impl Pins {
 /// # Errors
 /// [`KernelError::Io`], if something could not be removed.
 pub fn unload(bpffs: &Path) -> Result<Vec<PathBuf>, KernelError> {
+    let versions = versions(bpffs)?;
     let mut removed = Vec::new();
-    let versions: Vec<PathBuf> = match fs::read_dir(bpffs) {
-        Ok(entries) => entries.filter_map(Result::ok).map(|e| e.path()).filter(|p| is_version(p)).collect(),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(removed),
-        Err(e) => return Err(KernelError::io(format!("reading {}", bpffs.display()), e)),
-    };
-    for kind in ["links", "maps"] {
-        for version in &versions {
-            removed.extend(remove_files(&version.join(kind))?);
-        }
+    for version in &versions {
+        removed.extend(remove_files(&version.join("links"))?);
     }
-    for directory in versions.iter().flat_map(|v| [v.join("links"), v.join("maps"), v.clone()]) {
-        remove_directory(&directory)?;
+    for version in &versions {
+        removed.extend(unload_version(version)?);
     }
     // The directory itself, unless somebody else keeps something in it.
     let _ = fs::remove_dir(bpffs);
     Ok(removed)
+}
+
+/// Takes what one version pinned out of the kernel.
+pub(super) fn unload_version(version: &Path) -> Result<Vec<PathBuf>, KernelError> {
+    let mut removed = Vec::new();
+    for kind in ["links", "maps"] {
+        let directory = version.join(kind);
+        removed.extend(remove_files(&directory)?);
+        remove_directory(&directory)?;
+    }
+    remove_directory(version)?;
+    Ok(removed)
+}
+
+/// The directories of all versions below `bpffs`.
+pub(super) fn versions(bpffs: &Path) -> Result<Vec<PathBuf>, KernelError> {
+    match fs::read_dir(bpffs) {
+        Ok(entries) => Ok(entries.filter_map(Result::ok).map(|e| e.path()).filter(|p| is_version(p)).collect()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(e) => Err(KernelError::io(format!("reading {}", bpffs.display()), e)),
+    }
 }
 
 fn is_version(path: &Path) -> bool {
@@ -149,11 +182,16 @@ fn remove_files(directory: &Path) -> Result<Vec<PathBuf>, KernelError> {
     let mut removed = Vec::new();
     for entry in entries.filter_map(Result::ok) {
         let path = entry.path();
-        detach(&path);
-        fs::remove_file(&path).map_err(|e| KernelError::io(format!("removing {}", path.display()), e))?;
+        remove(&path)?;
         removed.push(path);
     }
     Ok(removed)
+}
+
+/// Forgets a pin; the program of a link is taken off its cgroup at once.
+pub(super) fn remove(path: &Path) -> Result<(), KernelError> {
+    detach(path);
+    fs::remove_file(path).map_err(|e| KernelError::io(format!("removing {}", path.display()), e))
 }
 
 /// Takes a pinned link's program off its cgroup. A pin that is no link, or whose cgroup is gone, has nothing to take off.

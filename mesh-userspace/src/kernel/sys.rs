@@ -13,6 +13,7 @@ use std::{
 };
 
 // enum bpf_cmd of include/uapi/linux/bpf.h.
+const MAP_CREATE: libc::c_int = 0;
 const OBJ_PIN: libc::c_int = 6;
 const OBJ_GET: libc::c_int = 7;
 const OBJ_GET_INFO_BY_FD: libc::c_int = 15;
@@ -32,6 +33,20 @@ pub(super) enum AttachType {
     Getpeername4 = 29,
     Getpeername6 = 30,
     SockRelease = 34,
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct MapCreateAttr {
+    kind: u32,
+    key: u32,
+    value: u32,
+    entries: u32,
+    flags: u32,
+    inner: u32,
+    numa_node: u32,
+    name: [u8; 16],
+    zero: u32,
 }
 
 #[repr(C)]
@@ -90,11 +105,13 @@ struct InfoAttr {
 pub(super) struct LinkInfo {
     kind: u32,
     id: u32,
-    program: u32,
+    /// Id of the program.
+    pub(super) program: u32,
     zero: u32,
     /// The cgroup's id (its inode); 0 once the cgroup is gone.
     pub(super) cgroup: u64,
-    attach_type: u32,
+    /// Where, of [`AttachType`].
+    pub(super) attach_type: u32,
     zero2: u32,
 }
 
@@ -117,6 +134,15 @@ fn raw(fd: BorrowedFd<'_>) -> u32 {
 
 fn path_attr(path: &Path) -> io::Result<CString> {
     CString::new(path.as_os_str().as_bytes()).map_err(io::Error::other)
+}
+
+/// A new map. Sizes are in bytes; the kernel keeps 15 characters of the name.
+pub(super) fn map_create(kind: u32, key: u32, value: u32, entries: u32, flags: u32, name: &str) -> io::Result<OwnedFd> {
+    let mut attr = MapCreateAttr { kind, key, value, entries, flags, ..MapCreateAttr::default() };
+    for (to, from) in attr.name.iter_mut().take(15).zip(name.bytes()) {
+        *to = from;
+    }
+    bpf(MAP_CREATE, &attr).and_then(new_fd)
 }
 
 /// Opens a pinned object.
@@ -174,4 +200,17 @@ pub(super) fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
     };
     bpf(OBJ_GET_INFO_BY_FD, &attr)?;
     Ok(info)
+}
+
+/// The id of a map: two descriptors are of the same map if it is the same.
+pub(super) fn map_id(map: BorrowedFd<'_>) -> io::Result<u32> {
+    // The head of `struct bpf_map_info`: type, id.
+    let mut info = [0_u32; 2];
+    let attr = InfoAttr {
+        fd: raw(map),
+        length: u32::try_from(size_of_val(&info)).map_err(io::Error::other)?,
+        info: (&raw mut info) as u64,
+    };
+    bpf(OBJ_GET_INFO_BY_FD, &attr)?;
+    Ok(info[1])
 }

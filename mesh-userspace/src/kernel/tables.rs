@@ -1,6 +1,6 @@
 //! The tables of the data path: what the datapath layer writes, and what everyone reads.
 
-use super::{KernelError, mapped::Mapped, wire::Wire};
+use super::{KernelError, Pins, grow, mapped::Mapped, summed::Summed, wire::Wire};
 use aya::{
     Ebpf,
     maps::{HashMap, Map, MapData},
@@ -30,8 +30,8 @@ pub struct Tables {
     slots: Mapped<Slot>,
     endpoints: Mapped<EndpointRow>,
     cursors: Mapped<u64>,
-    service_counts: Mapped<ServiceCounts>,
-    endpoint_counts: Mapped<EndpointCounts>,
+    service_counts: Summed<ServiceCounts>,
+    endpoint_counts: Summed<EndpointCounts>,
     settings: Mapped<Settings>,
     bypassed: Mutex<HashMap<MapData, u64, u64>>,
 }
@@ -51,7 +51,7 @@ pub struct Existing {
 
 impl Tables {
     /// Takes the tables out of a loaded object.
-    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, KernelError> {
+    pub(super) fn take(ebpf: &mut Ebpf, pins: &Pins) -> Result<Self, KernelError> {
         let vips = take(ebpf, names::VIPS)?;
         let refuse = |why: String| KernelError::Map { map: names::VIPS.to_owned(), why };
         let Map::HashMap(data) = &vips else { return Err(refuse("not a hash".to_owned())) };
@@ -65,8 +65,8 @@ impl Tables {
             slots: array(ebpf, names::SLOTS)?,
             endpoints: array(ebpf, names::ENDPOINTS)?,
             cursors: array(ebpf, names::CURSORS)?,
-            service_counts: array(ebpf, names::SERVICE_COUNTS)?,
-            endpoint_counts: array(ebpf, names::ENDPOINT_COUNTS)?,
+            service_counts: counters(ebpf, pins, names::SERVICE_COUNTS)?,
+            endpoint_counts: counters(ebpf, pins, names::ENDPOINT_COUNTS)?,
             settings: array(ebpf, names::SETTINGS)?,
             bypassed: Mutex::new(
                 HashMap::try_from(take(ebpf, names::BYPASSED)?).map_err(|e| map_error(names::BYPASSED, &e))?,
@@ -99,8 +99,8 @@ impl Tables {
             array(names::SLOTS, &self.slots),
             array(names::ENDPOINTS, &self.endpoints),
             array(names::CURSORS, &self.cursors),
-            array(names::SERVICE_COUNTS, &self.service_counts),
-            array(names::ENDPOINT_COUNTS, &self.endpoint_counts),
+            array(names::SERVICE_COUNTS, self.service_counts.now()),
+            array(names::ENDPOINT_COUNTS, self.endpoint_counts.now()),
             array(names::SETTINGS, &self.settings),
         ]
     }
@@ -110,7 +110,7 @@ impl Tables {
         // Two words of address; `port | used | tag`; `service | zero`.
         const PUBLISH: usize = 2;
         self.endpoints.write_word(id, PUBLISH, 0);
-        self.endpoint_counts.write(id, &EndpointCounts::default(), 0..size_of::<EndpointCounts>() / 8);
+        self.endpoint_counts.clear(id);
         self.endpoints.write(id, row, [0, 1, 3, PUBLISH]);
     }
 
@@ -131,7 +131,7 @@ impl Tables {
 
     /// Starts the use of a free service row, counters and turn at zero.
     pub fn put_service(&self, id: u32, row: &ServiceRow) {
-        self.service_counts.write(id, &ServiceCounts::default(), 0..size_of::<ServiceCounts>() / 8);
+        self.service_counts.clear(id);
         self.cursors.write_word(id, 0, 0);
         self.services.write(id, row, 0..size_of::<ServiceRow>() / 8);
     }
@@ -283,9 +283,17 @@ fn take(ebpf: &mut Ebpf, name: &str) -> Result<Map, KernelError> {
         .ok_or_else(|| KernelError::Map { map: name.to_owned(), why: "the object does not have it".to_owned() })
 }
 
-fn array<T: bytemuck::Pod>(ebpf: &mut Ebpf, name: &str) -> Result<Mapped<T>, KernelError> {
+fn take_array(ebpf: &mut Ebpf, name: &str) -> Result<MapData, KernelError> {
     match take(ebpf, name)? {
-        Map::Array(data) => Mapped::new(name, data),
+        Map::Array(data) => Ok(data),
         _ => Err(KernelError::Map { map: name.to_owned(), why: "not an array".to_owned() }),
     }
+}
+
+fn array<T: bytemuck::Pod>(ebpf: &mut Ebpf, name: &str) -> Result<Mapped<T>, KernelError> {
+    Mapped::new(name, take_array(ebpf, name)?)
+}
+
+fn counters<T: bytemuck::Pod>(ebpf: &mut Ebpf, pins: &Pins, name: &str) -> Result<Summed<T>, KernelError> {
+    Summed::new(name, take_array(ebpf, name)?, grow::earlier(pins, name)?)
 }
