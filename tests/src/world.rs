@@ -186,15 +186,24 @@ impl World {
     /// # Panics
     /// Where it does not start.
     pub fn run(&self, program: &str, arguments: &[&str]) -> Outcome {
+        self.run_in(&self.cgroup, program, arguments)
+    }
+
+    fn run_in(&self, cgroup: &Cgroup, program: &str, arguments: &[&str]) -> Outcome {
         let mut command = Command::new(program);
         command.args(arguments);
-        process::place(&mut command, Some(&self.cgroup), Some(&self.netns)).expect("a test's cgroup can be joined");
+        process::place(&mut command, Some(cgroup), Some(&self.netns)).expect("a test's cgroup can be joined");
         process::run(&mut command)
     }
 
     /// A separate program inside the cgroup connects once: its output has the peer's address, then the answer.
     pub fn connect_program(&self, address: &str) -> Outcome {
-        self.run(&process::peer().to_string_lossy(), &["connect", address])
+        self.connect_program_in(&self.cgroup, address)
+    }
+
+    /// As [`World::connect_program`], in another cgroup.
+    pub fn connect_program_in(&self, cgroup: &Cgroup, address: &str) -> Outcome {
+        self.run_in(cgroup, &process::peer().to_string_lossy(), &["connect", address])
     }
 }
 
