@@ -8,6 +8,9 @@ use mesh_userspace::{
 use std::{io::Write, process::ExitCode};
 
 fn main() -> ExitCode {
+    if let Some(code) = app::probe_client(std::env::args_os()) {
+        return code;
+    }
     let command = match cli::parse(std::env::args_os()) {
         Ok(command) => command,
         Err(code) => return code,

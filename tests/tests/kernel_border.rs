@@ -27,14 +27,14 @@ fn start(object: &[u8], pins: &PinDirectory, cgroup: &Cgroup) -> Result<Kernel, 
 
 fn start_with(object: &[u8], pins: &PinDirectory, cgroup: &Cgroup, services: u32) -> Result<Kernel, KernelError> {
     let pins = Pins::new(pins.path());
-    let mut kernel = kernel::load(&Options {
+    let kernel = kernel::load(&Options {
         object,
-        pins: &pins,
+        pins: Some(&pins),
         capacity: Capacity { services, vips: 4, endpoints: 8, slots: 32 },
         log_level: 0,
         settings: Settings::default(),
     })?;
-    kernel.attach(&pins, &kernel::open_cgroup(cgroup.path())?)?;
+    kernel.attach(cgroup.path())?;
     Ok(kernel)
 }
 
@@ -115,7 +115,7 @@ fn tables_keep_their_rows_over_a_restart_and_grow_when_more_is_wanted() {
     drop(second);
     let larger = start_with(OBJECT, &pins, &cgroup, 100).unwrap();
     assert!(!larger.adopted);
-    assert!(larger.notes[0].contains("map SERVICES: it holds 4 entries, 100 are needed"), "{:?}", larger.notes);
+    assert!(larger.notes[0].contains("map SERVICES: it holds 5 entries, 101 are needed"), "{:?}", larger.notes);
     assert_eq!(larger.tables().vip(&key), None);
     assert_eq!(cgroup.attached_programs(), 5);
 }

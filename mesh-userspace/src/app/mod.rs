@@ -5,11 +5,15 @@ mod answer;
 mod daemon;
 mod door;
 mod explain;
+mod guard;
 mod lock;
+mod others;
+mod probe;
 mod run;
 mod source;
 mod unload;
 
+pub use probe::probe_client;
 pub use run::run;
 pub use unload::unload;
 

@@ -5,6 +5,7 @@ use super::{
     daemon::{self, Daemon, State},
     host,
     lock::{LockError, Locks},
+    probe,
     source::Watch,
 };
 use crate::{
@@ -76,8 +77,12 @@ pub fn run(named: Option<PathBuf>) -> Result<(), String> {
     // Again, for whatever did not fit at first and for what there is to say about it.
     daemon.publish(&mut daemon.state());
     let admin = admin.serve(&daemon)?;
+    let probing = probe::start(&daemon).map_err(|e| format!("the probe cannot start: {e}"))?;
     runtime.block_on(serve(&daemon, signals, watch, programs_log));
     daemon.stopping.store(true, Ordering::Relaxed);
+    daemon.truth.stop();
+    // A probe that is under way ends at once, and takes its cgroup along.
+    let _ = probing.join();
     admin.stop();
     tracing::info!("stopped; the kernel goes on with what it was told last (`mesh unload` removes it)");
     drop(locks);
@@ -188,7 +193,7 @@ fn load(loaded: &config::Loaded, observe: bool, locks: &mut Locks) -> Result<(Ke
         Cgroup::Auto => kernel::cgroup2_root()?,
         Cgroup::Path(path) => path.clone(),
     };
-    let cgroup = kernel::open_cgroup(&path)?;
+    kernel::open_cgroup(&path)?;
     let bpffs = &config.dataplane.bpffs;
     if let Some(point) = kernel::ensure_bpffs(bpffs)? {
         tracing::info!("no bpf file system was mounted: mounted one at {}", point.display());
@@ -199,7 +204,7 @@ fn load(loaded: &config::Loaded, observe: bool, locks: &mut Locks) -> Result<(Ke
     let pins = Pins::new(bpffs);
     let mut kernel = kernel::load(&Options {
         object: kernel::OBJECT,
-        pins: &pins,
+        pins: Some(&pins),
         capacity: capacity(config),
         log_level: log::most_verbose(&config.telemetry.log.level),
         settings: Settings {
@@ -213,7 +218,8 @@ fn load(loaded: &config::Loaded, observe: bool, locks: &mut Locks) -> Result<(Ke
     let mut datapath = Datapath::adopt(kernel.tables(), daemon::now());
     let facts: Vec<_> = config.services().into_iter().map(Arc::new).collect();
     datapath.apply(kernel.tables(), &Snapshot::new(&facts, &Overrides::default()), daemon::now());
-    kernel.attach(&pins, &cgroup)?;
+    let notes = kernel.attach(&path)?;
+    kernel.notes.extend(notes);
     Ok((kernel, datapath, path))
 }
 
@@ -276,6 +282,7 @@ async fn serve(
                     reload(daemon, "the files changed").await;
                 }
                 daemon.tick();
+                daemon.guard();
                 if let Some(flush) = &mut programs_log {
                     flush();
                 }

@@ -1,6 +1,11 @@
 //! The tables of the data path: what the datapath layer writes, and what everyone reads.
 
-use super::{KernelError, mapped::Mapped, wire::Wire};
+use super::{
+    KernelError,
+    mapped::Mapped,
+    probe_rows::{PROBE_ROWS, ProbeRows},
+    wire::Wire,
+};
 use aya::{
     Ebpf,
     maps::{HashMap, Map, MapData},
@@ -77,7 +82,23 @@ impl Tables {
     /// How many (services, endpoints, slots, VIPs) fit.
     #[must_use]
     pub fn capacity(&self) -> (u32, u32, u32, u32) {
-        (self.services.rows(), self.endpoints.rows(), self.slots.rows(), self.vips_capacity)
+        let rows = [self.services.rows(), self.endpoints.rows(), self.slots.rows(), self.vips_capacity];
+        let [services, endpoints, slots, vips] = rows.map(for_services);
+        (services, endpoints, slots, vips)
+    }
+
+    /// Where the probe's rows are.
+    pub(super) fn probe_rows(&self) -> ProbeRows {
+        ProbeRows {
+            service: for_services(self.services.rows()),
+            endpoint: for_services(self.endpoints.rows()),
+            slot: for_services(self.slots.rows()),
+        }
+    }
+
+    /// The tag that an endpoint's row carries, or carried last.
+    pub(super) fn endpoint_tag(&self, id: u32) -> u32 {
+        self.endpoints.read(id).map_or(0, |row| row.tag)
     }
 
     /// The maps behind the tables: name, descriptor, entries that fit.
@@ -86,17 +107,17 @@ impl Tables {
             name: &'static str,
             table: &'a Mapped<T>,
         ) -> (&'static str, BorrowedFd<'a>, u32) {
-            (name, table.map().fd().as_fd(), table.rows())
+            (name, table.map().fd().as_fd(), for_services(table.rows()))
         }
         [
-            (names::VIPS, self.vips_fd.as_fd(), self.vips_capacity),
+            (names::VIPS, self.vips_fd.as_fd(), for_services(self.vips_capacity)),
             array(names::SERVICES, &self.services),
             array(names::SLOTS, &self.slots),
             array(names::ENDPOINTS, &self.endpoints),
             array(names::CURSORS, &self.cursors),
             array(names::SERVICE_COUNTS, &self.service_counts),
             array(names::ENDPOINT_COUNTS, &self.endpoint_counts),
-            array(names::SETTINGS, &self.settings),
+            (names::SETTINGS, self.settings.map().fd().as_fd(), self.settings.rows()),
         ]
     }
 
@@ -213,10 +234,13 @@ impl Tables {
             vips: entries.filter_map(|(key, row)| Some((key.0, row.0.service(&key.0)?))).collect(),
             ..Existing::default()
         };
-        for id in 0..self.services.rows() {
+        // The probe's rows are nobody's to adopt.
+        let probe = self.probe_rows();
+        existing.vips.retain(|(_, service)| *service != probe.service);
+        for id in 0..probe.service {
             existing.services.extend(self.services.read(id).filter(|row| row.name != 0).map(|row| (id, row)));
         }
-        for id in 0..self.endpoints.rows() {
+        for id in 0..probe.endpoint {
             let Some(row) = self.endpoints.read(id) else { continue };
             existing.highest_tag = existing.highest_tag.max(row.tag);
             if row.used == 1 {
@@ -239,6 +263,11 @@ impl Rows for Tables {
     fn endpoint(&self, id: u32) -> Option<EndpointRow> {
         self.endpoints.read(id)
     }
+}
+
+/// How many of a table's rows services can have.
+const fn for_services(rows: u32) -> u32 {
+    rows.saturating_sub(PROBE_ROWS)
 }
 
 fn vip_error(error: &aya::maps::MapError) -> KernelError {

@@ -15,6 +15,6 @@ pub use connections::{Client as ConnectionClient, Connection};
 pub use explain::{Candidate, Explanation};
 pub use later::{Check, Circuit, Finding};
 pub use services::{Changed, Endpoint, EndpointCounts, Service};
-pub use status::{ConfigStatus, Map, Memory, Program, Source, Status};
+pub use status::{ConfigStatus, Map, Memory, OtherProgram, Program, Source, Status};
 pub use time::Time;
 pub use words::{CircuitState, Decision, Health as EndpointHealth, Mode, Path, Policy, Protocol, UnknownWord};
