@@ -31,6 +31,7 @@ fn main() -> ExitCode {
             }
             Err(e) => Err(e.to_string()),
         },
+        Command::Check { config, show } => return cli::report(&app::check(config.as_deref()), show),
         Command::Unload { config, force } => {
             app::unload(config.as_deref(), force).map(|done| say(&mut std::io::stdout(), &done))
         }

@@ -53,6 +53,11 @@ impl Locks {
     }
 }
 
+/// The process that holds a place, as far as it is known.
+pub(super) fn holder_of(path: &Path) -> Option<u32> {
+    holder(&File::open(path).ok()?)
+}
+
 /// Whether a process runs as this one's user. A daemon that may attach programs does.
 fn may_be_a_daemon(pid: u32) -> bool {
     fs::metadata(format!("/proc/{pid}")).is_ok_and(|m| m.uid() == nix::unistd::geteuid().as_raw())

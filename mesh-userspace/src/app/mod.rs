@@ -2,6 +2,7 @@
 
 mod admin;
 mod answer;
+mod check;
 mod daemon;
 mod door;
 mod explain;
@@ -13,6 +14,7 @@ mod run;
 mod source;
 mod unload;
 
+pub use check::check;
 pub use probe::probe_client;
 pub use run::run;
 pub use unload::unload;

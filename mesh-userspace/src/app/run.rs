@@ -225,7 +225,7 @@ fn load(loaded: &config::Loaded, observe: bool, locks: &mut Locks) -> Result<(Ke
 
 /// How much the tables must hold: as configured, else what the configuration needs with a quarter to spare, and no
 /// less than what a small node grows into without a restart.
-fn capacity(config: &Config) -> Capacity {
+pub(super) fn capacity(config: &Config) -> Capacity {
     let needs = datapath::needs(&config.services());
     let roomy = |needed: u32, floor: u32| needed.saturating_add(needed / 4).max(floor);
     let services = config.dataplane.max_services.exact().unwrap_or_else(|| roomy(needs.services, 4096));

@@ -195,6 +195,14 @@ pub fn try_load(options: &Options<'_>) -> Result<Kernel, KernelError> {
     Ok(Kernel { ebpf, tables, live, missing, work: Mutex::default(), pinned, notes, adopted })
 }
 
+/// Whether a daemon with tables of this size would go on with those that are pinned; `None`: there are none.
+///
+/// # Errors
+/// Why it would not, and so start with new ones.
+pub fn adoptable(pins: &Pins, capacity: &Capacity) -> Result<Option<()>, String> {
+    pins.check(&shapes(capacity)).map(|sizes| sizes.map(drop))
+}
+
 type Missing = Vec<(&'static str, String)>;
 
 fn load_object(

@@ -22,12 +22,13 @@ mod wire;
 mod work;
 
 pub use error::KernelError;
-pub use host::{cgroup2_root, ensure_bpffs, missing_capabilities, open_cgroup};
+pub use host::{can_mount, cgroup2_root, ensure_bpffs, missing_capabilities, on_bpffs, open_cgroup};
 pub use live::{Connection, Live};
 pub use load::{
-    Capacity, Kernel, MAX_BYPASSED, MapStatus, Options, ProgramStatus, Verdict, load, program_stats, try_load,
+    Capacity, Kernel, MAX_BYPASSED, MapStatus, Options, ProgramStatus, Verdict, adoptable, load, program_stats, try_load,
 };
 pub use namespaces::{Namespace, namespaces};
+pub use offsets::{FieldSeen, fields};
 pub use others::{OtherProgram, others_than};
 pub use pins::{Pins, unload};
 pub use tables::{Existing, Tables};
