@@ -46,8 +46,7 @@ fn on_a_fit_host_everything_is_tried_and_nothing_stays() {
     let mesh = world.setup(web()).idle();
     let check = checked(&mesh, 0);
     shape::check(&check, &[("ok", "flag"), ("findings", "list")]);
-    let fields =
-        [("check", "text"), ("ok", "flag"), ("required", "flag"), ("detail", "text"), ("remedy", "text|null")];
+    let fields = [("check", "text"), ("ok", "flag"), ("required", "flag"), ("detail", "text"), ("remedy", "text|null")];
     shape::check_each(&check["findings"], &fields);
     assert_eq!(check["ok"], true);
     for (name, required) in [
@@ -105,7 +104,10 @@ fn it_works_beside_a_running_daemon_and_disturbs_nothing() {
 fn every_mistake_of_the_configuration_is_a_finding_and_the_rest_is_checked_too() {
     let world = world!();
     let mesh = world.setup(web()).idle();
-    mesh.write_text(&format!("dataplane: {{ cgroup: {} }}\nadmin: {{ lisen: 1 }}\nservices: [ {{ name: A_B }} ]\n", world.cgroup().path().display()));
+    mesh.write_text(&format!(
+        "dataplane: {{ cgroup: {} }}\nadmin: {{ lisen: 1 }}\nservices: [ {{ name: A_B }} ]\n",
+        world.cgroup().path().display()
+    ));
     let check = checked(&mesh, 1);
     let mistakes: Vec<_> =
         check["findings"].as_array().unwrap().iter().filter(|f| f["check"] == "configuration").collect();

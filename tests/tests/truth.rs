@@ -77,7 +77,9 @@ fn programs_that_are_attached_and_do_not_translate_are_found_out() {
     becomes(&mesh, false);
     let status = mesh.json(&["status"]);
     assert_eq!(status["programs"].as_array().unwrap().iter().filter(|p| p["attached"] != true).count(), 0);
-    assert!(status["warnings"][0].as_str().unwrap().contains("interception: a probe connection to 127.109.101.115:104"));
+    assert!(
+        status["warnings"][0].as_str().unwrap().contains("interception: a probe connection to 127.109.101.115:104")
+    );
     assert_eq!(mesh.metrics().sum("mesh_interception_ok", &[]), Some(0.0));
     assert_eq!(health(&mesh, "interception")["ok"], false);
     let ready = mesh.http("GET", "/ready");

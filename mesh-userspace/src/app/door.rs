@@ -3,7 +3,8 @@
 use super::daemon::{Daemon, Reloaded, State};
 use crate::{
     api::{
-        BoxFuture, Changed, Door, Health, HealthComponent, Kind, Mode, Policy as Word, Readiness, Refusal, Request, Response,
+        BoxFuture, Changed, Door, Health, HealthComponent, Kind, Mode, Policy as Word, Readiness, Refusal, Request,
+        Response,
     },
     config,
     kernel::Kernel,

@@ -1,7 +1,10 @@
 //! Keeps the programs at work when the ground under them goes: a cgroup that is removed and made again, pins that
 //! somebody took away.
 
-use super::{daemon::Daemon, lock::Locks};
+use super::{
+    daemon::Daemon,
+    lock::{LockError, Locks},
+};
 use crate::kernel::{self, Detached, Kernel};
 use std::{
     sync::{Mutex, PoisonError},
@@ -75,7 +78,11 @@ impl Daemon {
             if let Some(point) = kernel::ensure_bpffs(&bpffs).map_err(|e| e.to_string())? {
                 tracing::warn!("the bpf file system is gone: mounted one at {}", point.display());
             }
-            state.locks.add("pin directory", &bpffs).map_err(|e| e.to_string())?;
+            match state.locks.add("pin directory", &bpffs) {
+                // Where the directory itself stayed, it is ours still.
+                Err(LockError::Held { pid: Some(pid), .. }) if pid == std::process::id() => {}
+                taken => taken.map_err(|e| e.to_string())?,
+            }
             kernel.pin_again().map_err(|e| e.to_string())
         };
         match again() {

@@ -2,6 +2,7 @@
 
 use super::{
     admin::Admin,
+    cgroup,
     daemon::{self, Daemon, State},
     host,
     lock::{LockError, Locks},
@@ -10,7 +11,7 @@ use super::{
 };
 use crate::{
     api::{Addresses, Mode},
-    config::{self, Cgroup, Config},
+    config::{self, Config},
     datapath::{self, Datapath},
     kernel::{self, Capacity, Kernel, KernelError, Options, Pins},
     model::{Overrides, Snapshot},
@@ -189,11 +190,7 @@ fn load(loaded: &config::Loaded, observe: bool, locks: &mut Locks) -> Result<(Ke
     if !missing.is_empty() {
         return Err(KernelError::Capabilities(missing).into());
     }
-    let path = match &config.dataplane.cgroup {
-        Cgroup::Auto => kernel::cgroup2_root()?,
-        Cgroup::Path(path) => path.clone(),
-    };
-    kernel::open_cgroup(&path)?;
+    let path = cgroup(&config.dataplane)?;
     let bpffs = &config.dataplane.bpffs;
     if let Some(point) = kernel::ensure_bpffs(bpffs)? {
         tracing::info!("no bpf file system was mounted: mounted one at {}", point.display());

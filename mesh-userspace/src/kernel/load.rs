@@ -305,7 +305,8 @@ impl Kernel {
             required: spec.required,
             refused: refused(spec.name),
         };
-        let live = Verdict { name: ITERATOR, hook: "iter/tcp", required: false, refused: self.live.as_ref().err().cloned() };
+        let live =
+            Verdict { name: ITERATOR, hook: "iter/tcp", required: false, refused: self.live.as_ref().err().cloned() };
         PROGRAMS.iter().map(of).chain([live]).collect()
     }
 

@@ -25,7 +25,8 @@ pub use error::KernelError;
 pub use host::{can_mount, cgroup2_root, ensure_bpffs, missing_capabilities, on_bpffs, open_cgroup};
 pub use live::{Connection, Live};
 pub use load::{
-    Capacity, Kernel, MAX_BYPASSED, MapStatus, Options, ProgramStatus, Verdict, adoptable, load, program_stats, try_load,
+    Capacity, Kernel, MAX_BYPASSED, MapStatus, Options, ProgramStatus, Verdict, adoptable, load, program_stats,
+    try_load,
 };
 pub use namespaces::{Namespace, namespaces};
 pub use offsets::{FieldSeen, fields};

@@ -220,8 +220,8 @@ pub(super) fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
 
 /// Whether a descriptor is that of a link, and not of a map or a program.
 pub(super) fn is_link(fd: BorrowedFd<'_>) -> bool {
-    let shown = std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()));
-    shown.is_ok_and(|path| path.to_string_lossy().contains("bpf_link"))
+    let shown = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd()));
+    shown.is_ok_and(|text| text.lines().any(|line| line.starts_with("link_type:")))
 }
 
 /// The programs that run at a hook of a cgroup, by their numbers: in the order in which they run there, inherited ones

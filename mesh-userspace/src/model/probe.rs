@@ -10,8 +10,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 pub const PROBE_V4: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 109, 101, 115)), 104);
 
 /// The IPv6 address that is dialled.
-pub const PROBE_V6: SocketAddr =
-    SocketAddr::new(IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0x6d65, 0x7368)), 104);
+pub const PROBE_V6: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0x6d65, 0x7368)), 104);
 
 /// Whether an address is the daemon's own to dial, and so no service's.
 #[must_use]

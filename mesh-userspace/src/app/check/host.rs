@@ -1,7 +1,11 @@
 //! What the host offers.
 
-use super::{Report, cgroup_path};
-use crate::{app::lock, config::Config, kernel};
+use super::Report;
+use crate::{
+    app::{self, lock},
+    config::Config,
+    kernel,
+};
 use nix::unistd::{AccessFlags, access};
 use std::{
     fs, io,
@@ -56,13 +60,13 @@ pub(super) fn fields(report: &mut Report) {
 }
 
 pub(super) fn cgroup(report: &mut Report, config: &Config) -> Option<PathBuf> {
-    match cgroup_path(config) {
+    match app::cgroup(&config.dataplane) {
         Ok(path) => {
             report.good("cgroup", format!("{} on cgroup2", path.display()));
             Some(path)
         }
         Err(why) => {
-            report.error("cgroup", report.needed, &why);
+            report.error("cgroup", report.needed, &why.to_string());
             None
         }
     }

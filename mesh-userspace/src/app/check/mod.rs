@@ -4,13 +4,12 @@ mod host;
 mod ports;
 mod programs;
 
-use super::{host as host_facts, lock, run};
+use super::lock;
 use crate::{
     api::{Check, Finding},
-    config::{self, Cgroup, Config, Mode},
-    kernel,
+    config::{self, Config, Mode},
 };
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Looks at everything that the daemon needs. Works beside a running daemon and leaves nothing behind.
 #[must_use]
@@ -86,7 +85,7 @@ impl Report {
 /// Checks the configuration. Where it has mistakes, the rest is judged by what can be read of it.
 fn configuration(report: &mut Report, named: Option<&Path>) -> Config {
     const CHECK: &str = "configuration";
-    let errors = match config::load(named, &host_facts()) {
+    let errors = match config::load(named, &super::host()) {
         Ok(loaded) => {
             let (path, _) = config::places(named);
             report.add(CHECK, true, true, format!("{}: valid", path.display()), None);
@@ -105,19 +104,4 @@ fn configuration(report: &mut Report, named: Option<&Path>) -> Config {
     }
     let dataplane = config::Files::read(named).and_then(|files| files.dataplane()).unwrap_or_default();
     Config { dataplane, ..Config::default() }
-}
-
-/// The intercepted cgroup's directory.
-fn cgroup_path(config: &Config) -> Result<PathBuf, String> {
-    let path = match &config.dataplane.cgroup {
-        Cgroup::Auto => kernel::cgroup2_root().map_err(|e| e.to_string())?,
-        Cgroup::Path(path) => path.clone(),
-    };
-    kernel::open_cgroup(&path).map_err(|e| e.to_string())?;
-    Ok(path)
-}
-
-/// How large the daemon would make its tables.
-fn capacity(config: &Config) -> kernel::Capacity {
-    run::capacity(config)
 }

@@ -1,10 +1,11 @@
 //! The programs: loaded as the daemon loads them, and a connection through them.
 
-use super::{Report, capacity};
+use super::Report;
 use crate::{
     app::{
         others,
         probe::{Prober, Verdict},
+        run,
     },
     config::Config,
     kernel::{self, Kernel, Options, Pins},
@@ -42,7 +43,7 @@ pub(super) fn others(report: &mut Report, config: &Config, cgroup: &Path) {
 
 /// Loads everything, without a trace, and uses it.
 pub(super) fn programs(report: &mut Report, config: &Config, cgroup: Option<&Path>) {
-    let capacity = capacity(config);
+    let capacity = run::capacity(config);
     pins(report, config, &capacity);
     let options = Options {
         object: kernel::OBJECT,
@@ -70,7 +71,8 @@ pub(super) fn programs(report: &mut Report, config: &Config, cgroup: Option<&Pat
             None => report.add(&check, true, required, format!("{}: loads", verdict.hook), None),
             Some(why) => {
                 whole &= !verdict.required;
-                let remedy = if verdict.required { "use a newer kernel" } else { "it is left out; `mesh status` says so" };
+                let remedy =
+                    if verdict.required { "use a newer kernel" } else { "it is left out; `mesh status` says so" };
                 report.add(&check, false, required, format!("{}: {why}", verdict.hook), Some(remedy.to_owned()));
             }
         }

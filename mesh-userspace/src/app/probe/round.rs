@@ -109,7 +109,8 @@ impl Prober<'_> {
         let mut said = child.0.stdout.take().ok_or_else(|| io::Error::other("no standard output"))?;
         let until = Instant::now() + LIMIT;
         while Instant::now() < until && !(self.given_up)() {
-            let mut fds = [PollFd::new(said.as_fd(), PollFlags::POLLIN), PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
+            let mut fds =
+                [PollFd::new(said.as_fd(), PollFlags::POLLIN), PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
             poll(&mut fds, PollTimeout::from(100_u8))?;
             let ready = fds.map(|fd| fd.any().unwrap_or_default());
             if ready[0] {
@@ -158,7 +159,10 @@ fn judge(said: &str, vip: SocketAddr, shows_peer: bool, counted: Option<Endpoint
     let expected = [1, 1, 1, NUMBER as u64, ANSWER as u64, 0];
     if seen != expected {
         let words = |n: [u64; 6]| {
-            format!("{} opened, {} established, {} closed, {} B sent, {} B received, {} failed", n[0], n[1], n[2], n[3], n[4], n[5])
+            format!(
+                "{} opened, {} established, {} closed, {} B sent, {} B received, {} failed",
+                n[0], n[1], n[2], n[3], n[4], n[5]
+            )
         };
         return fails(format!("the kernel counted {}; right were {}", words(seen), words(expected)));
     }
