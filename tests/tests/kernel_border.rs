@@ -111,13 +111,35 @@ fn tables_keep_their_rows_over_a_restart_and_grow_when_more_is_wanted() {
     let existing = second.tables().existing();
     assert_eq!(existing.endpoints, [(3, endpoint(9))]);
     assert_eq!((existing.services.len(), existing.highest_tag), (1, 9));
-    assert_eq!(cgroup.attached_programs(), 5, "replaced, not added");
+    assert_eq!(cgroup.attached_programs(), 6, "replaced, not added");
     drop(second);
     let larger = start_with(OBJECT, &pins, &cgroup, 100).unwrap();
-    assert!(!larger.adopted);
-    assert!(larger.notes[0].contains("map SERVICES: it holds 5 entries, 101 are needed"), "{:?}", larger.notes);
-    assert_eq!(larger.tables().vip(&key), None);
-    assert_eq!(cgroup.attached_programs(), 5);
+    assert!(larger.adopted);
+    assert_eq!((larger.tables().capacity().0, larger.notes.as_slice()), (100, [].as_slice()));
+    assert_eq!(larger.tables().vip(&key), Some(0));
+    assert_eq!(larger.tables().existing().endpoints, [(3, endpoint(9))]);
+    assert_eq!(cgroup.attached_programs(), 6);
+}
+
+#[test]
+fn a_daemon_that_died_while_tables_grew_is_followed_by_one_that_finds_all_of_them() {
+    let Some((cgroup, pins)) = place() else { return };
+    let first = start(OBJECT, &pins, &cgroup).unwrap();
+    first.tables().put_endpoint(3, &endpoint(9));
+    drop(first);
+    let maps = Pins::new(pins.path());
+    let rename = |from: &str, to: &str| std::fs::rename(maps.map(from), maps.map(to)).unwrap();
+    // It was about to put a larger table of counters in the place of the one that it had set aside.
+    drop(start_with(OBJECT, &pins, &cgroup, 100).unwrap());
+    rename("SERVICE_COUNTS", "SERVICE_COUNTS_new");
+    let second = start_with(OBJECT, &pins, &cgroup, 100).unwrap();
+    assert!(second.adopted, "{:?}", second.notes);
+    assert_eq!(second.tables().existing().endpoints, [(3, endpoint(9))]);
+    drop(second);
+    // It had made a larger table, and not yet put it anywhere.
+    rename("SERVICE_COUNTS_0", "CURSORS_new");
+    assert!(start_with(OBJECT, &pins, &cgroup, 100).unwrap().adopted);
+    assert!(!maps.map("CURSORS_new").exists());
 }
 
 #[test]
@@ -139,7 +161,7 @@ fn unloading_removes_every_pin_and_detaches_every_program() {
     let Some((cgroup, pins)) = place() else { return };
     drop(start(OBJECT, &pins, &cgroup).unwrap());
     let removed = kernel::unload(pins.path()).unwrap();
-    assert_eq!(removed.len(), 5 + 9, "{removed:?}");
+    assert_eq!(removed.len(), 6 + 11, "{removed:?}");
     assert_eq!(cgroup.attached_programs(), 0);
     assert!(kernel::unload(pins.path()).unwrap().is_empty());
 }

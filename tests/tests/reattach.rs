@@ -181,7 +181,7 @@ fn a_map_that_is_missing_among_the_pins_means_new_tables() {
     let slots = pin(&mesh, "SLOTS");
     mesh.terminate();
     fs::remove_file(&slots).unwrap();
-    starts_over(&world, &mut mesh, &["not adopted", "map SLOTS is missing"]);
+    starts_over(&world, &mut mesh, &["not adopted", "map SLOTS: it is missing"]);
 }
 
 #[test]

@@ -6,7 +6,7 @@
     reason = "in tests a broken expectation is a failure"
 )]
 
-use mesh_tests::{Backend, Value, World, json, service, world};
+use mesh_tests::{Backend, Daemon, Value, World, holds, json, service, world};
 
 const N: usize = 5000;
 const ENDPOINTS: [&str; 3] = ["10.1.0.1:8080", "10.1.0.2:8080", "10.1.0.3:8080"];
@@ -101,6 +101,38 @@ fn a_small_configuration_may_grow_to_thousands_at_a_restart() {
     mesh.start();
     assert_eq!(world.ask(&vip(2)).unwrap(), "B2");
     hammer.stop().assert_flawless();
+}
+
+#[test]
+fn tables_that_grow_at_a_restart_keep_every_counter_and_every_open_connection() {
+    let world = world!();
+    let _backends = three(&world);
+    let mut mesh = world.daemon(json!([service("s0", &[&vip(0)], &["10.1.0.1:8080"])]));
+    let before = world.ask_times(&vip(0), 5);
+    assert_eq!(before, ["B0"; 5]);
+    let open = world.dial(&vip(0)).unwrap();
+    let counted = |mesh: &Daemon| {
+        let endpoint = mesh.json(&["endpoints", "s0"])[0].clone();
+        ["connections_total", "active_connections", "received_bytes_total"].map(|k| endpoint[k].as_u64().unwrap())
+    };
+    let [total, active, received] = counted(&mesh);
+    assert_eq!((total, active), (6, 1));
+    for room in [10_000, 20_000] {
+        mesh.terminate();
+        assert_eq!(world.ask(&vip(0)).unwrap(), "B0", "the old programs count on in the old tables");
+        mesh.configure(|c| {
+            for key in ["max_services", "max_endpoints", "max_slots"] {
+                c["dataplane"][key] = json!(room * 40);
+            }
+        });
+        mesh.start();
+        assert_eq!(open.peer_addr().unwrap().as_socket().unwrap().to_string(), vip(0));
+    }
+    let [after, still, more] = counted(&mesh);
+    assert_eq!((after, still), (total + 2, 1));
+    assert!(more >= received + 2 * 2, "{received} → {more}");
+    drop(open);
+    holds("the old connection is counted to its end", || counted(&mesh)[1], |active| *active == 0);
 }
 
 #[test]

@@ -36,6 +36,7 @@ impl Counts<'_> {
 
 impl Daemon {
     pub(super) fn services(&self, name: Option<&str>) -> Result<Vec<api::Service>, Refusal> {
+        self.count_live();
         let state = self.state();
         let counts = Counts(self.tables().zip(state.datapath.as_ref()));
         let wanted = wanted(state.snapshot.services(), name)?;
@@ -96,11 +97,15 @@ impl Daemon {
         if service.addresses.is_empty() {
             return Some("it has no address".to_owned());
         }
+        if datapath.is_some_and(|datapath| service.addresses.iter().all(|vip| datapath.is_bypassed(*vip))) {
+            return Some("its addresses are in dataplane.bypass.cidrs".to_owned());
+        }
         let held = datapath.is_some_and(|datapath| datapath.holds(&service.name));
         (!held).then(|| "it did not fit into the kernel's tables; `mesh status` says why".to_owned())
     }
 
     pub(super) fn endpoints(&self, service: Option<&str>) -> Result<Vec<api::Endpoint>, Refusal> {
+        self.count_live();
         let state = self.state();
         let counts = Counts(self.tables().zip(state.datapath.as_ref()));
         let wanted = wanted(state.snapshot.services(), service)?;
@@ -220,6 +225,7 @@ impl Daemon {
 
     /// Everything that is exported as metrics.
     pub(super) fn report(&self) -> Report {
+        self.count_live();
         let state = self.state();
         let counts = Counts(self.tables().zip(state.datapath.as_ref()));
         let services = state.snapshot.services().iter().map(|service| ServiceReport {

@@ -1,6 +1,6 @@
 //! The daemon's state: what is configured, what operators changed, what the kernel was told.
 
-use super::{guard::Guard, host, probe::Truth};
+use super::{bypass::BypassedCgroups, guard::Guard, host, probe::Truth};
 use crate::{
     api::{Mode, Time},
     config::{self, Config},
@@ -22,6 +22,9 @@ use std::{
 
 /// The name under which the configuration files are listed as a source of services.
 pub(super) const FILES: &str = "files";
+
+/// How often cgroups that are left alone are looked for, in nanoseconds.
+const BYPASSED_AGAIN: u64 = 2_000_000_000;
 
 /// A running daemon.
 #[derive(Debug)]
@@ -46,6 +49,8 @@ pub(super) struct Daemon {
     host_name: String,
     /// The most verbose level that the programs were loaded with.
     programs_level: u8,
+    /// Held during a look at live connections.
+    pub(super) looking: Mutex<()>,
     /// Held from reading files to taking them, so that the last that was read is the one in force.
     reloading: Mutex<()>,
     state: Mutex<State>,
@@ -68,6 +73,8 @@ pub(super) struct State {
     /// Facts with overrides.
     pub(super) snapshot: Arc<Snapshot>,
     pub(super) datapath: Option<Datapath>,
+    /// Cgroups that are left alone, and when they are looked at again.
+    bypassed: Option<(BypassedCgroups, u64)>,
     /// When the tables want another look, in nanoseconds of the monotonic clock.
     again_at: Option<u64>,
     pub(super) updates: u64,
@@ -107,7 +114,12 @@ impl State {
         self.facts.iter_mut().find(|s| s.name == service).map(Arc::make_mut)
     }
 
-    pub(super) fn new(loaded: config::Loaded, had_main_file: bool, datapath: Option<Datapath>) -> Self {
+    pub(super) fn new(
+        loaded: config::Loaded,
+        had_main_file: bool,
+        datapath: Option<Datapath>,
+        bypassed: Option<BypassedCgroups>,
+    ) -> Self {
         let facts = facts(&loaded.config);
         let overrides = Overrides::default();
         Self {
@@ -115,6 +127,7 @@ impl State {
             facts,
             overrides,
             datapath,
+            bypassed: bypassed.map(|bypassed| (bypassed, 0)),
             loaded_at: Time::now(),
             error: None,
             had_main_file,
@@ -156,6 +169,7 @@ impl Daemon {
             guard: Guard::default(),
             host_name: host().name,
             programs_level,
+            looking: Mutex::new(()),
             reloading: Mutex::new(()),
             state: Mutex::new(state),
         }
@@ -196,11 +210,17 @@ impl Daemon {
         datapath.problems().to_vec()
     }
 
-    /// Writes the tables again if that was put off until now.
+    /// Does what was put off until now.
     pub(super) fn tick(&self) {
         let mut state = self.state();
         if state.again_at.is_some_and(|at| at <= now()) {
             self.write_tables(&mut state);
+        }
+        if let (Some(tables), Some((bypassed, at))) = (self.tables(), &mut state.bypassed)
+            && *at <= now()
+        {
+            bypassed.refresh(tables);
+            *at = now() + BYPASSED_AGAIN;
         }
     }
 

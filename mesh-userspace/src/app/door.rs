@@ -11,7 +11,7 @@ use crate::{
     model::{Endpoint, OverrideError, Policy},
     telemetry::metrics,
 };
-use mesh_common::settings::{Settings, flags};
+use mesh_common::settings::flags;
 use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
 /// Answers at the door.
@@ -219,9 +219,7 @@ impl Daemon {
             let why = self.kernel.as_ref().err().map_or("", String::as_str);
             return Err(Refusal::new(Kind::Conflict, format!("nothing is intercepted, so nothing to bypass: {why}")));
         };
-        let settings = tables.settings();
-        let flags = if on { settings.flags | flags::BYPASS } else { settings.flags & !flags::BYPASS };
-        tables.put_settings(&Settings { flags, ..settings });
+        tables.set_flag(flags::BYPASS, on);
         tracing::warn!(on, "bypass switched");
         self.truth.doubt();
         Ok(Response::Changed(Changed::new(if on {

@@ -86,6 +86,10 @@ impl Daemon {
             let sentence = "dataplane.mode is observe: the connect is counted and not translated";
             return Verdict::passed(Reason::Observe.word(), sentence.to_owned());
         }
+        if self.state().datapath.as_ref().is_some_and(|datapath| datapath.is_bypassed(address)) {
+            let sentence = "it is in dataplane.bypass.cidrs: the connection goes to the VIP itself, untouched";
+            return Verdict::passed(Reason::Bypass.word(), sentence.to_owned());
+        }
         match share(tables, address) {
             Share::NoVip => {
                 let sentence = "it is a service address, and not in the kernel's tables; `mesh status` says why";

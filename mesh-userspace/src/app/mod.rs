@@ -2,11 +2,13 @@
 
 mod admin;
 mod answer;
+mod bypass;
 mod check;
 mod daemon;
 mod door;
 mod explain;
 mod guard;
+mod live;
 mod lock;
 mod others;
 mod probe;

@@ -2,6 +2,7 @@
 
 use super::{
     admin::Admin,
+    bypass::BypassedCgroups,
     cgroup,
     daemon::{self, Daemon, State},
     host,
@@ -33,6 +34,9 @@ use tokio::{
 /// How often files, postponed writes and the programs' log are looked at.
 const TICK: Duration = Duration::from_millis(500);
 
+/// How often the hooks are told that the daemon lives; `dataplane.stale_after` is at least twice that.
+const BEAT: Duration = Duration::from_millis(250);
+
 /// Runs the daemon until it is told to stop.
 ///
 /// # Errors
@@ -62,16 +66,16 @@ pub fn run(named: Option<PathBuf>) -> Result<(), String> {
     // Before anything is attached: a daemon that cannot be asked must not begin to intercept.
     let admin = Admin::bind(addresses)?;
     let Prepared { mode, kernel, cgroup, notes } = prepare(&loaded, &mut locks)?;
-    let (kernel, datapath) = match kernel {
-        Ok((kernel, datapath)) => (Ok(kernel), Some(datapath)),
-        Err(why) => (Err(why), None),
+    let (kernel, datapath, bypassed) = match kernel {
+        Ok((kernel, datapath, bypassed)) => (Ok(kernel), Some(datapath), Some(bypassed)),
+        Err(why) => (Err(why), None, None),
     };
     let _stats = match config.dataplane.program_stats && kernel.is_ok() {
         true => kernel::program_stats().inspect_err(|e| tracing::warn!("{e}")).ok(),
         false => None,
     };
     let had_main_file = config::places(named.as_deref()).0.exists();
-    let state = State::new(loaded, had_main_file, datapath);
+    let state = State::new(loaded, had_main_file, datapath, bypassed);
     let mut daemon = Daemon::new(named, mode, kernel, cgroup, levels, notes, state);
     let programs_log = daemon.kernel.as_mut().ok().and_then(Kernel::take_log);
     let daemon = Arc::new(daemon);
@@ -116,7 +120,7 @@ fn not_ours(error: &LockError) -> String {
 /// What the data path will be.
 struct Prepared {
     mode: Mode,
-    kernel: Result<(Kernel, Datapath), String>,
+    kernel: Result<(Kernel, Datapath, BypassedCgroups), String>,
     cgroup: Option<PathBuf>,
     notes: Vec<String>,
 }
@@ -131,7 +135,7 @@ fn prepare(loaded: &config::Loaded, locks: &mut Locks) -> Result<Prepared, Strin
     }
     let observe = wanted == config::Mode::Observe;
     match load(loaded, observe, locks) {
-        Ok((kernel, datapath, cgroup)) => {
+        Ok((kernel, datapath, bypassed, cgroup)) => {
             let mut notes = kernel.notes.clone();
             notes.extend(
                 kernel
@@ -146,7 +150,7 @@ fn prepare(loaded: &config::Loaded, locks: &mut Locks) -> Result<Prepared, Strin
             let (programs, adopted) = (kernel.attached(), kernel.adopted);
             tracing::info!(cgroup = %cgroup.display(), programs, adopted, "programs attached");
             let mode = if observe { Mode::Observe } else { Mode::Ebpf };
-            Ok(Prepared { mode, kernel: Ok((kernel, datapath)), cgroup: Some(cgroup), notes })
+            Ok(Prepared { mode, kernel: Ok((kernel, datapath, bypassed)), cgroup: Some(cgroup), notes })
         }
         Err(LoadError::Taken(why)) => Err(why),
         Err(LoadError::Kernel(e)) if wanted == config::Mode::Auto => {
@@ -184,7 +188,9 @@ impl From<KernelError> for LoadError {
     }
 }
 
-fn load(loaded: &config::Loaded, observe: bool, locks: &mut Locks) -> Result<(Kernel, Datapath, PathBuf), LoadError> {
+type Loaded = (Kernel, Datapath, BypassedCgroups, PathBuf);
+
+fn load(loaded: &config::Loaded, observe: bool, locks: &mut Locks) -> Result<Loaded, LoadError> {
     let config = &loaded.config;
     let missing = kernel::missing_capabilities();
     if !missing.is_empty() {
@@ -208,16 +214,32 @@ fn load(loaded: &config::Loaded, observe: bool, locks: &mut Locks) -> Result<(Ke
             flags: if observe { flags::OBSERVE } else { 0 },
             mark: u64::from(config.dataplane.mark.get()),
             heartbeat: daemon::now(),
-            stale_after: 0,
+            stale_after: stale_after(config),
         },
     })?;
     // Tables first, programs after them: no connect is ever looked up in tables that are not filled.
-    let mut datapath = Datapath::adopt(kernel.tables(), daemon::now());
+    let bypassed = config.dataplane.bypass.cidrs.iter().map(|cidr| cidr.0).collect();
+    let mut datapath = Datapath::adopt(kernel.tables(), bypassed, daemon::now());
     let facts: Vec<_> = config.services().into_iter().map(Arc::new).collect();
     datapath.apply(kernel.tables(), &Snapshot::new(&facts, &Overrides::default()), daemon::now());
+    let root = kernel::cgroup2_root().unwrap_or_else(|_| path.clone());
+    let mut bypassed = BypassedCgroups::new(&root, &config.dataplane.bypass.cgroups);
+    bypassed.refresh(kernel.tables());
     let notes = kernel.attach(&path)?;
     kernel.notes.extend(notes);
-    Ok((kernel, datapath, path))
+    Ok((kernel, datapath, bypassed, path))
+}
+
+/// After how many nanoseconds without a heartbeat the hooks let everything pass; 0: never.
+fn stale_after(config: &Config) -> u64 {
+    let in_kubernetes = || std::env::var_os("KUBERNETES_SERVICE_HOST").is_some_and(|host| !host.is_empty());
+    let passthrough = match config.dataplane.when_stale {
+        config::WhenStale::Auto => in_kubernetes(),
+        config::WhenStale::Passthrough => true,
+        config::WhenStale::LastKnown => false,
+    };
+    let after = u64::try_from(config.dataplane.stale_after.get().as_nanos()).unwrap_or(u64::MAX);
+    if passthrough { after } else { 0 }
 }
 
 /// How much the tables must hold: as configured, else what the configuration needs with a quarter to spare, and no
@@ -269,6 +291,7 @@ async fn serve(
             "ready"
         );
     }
+    tokio::spawn(beat(Arc::clone(daemon)));
     loop {
         tokio::select! {
             _ = signals.terminate.recv() => break,
@@ -278,12 +301,28 @@ async fn serve(
                 if watch.changed() {
                     reload(daemon, "the files changed").await;
                 }
-                daemon.tick();
-                daemon.guard();
+                let daemon = Arc::clone(daemon);
+                // Large tables take their time, and the heartbeat goes on meanwhile.
+                let _ = tokio::task::spawn_blocking(move || {
+                    daemon.tick();
+                    daemon.guard();
+                })
+                .await;
                 if let Some(flush) = &mut programs_log {
                     flush();
                 }
             }
+        }
+    }
+}
+
+/// Tells the hooks that the daemon lives, as long as it does.
+async fn beat(daemon: Arc<Daemon>) {
+    let mut beats = interval(BEAT);
+    loop {
+        beats.tick().await;
+        if let Some(tables) = daemon.tables() {
+            tables.beat(daemon::now());
         }
     }
 }

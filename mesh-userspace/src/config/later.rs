@@ -43,8 +43,6 @@ const FEATURES: &[Feature] = &[
     feature("node.region", &[("", Empty)]),
     feature("node.zone", &[("", Empty)]),
     feature("dataplane.heartbeat_timeout", &[("", Never)]),
-    feature("dataplane.stale_after", &[("", Never)]),
-    feature("dataplane.bypass", &[("cgroups", EmptyList), ("cidrs", EmptyList)]),
     feature("proxy", &[("port", Never), ("http", Empty), ("workers", Never), ("drain_timeout", Never)]),
     feature("discovery.registry", &[("ttl", Never), ("listen", Empty), ("token_file", Empty)]),
     feature("discovery.dns", &[("refresh", Never), ("servers", EmptyList)]),
@@ -129,7 +127,6 @@ const FEATURES: &[Feature] = &[
 
 /// Words of later work, for keys that exist.
 const WORDS: &[(&str, &[&str])] = &[
-    ("dataplane.when_stale", &["passthrough"]),
     ("service.protocol", &["udp", "http", "grpc", "auto"]),
     ("service.load_balancing.policy", &["least_connections", "maglev", "peak_ewma"]),
 ];

@@ -7,6 +7,7 @@
 
 mod address;
 mod check;
+mod cidr;
 mod convert;
 mod decode;
 mod duration;
@@ -33,6 +34,7 @@ mod types;
 mod yaml;
 
 pub use address::{EndpointAddress, Listen, MetricsListen, Vip};
+pub use cidr::Cidr;
 pub use duration::Duration;
 pub use files::{DEFAULT_PATH, Files, places};
 pub use path::Cgroup;
@@ -42,8 +44,8 @@ pub use report::{Errors, Finding};
 pub use schema::schema;
 pub use size::Size;
 pub use types::{
-    Admin, Config, Dataplane, Endpoint, LoadBalancing, Log, LogFormat, Mode, Node, Policy, Protocol, Service, Settings,
-    Telemetry, WhenStale,
+    Admin, Bypass, Config, Dataplane, Endpoint, LoadBalancing, Log, LogFormat, Mode, Node, Policy, Protocol, Service,
+    Settings, Telemetry, WhenStale,
 };
 
 use merge::Merged;

@@ -66,6 +66,22 @@ impl fmt::Display for Cgroup {
 
 text_value!(Cgroup, "auto, or an absolute path", { "pattern": "^(auto|/.*)$", "maxLength": 4095 });
 
+/// The rule for a cgroup among others.
+pub(super) struct CgroupPath;
+
+impl CgroupPath {
+    pub(super) fn check(path: &str) -> Result<(), Complaint> {
+        const EXPECTED: &str = "a directory of the cgroup2 file system, or a path below its root";
+        let steps_up = path.split('/').any(|step| step == "..");
+        if path.is_empty() || path.len() > LONGEST || steps_up || path.chars().any(char::is_control) {
+            return Err(Complaint::new(EXPECTED));
+        }
+        Ok(())
+    }
+}
+
+text_rule!(CgroupPath, "the path of a cgroup", { "minLength": 1, "maxLength": 4095, "examples": ["system.slice/sshd.service"] });
+
 fn absolute(path: &str, longest: usize) -> Result<(), Complaint> {
     if !path.starts_with('/') {
         let complaint = Complaint::new("an absolute path");

@@ -16,6 +16,7 @@ use std::{
 pub(super) fn check(config: &Config, merged: &Merged<'_>, host: &Host, report: &mut Report) {
     admin(config, merged, report);
     room(config, merged, report);
+    dataplane(config, merged, report);
     let own: HashSet<_> = host.addresses.iter().map(std::net::IpAddr::to_canonical).collect();
     let mut owners: HashMap<SocketAddr, (usize, usize)> = HashMap::with_capacity(config.services.len());
     for (index, (service, source)) in config.services.iter().zip(&merged.services).enumerate() {
@@ -75,6 +76,24 @@ fn admin(config: &Config, merged: &Merged<'_>, report: &mut Report) {
         report.warning(at, field, problem, Some("admin.metrics_listen serves metrics and health only".to_owned()));
     }
 }
+
+fn dataplane(config: &Config, merged: &Merged<'_>, report: &mut Report) {
+    let stale_after = config.dataplane.stale_after;
+    if stale_after.get() < std::time::Duration::from_secs(1) {
+        let (at, field) = merged.field("dataplane.stale_after");
+        let remedy = "a daemon that is never to be missed has when_stale: last_known".to_owned();
+        report.mistake(at, field, format!("expected at least 1s, found {stale_after}"), Some(remedy));
+    }
+    if config.dataplane.bypass.cgroups.len() > MAX_BYPASSED_CGROUPS {
+        let (at, field) = merged.field("dataplane.bypass.cgroups");
+        let found = config.dataplane.bypass.cgroups.len();
+        let remedy = "name a cgroup above them".to_owned();
+        report.mistake(at, field, format!("expected at most {MAX_BYPASSED_CGROUPS}, found {found}"), Some(remedy));
+    }
+}
+
+/// What the kernel's table of them holds.
+const MAX_BYPASSED_CGROUPS: usize = 1024;
 
 /// Room that was given in numbers has to suffice for what is configured.
 fn room(config: &Config, merged: &Merged<'_>, report: &mut Report) {

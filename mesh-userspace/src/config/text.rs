@@ -3,9 +3,10 @@
 
 use super::{
     address::{EndpointAddress, Listen, MetricsListen, Vip},
+    cidr::Cidr,
     duration::Duration,
     names::{Label, LogLevel, NodeName, ServiceName},
-    path::{Cgroup, Directory, SocketPath},
+    path::{Cgroup, CgroupPath, Directory, SocketPath},
 };
 use std::borrow::Cow;
 
@@ -43,6 +44,8 @@ pub(super) const KIND_KEYWORD: &str = "x-kind";
 /// Every kind of text.
 pub(super) const KINDS: &[Kind] = &[
     Cgroup::KIND,
+    CgroupPath::KIND,
+    Cidr::KIND,
     Directory::KIND,
     Duration::KIND,
     EndpointAddress::KIND,

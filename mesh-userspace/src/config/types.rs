@@ -3,8 +3,10 @@
 
 use super::{
     address::{EndpointAddress, Listen, MetricsListen, Vip},
+    cidr::Cidr,
+    duration::Duration,
     names::{Label, LogLevel, NodeName, ServiceName},
-    path::{Cgroup, Directory, SocketPath},
+    path::{Cgroup, CgroupPath, Directory, SocketPath},
     size::Size,
 };
 use schemars::JsonSchema;
@@ -87,8 +89,12 @@ pub struct Dataplane {
     pub bpffs: PathBuf,
     /// SO_MARK of the daemon's own sockets, which the hooks let pass; not 0, and no one else's.
     pub mark: NonZeroU32,
-    /// What to do when the daemon has been gone for long.
+    /// How long the daemon may be gone before when_stale tells what happens; at least 1s.
+    pub stale_after: Duration,
+    /// What the kernel does when the daemon has been gone for long.
     pub when_stale: WhenStale,
+    /// What is never translated.
+    pub bypass: Bypass,
     /// Count the runs and the time of each program; costs 20 to 30 ns a run.
     pub program_stats: bool,
     /// Services there is room for. auto: from the configuration at start, with head-room.
@@ -108,7 +114,9 @@ impl Default for Dataplane {
             bpffs: "/sys/fs/bpf/mesh".into(),
             // "mesh" in ASCII; NonZeroU32::new is not usable as a constant expression without unwrapping.
             mark: NonZeroU32::MIN.saturating_add(0x6d65_7368 - 1),
+            stale_after: Duration::from_millis(600_000),
             when_stale: WhenStale::Auto,
+            bypass: Bypass::default(),
             program_stats: false,
             max_services: Size::Auto,
             max_endpoints: Size::Auto,
@@ -145,13 +153,27 @@ impl Mode {
     }
 }
 
-/// What to do when the daemon has been gone for long.
+/// What is never translated.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Bypass {
+    /// Cgroups whose processes are left alone, with all below them; absolute, or relative to the cgroup2 root. 1024 at
+    /// most.
+    #[schemars(with = "Vec<CgroupPath>")]
+    pub cgroups: Vec<String>,
+    /// VIPs in these ranges are left alone.
+    pub cidrs: Vec<Cidr>,
+}
+
+/// What the kernel does when the daemon has been gone for long.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum WhenStale {
-    /// As last_known.
+    /// In a Kubernetes cluster passthrough, else last_known.
     #[default]
     Auto,
+    /// Connects to VIPs pass untouched: kube-proxy, or whoever else knows them, takes over.
+    Passthrough,
     /// Go on with what was known last.
     LastKnown,
 }

@@ -8,11 +8,12 @@ use crate::{
     kernel::Tables,
     model::{Protocol, Service, Snapshot},
 };
+use ipnet::IpNet;
 use mesh_common::{
     endpoint::EndpointCounts,
     reason::{Reason, ServiceCounts},
     select::{self, Rows},
-    service::{Policy, SlotRange, View},
+    service::{Policy, SlotRange, View, VipKey, VipRow},
 };
 use std::{
     collections::BTreeMap,
@@ -24,6 +25,8 @@ use std::{
 pub struct Datapath {
     planner: Planner,
     problems: Vec<String>,
+    /// VIPs in these ranges are counted and left alone.
+    bypassed: Vec<IpNet>,
     /// Whether the kernel refused a write, so that the planner's memory of the tables may be wrong.
     unsure: bool,
 }
@@ -41,21 +44,23 @@ pub enum Share {
 
 impl Datapath {
     /// Takes over the tables as they are, with what an earlier daemon left in them.
+    ///
+    /// VIPs in `bypassed` are counted and left alone.
     #[must_use]
-    pub fn adopt(tables: &Tables, now: u64) -> Self {
-        Self { planner: adopt(tables, now), problems: Vec::new(), unsure: false }
+    pub fn adopt(tables: &Tables, bypassed: Vec<IpNet>, now: u64) -> Self {
+        Self { planner: adopt(tables, &bypassed, now), problems: Vec::new(), bypassed, unsure: false }
     }
 
     /// Makes the tables say what `snapshot` says. Returns when to call again even if nothing changes, on the clock of
     /// `now` (nanoseconds).
     pub fn apply(&mut self, tables: &Tables, snapshot: &Snapshot, now: u64) -> Option<u64> {
         if std::mem::take(&mut self.unsure) {
-            self.planner = adopt(tables, now);
+            self.planner = adopt(tables, &self.bypassed, now);
         }
         let plan = self.planner.plan(snapshot, now, |id| tables.endpoint_counts(id).active() == 0);
         self.problems = plan.problems.iter().map(Problem::to_string).collect();
         for change in &plan.changes {
-            if let Err(why) = write(tables, change) {
+            if let Err(why) = write(tables, &self.bypassed, change) {
                 self.problems.push(why);
                 self.unsure = true;
             }
@@ -67,6 +72,12 @@ impl Datapath {
     #[must_use]
     pub fn holds(&self, service: &str) -> bool {
         self.planner.service_row(service).is_some()
+    }
+
+    /// Whether connects to a VIP are left alone because of its address.
+    #[must_use]
+    pub fn is_bypassed(&self, vip: SocketAddr) -> bool {
+        is_in(&self.bypassed, vip.ip())
     }
 
     /// Whether the tables have room for `services`, all changes aside.
@@ -122,11 +133,24 @@ impl Datapath {
 const RETRY: u64 = 1_000_000_000;
 
 /// A planner that knows what lies in the tables because it looked.
-fn adopt(tables: &Tables, now: u64) -> Planner {
+fn adopt(tables: &Tables, bypassed: &[IpNet], now: u64) -> Planner {
     let (services, endpoints, slots, vips) = tables.capacity();
     let existing = tables.existing();
+    let rows = existing.vips.iter().filter_map(|(key, row)| Some((*key, row.service(key)?, *row)));
+    let found_vips: Vec<_> = rows
+        .map(|(key, service, row)| {
+            // Which VIPs are left alone may have been configured anew.
+            let wanted = vip_row(bypassed, &key, service);
+            if row != wanted
+                && let Err(why) = tables.put_vip(&key, wanted)
+            {
+                tracing::warn!("{why}");
+            }
+            (key, service)
+        })
+        .collect();
     let found = Found {
-        vips: &existing.vips,
+        vips: &found_vips,
         services: &existing.services,
         endpoints: &existing.endpoints,
         highest_tag: existing.highest_tag,
@@ -153,7 +177,17 @@ pub fn share(tables: &Tables, vip: SocketAddr) -> Share {
     Share::Endpoints(seen.into_iter().map(|(address, times)| (address, f64::from(times) / f64::from(turn))).collect())
 }
 
-fn write(tables: &Tables, change: &Change) -> Result<(), String> {
+/// The row that leads a VIP to its service, or that has it left alone.
+fn vip_row(bypassed: &[IpNet], key: &VipKey, service: u32) -> VipRow {
+    let row = VipRow::new(key, service);
+    if is_in(bypassed, IpAddr::from(key.address)) { row.bypassed() } else { row }
+}
+
+fn is_in(ranges: &[IpNet], ip: IpAddr) -> bool {
+    ranges.iter().any(|range| range.contains(&ip))
+}
+
+fn write(tables: &Tables, bypassed: &[IpNet], change: &Change) -> Result<(), String> {
     match change {
         Change::Endpoint(id, row) => tables.put_endpoint(*id, row),
         Change::Slots(base, slots) => tables.put_slots(*base, slots),
@@ -161,8 +195,7 @@ fn write(tables: &Tables, change: &Change) -> Result<(), String> {
         Change::View(id, view, range) => tables.swap_view(*id, *view, *range),
         Change::Policy(id, policy) => tables.set_policy(*id, *policy as u64),
         Change::Vip(key, service) => {
-            let row = mesh_common::service::VipRow::new(key, *service);
-            return tables.put_vip(key, row).map_err(|e| e.to_string());
+            return tables.put_vip(key, vip_row(bypassed, key, *service)).map_err(|e| e.to_string());
         }
         Change::NoVip(key) => return tables.remove_vip(key).map_err(|e| e.to_string()),
         Change::FreeService(id) => tables.free_service(*id),

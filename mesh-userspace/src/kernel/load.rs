@@ -3,11 +3,12 @@
 use super::{
     KernelError, Pins, Tables, attach,
     error::chain,
+    grow,
     host::open_cgroup,
     live::Live,
     offsets,
     pinned::Pinned,
-    pins::Shape,
+    pins::{Found, Shape},
     probe_rows::PROBE_ROWS,
     sys::AttachType,
     work::{Detached, Work},
@@ -169,12 +170,18 @@ pub fn try_load(options: &Options<'_>) -> Result<Kernel, KernelError> {
     let mut sizes = None;
     if let Some(pins) = options.pins {
         pins.create()?;
-        sizes = pins.check(&shapes).or_else(|why| {
-            notes.push(format!("pinned tables were not adopted, their counters start again: {why}"));
-            bypass = Tables::pinned_settings(&pins.map(names::SETTINGS)).is_some_and(|s| s.flags & flags::BYPASS != 0);
-            // Programs that are attached go on with the old tables until they are replaced.
-            pins.remove_maps().map(|()| None)
-        })?;
+        grow::recover(pins)?;
+        match pins.check(&shapes) {
+            Found::Nothing => {}
+            Found::Fit(found) => sizes = Some(grown(pins, &shapes, found)?),
+            Found::Unfit(why) => {
+                notes.push(format!("pinned tables were not adopted, their counters start again: {why}"));
+                let settings = Tables::pinned_settings(&pins.map(names::SETTINGS));
+                bypass = settings.is_some_and(|s| s.flags & flags::BYPASS != 0);
+                // Programs that are attached go on with the old tables until they are replaced.
+                pins.remove_maps()?;
+            }
+        }
     }
     let adopted = sizes.is_some();
     let sizes = sizes.unwrap_or_else(|| shapes.iter().map(|s| s.entries).collect());
@@ -187,11 +194,12 @@ pub fn try_load(options: &Options<'_>) -> Result<Kernel, KernelError> {
     if let Err(why) = &live {
         notes.push(format!("what live connections carry is counted when they close only: {why}"));
     }
-    // The kill switch holds until it is switched off, whoever restarts the daemon.
+    // Cgroups that are left alone are, until the daemon looks for them again. The kill switch holds until it is
+    // switched off, whoever restarts the daemon.
     bypass |= tables.settings().flags & flags::BYPASS != 0;
-    let kept = if bypass { flags::BYPASS } else { 0 };
+    let kept = tables.settings().flags & flags::BYPASSED | if bypass { flags::BYPASS } else { 0 };
     tables.put_settings(&Settings { flags: options.settings.flags | kept, ..options.settings });
-    let pinned = options.pins.map(|pins| Pinned::open(pins, &shapes)).transpose()?;
+    let pinned = options.pins.map(|pins| Pinned::open(pins)).transpose()?;
     Ok(Kernel { ebpf, tables, live, missing, work: Mutex::default(), pinned, notes, adopted })
 }
 
@@ -200,7 +208,23 @@ pub fn try_load(options: &Options<'_>) -> Result<Kernel, KernelError> {
 /// # Errors
 /// Why it would not, and so start with new ones.
 pub fn adoptable(pins: &Pins, capacity: &Capacity) -> Result<Option<()>, String> {
-    pins.check(&shapes(capacity)).map(|sizes| sizes.map(drop))
+    match pins.check(&shapes(capacity)) {
+        Found::Nothing => Ok(None),
+        Found::Fit(_) => Ok(Some(())),
+        Found::Unfit(why) => Err(why),
+    }
+}
+
+/// Puts larger tables in the place of those that are too small. Returns the sizes of now.
+fn grown(pins: &Pins, shapes: &[Shape], mut sizes: Vec<u32>) -> Result<Vec<u32>, KernelError> {
+    for (shape, size) in shapes.iter().zip(&mut sizes) {
+        if *size < shape.entries {
+            tracing::info!("table {} grows from {size} to {} entries", shape.name, shape.entries);
+            grow::grow(pins, shape)?;
+            *size = shape.entries;
+        }
+    }
+    Ok(sizes)
 }
 
 type Missing = Vec<(&'static str, String)>;
@@ -226,7 +250,7 @@ fn load_object(
     }
     loader.override_global(aya_log::LEVEL, &options.log_level, false);
     let mut ebpf = loader.load(options.object).map_err(|e| KernelError::Object(chain(&e)))?;
-    let tables = Tables::take(&mut ebpf)?;
+    let tables = Tables::take(&mut ebpf, options.pins)?;
     let mut missing = Vec::new();
     for spec in &PROGRAMS {
         if let Err(why) = load_program(&mut ebpf, spec.name) {

@@ -111,6 +111,16 @@ impl<T: Pod> Mapped<T> {
         }
     }
 
+    /// Sets or clears bits of one word of a row, whoever changes other bits of it at the same time.
+    pub(super) fn set_bits(&self, row: u32, word: usize, bits: u64, on: bool) {
+        if let Some(words) = self.words(row) {
+            match on {
+                true => words[word].fetch_or(bits, Ordering::AcqRel),
+                false => words[word].fetch_and(!bits, Ordering::AcqRel),
+            };
+        }
+    }
+
     /// Reads one word of a row; 0 beyond the end.
     pub(super) fn read_word(&self, row: u32, word: usize) -> u64 {
         self.words(row).map_or(0, |words| words[word].load(Ordering::Acquire))

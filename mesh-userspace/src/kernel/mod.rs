@@ -6,6 +6,7 @@
 mod attach;
 mod btf;
 mod error;
+mod grow;
 mod host;
 mod live;
 mod load;
@@ -16,6 +17,7 @@ mod others;
 mod pinned;
 mod pins;
 mod probe_rows;
+mod summed;
 mod sys;
 mod tables;
 mod wire;

@@ -1,8 +1,9 @@
 //! Pins that somebody took away under a running daemon. Its descriptors keep links and maps alive; only the next daemon
 //! would not find them, so they are pinned again.
 
-use super::{Kernel, KernelError, Pins, pins::Shape, sys};
+use super::{Kernel, KernelError, Pins, sys};
 use std::{
+    fs,
     os::fd::{AsFd, OwnedFd},
     path::PathBuf,
 };
@@ -11,18 +12,19 @@ use std::{
 #[derive(Debug)]
 pub(super) struct Pinned {
     pub(super) pins: Pins,
-    maps: Vec<(&'static str, OwnedFd)>,
+    /// By their place.
+    maps: Vec<(PathBuf, OwnedFd)>,
 }
 
 impl Pinned {
-    /// Opens the pinned maps.
-    pub(super) fn open(pins: &Pins, shapes: &[Shape]) -> Result<Self, KernelError> {
-        let open = |shape: &Shape| {
-            let path = pins.map(shape.name);
-            let fd = sys::obj_get(&path).map_err(|e| KernelError::io(format!("opening {}", path.display()), e))?;
-            Ok((shape.name, fd))
-        };
-        Ok(Self { pins: pins.clone(), maps: shapes.iter().map(open).collect::<Result<_, KernelError>>()? })
+    /// Opens the pinned maps, those that were set aside too. What is no map is not ours to keep.
+    pub(super) fn open(pins: &Pins) -> Result<Self, KernelError> {
+        let directory = pins.map("");
+        let entries =
+            fs::read_dir(&directory).map_err(|e| KernelError::io(format!("reading {}", directory.display()), e))?;
+        let paths = entries.filter_map(Result::ok).map(|entry| entry.path());
+        let maps = paths.filter_map(|path| sys::obj_get(&path).ok().map(|map| (path, map))).collect();
+        Ok(Self { pins: pins.clone(), maps })
     }
 }
 
@@ -58,7 +60,7 @@ impl Kernel {
             return None;
         }
         let links = work.links.iter().map(|(name, fd)| (pinned.pins.link(name), fd));
-        let maps = pinned.maps.iter().map(|(name, fd)| (pinned.pins.map(name), fd));
+        let maps = pinned.maps.iter().map(|(path, fd)| (path.clone(), fd));
         // Links first here too: whoever finds maps finds what uses them.
         let lost = links.chain(maps).filter(|(path, _)| !path.exists());
         Some(lost.filter_map(|(path, fd)| Some((path, fd.try_clone().ok()?))).collect())

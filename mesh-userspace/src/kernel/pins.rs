@@ -15,7 +15,18 @@ pub struct Pins {
     root: PathBuf,
 }
 
-/// The shape a pinned map must have before it is trusted. `entries` is the least that will do.
+/// The maps that an earlier daemon pinned.
+pub(super) enum Found {
+    /// There are none.
+    Nothing,
+    /// All there, of the right shapes, with these many entries in the order that was asked for.
+    Fit(Vec<u32>),
+    /// Not to be used, and why.
+    Unfit(String),
+}
+
+/// The shape a pinned map must have before it is trusted. `entries` is the least that will do; 0: not counted.
+#[derive(Clone, Copy)]
 pub(super) struct Shape {
     pub(super) name: &'static str,
     pub(super) kind: u32,
@@ -62,39 +73,37 @@ impl Pins {
         Ok(())
     }
 
-    /// Compares the pinned maps with what is wanted. `Ok(Some(sizes))`: all there and fit, with these many entries
-    /// in the order of `wanted`. `Ok(None)`: there are none. `Err`: why they cannot be used.
-    pub(super) fn check(&self, wanted: &[Shape]) -> Result<Option<Vec<u32>>, String> {
+    /// Compares the pinned maps with what is wanted.
+    pub(super) fn check(&self, wanted: &[Shape]) -> Found {
         let present: Vec<bool> = wanted.iter().map(|w| self.map(w.name).exists()).collect();
         if present.iter().all(|p| !p) {
-            return Ok(None);
+            return Found::Nothing;
         }
         let mut sizes = Vec::with_capacity(wanted.len());
         for (shape, present) in wanted.iter().zip(present) {
-            if !present {
-                return Err(format!("map {} is missing", shape.name));
+            match self.size(shape, present) {
+                Ok(size) => sizes.push(size),
+                Err(why) => return Found::Unfit(format!("map {}: {why}", shape.name)),
             }
-            let info = MapInfo::from_pin(self.map(shape.name)).map_err(|e| format!("map {}: {e}", shape.name))?;
-            let kind = info.map_type().map_or(0, |t| t as u32);
-            let found = [kind, info.key_size(), info.value_size(), info.map_flags()];
-            let expected = [shape.kind, shape.key, shape.value, shape.flags];
-            for ((what, found), expected) in ["type", "key size", "value size", "flags"].iter().zip(found).zip(expected)
-            {
-                if found != expected {
-                    return Err(format!("map {}: its {what} is {found}, not {expected}", shape.name));
-                }
-            }
-            if info.max_entries() < shape.entries {
-                return Err(format!(
-                    "map {}: it holds {} entries, {} are needed",
-                    shape.name,
-                    info.max_entries(),
-                    shape.entries
-                ));
-            }
-            sizes.push(info.max_entries());
         }
-        Ok(Some(sizes))
+        Found::Fit(sizes)
+    }
+
+    /// How many entries a pinned map holds, if it has the right shape.
+    fn size(&self, shape: &Shape, present: bool) -> Result<u32, String> {
+        if !present {
+            return Err("it is missing".to_owned());
+        }
+        let info = MapInfo::from_pin(self.map(shape.name)).map_err(|e| super::error::chain(&e))?;
+        let kind = info.map_type().map_or(0, |t| t as u32);
+        let found = [kind, info.key_size(), info.value_size(), info.map_flags()];
+        let expected = [shape.kind, shape.key, shape.value, shape.flags];
+        for ((what, found), expected) in ["type", "key size", "value size", "flags"].iter().zip(found).zip(expected) {
+            if found != expected {
+                return Err(format!("its {what} is {found}, not {expected}"));
+            }
+        }
+        Ok(info.max_entries())
     }
 
     /// Takes a program off its cgroup and forgets its link.

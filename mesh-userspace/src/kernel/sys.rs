@@ -13,6 +13,7 @@ use std::{
 };
 
 // enum bpf_cmd of include/uapi/linux/bpf.h.
+const MAP_CREATE: libc::c_int = 0;
 const OBJ_PIN: libc::c_int = 6;
 const OBJ_GET: libc::c_int = 7;
 const PROG_GET_FD_BY_ID: libc::c_int = 13;
@@ -34,6 +35,20 @@ pub(super) enum AttachType {
     Getpeername4 = 29,
     Getpeername6 = 30,
     SockRelease = 34,
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct MapCreateAttr {
+    kind: u32,
+    key: u32,
+    value: u32,
+    entries: u32,
+    flags: u32,
+    inner: u32,
+    numa_node: u32,
+    name: [u8; 16],
+    zero: u32,
 }
 
 #[repr(C)]
@@ -159,6 +174,15 @@ fn raw(fd: BorrowedFd<'_>) -> u32 {
 
 fn path_attr(path: &Path) -> io::Result<CString> {
     CString::new(path.as_os_str().as_bytes()).map_err(io::Error::other)
+}
+
+/// A new map. Sizes are in bytes; the kernel keeps 15 characters of the name.
+pub(super) fn map_create(kind: u32, key: u32, value: u32, entries: u32, flags: u32, name: &str) -> io::Result<OwnedFd> {
+    let mut attr = MapCreateAttr { kind, key, value, entries, flags, ..MapCreateAttr::default() };
+    for (to, from) in attr.name.iter_mut().take(15).zip(name.bytes()) {
+        *to = from;
+    }
+    bpf(MAP_CREATE, &attr).and_then(new_fd)
 }
 
 /// Opens a pinned object.

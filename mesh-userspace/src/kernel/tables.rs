@@ -1,9 +1,10 @@
 //! The tables of the data path: what the datapath layer writes, and what everyone reads.
 
 use super::{
-    KernelError,
+    KernelError, Pins, grow,
     mapped::Mapped,
     probe_rows::{PROBE_ROWS, ProbeRows},
+    summed::Summed,
     wire::Wire,
 };
 use aya::{
@@ -16,9 +17,10 @@ use mesh_common::{
     reason::ServiceCounts,
     select::Rows,
     service::{ServiceRow, SlotRange, View, VipKey, VipRow},
-    settings::Settings,
+    settings::{Settings, flags},
 };
 use std::{
+    collections::BTreeSet,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::Path,
     sync::{Mutex, PoisonError},
@@ -34,16 +36,17 @@ pub struct Tables {
     slots: Mapped<Slot>,
     endpoints: Mapped<EndpointRow>,
     cursors: Mapped<u64>,
-    service_counts: Mapped<ServiceCounts>,
-    endpoint_counts: Mapped<EndpointCounts>,
+    service_counts: Summed<ServiceCounts>,
+    endpoint_counts: Summed<EndpointCounts>,
     settings: Mapped<Settings>,
+    bypassed: Mutex<HashMap<MapData, u64, u64>>,
 }
 
 /// What an earlier daemon left in the tables.
 #[derive(Clone, Debug, Default)]
 pub struct Existing {
-    /// VIPs and the service each leads to.
-    pub vips: Vec<(VipKey, u32)>,
+    /// VIPs with the row of each.
+    pub vips: Vec<(VipKey, VipRow)>,
     /// Used service rows.
     pub services: Vec<(u32, ServiceRow)>,
     /// Used endpoint rows.
@@ -54,7 +57,7 @@ pub struct Existing {
 
 impl Tables {
     /// Takes the tables out of a loaded object.
-    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, KernelError> {
+    pub(super) fn take(ebpf: &mut Ebpf, pins: Option<&Pins>) -> Result<Self, KernelError> {
         let vips = take(ebpf, names::VIPS)?;
         let refuse = |why: String| KernelError::Map { map: names::VIPS.to_owned(), why };
         let Map::HashMap(data) = &vips else { return Err(refuse("not a hash".to_owned())) };
@@ -68,9 +71,12 @@ impl Tables {
             slots: array(ebpf, names::SLOTS)?,
             endpoints: array(ebpf, names::ENDPOINTS)?,
             cursors: array(ebpf, names::CURSORS)?,
-            service_counts: array(ebpf, names::SERVICE_COUNTS)?,
-            endpoint_counts: array(ebpf, names::ENDPOINT_COUNTS)?,
+            service_counts: counters(ebpf, pins, names::SERVICE_COUNTS)?,
+            endpoint_counts: counters(ebpf, pins, names::ENDPOINT_COUNTS)?,
             settings: array(ebpf, names::SETTINGS)?,
+            bypassed: Mutex::new(
+                HashMap::try_from(take(ebpf, names::BYPASSED)?).map_err(|e| map_error(names::BYPASSED, &e))?,
+            ),
         })
     }
 
@@ -115,8 +121,8 @@ impl Tables {
             array(names::SLOTS, &self.slots),
             array(names::ENDPOINTS, &self.endpoints),
             array(names::CURSORS, &self.cursors),
-            array(names::SERVICE_COUNTS, &self.service_counts),
-            array(names::ENDPOINT_COUNTS, &self.endpoint_counts),
+            array(names::SERVICE_COUNTS, self.service_counts.now()),
+            array(names::ENDPOINT_COUNTS, self.endpoint_counts.now()),
             (names::SETTINGS, self.settings.map().fd().as_fd(), self.settings.rows()),
         ]
     }
@@ -126,7 +132,7 @@ impl Tables {
         // Two words of address; `port | used | tag`; `service | zero`.
         const PUBLISH: usize = 2;
         self.endpoints.write_word(id, PUBLISH, 0);
-        self.endpoint_counts.write(id, &EndpointCounts::default(), 0..size_of::<EndpointCounts>() / 8);
+        self.endpoint_counts.clear(id);
         self.endpoints.write(id, row, [0, 1, 3, PUBLISH]);
     }
 
@@ -147,7 +153,7 @@ impl Tables {
 
     /// Starts the use of a free service row, counters and turn at zero.
     pub fn put_service(&self, id: u32, row: &ServiceRow) {
-        self.service_counts.write(id, &ServiceCounts::default(), 0..size_of::<ServiceCounts>() / 8);
+        self.service_counts.clear(id);
         self.cursors.write_word(id, 0, 0);
         self.services.write(id, row, 0..size_of::<ServiceRow>() / 8);
     }
@@ -173,7 +179,7 @@ impl Tables {
     /// [`KernelError::Map`], if the table is full or the kernel has no memory.
     pub fn put_vip(&self, key: &VipKey, row: VipRow) -> Result<(), KernelError> {
         let mut vips = self.vips.lock().unwrap_or_else(PoisonError::into_inner);
-        vips.insert(Wire(*key), Wire(row), 0).map_err(|e| vip_error(&e))
+        vips.insert(Wire(*key), Wire(row), 0).map_err(|e| map_error(names::VIPS, &e))
     }
 
     /// Makes an address no VIP any more. One that is none already is fine.
@@ -185,7 +191,7 @@ impl Tables {
         match vips.remove(&Wire(*key)) {
             Ok(()) | Err(aya::maps::MapError::KeyNotFound) => Ok(()),
             Err(aya::maps::MapError::SyscallError(e)) if e.io_error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
-            Err(e) => Err(vip_error(&e)),
+            Err(e) => Err(map_error(names::VIPS, &e)),
         }
     }
 
@@ -225,18 +231,46 @@ impl Tables {
         self.settings.write(0, settings, 0..size_of::<Settings>() / 8);
     }
 
+    /// Sets or clears one of [`flags`].
+    pub fn set_flag(&self, flag: u64, on: bool) {
+        self.settings.set_bits(0, 0, flag, on);
+    }
+
+    /// Tells every hook that the daemon lives at `now`, CLOCK_MONOTONIC in nanoseconds.
+    pub fn beat(&self, now: u64) {
+        /// Position of `heartbeat` in the row.
+        const HEARTBEAT: usize = 2;
+        self.settings.write_word(0, HEARTBEAT, now);
+    }
+
+    /// Leaves the processes of these cgroups (by id) alone, and of no others.
+    ///
+    /// # Errors
+    /// [`KernelError::Map`], if there are too many of them.
+    pub fn set_bypassed(&self, cgroups: &BTreeSet<u64>) -> Result<(), KernelError> {
+        let mut bypassed = self.bypassed.lock().unwrap_or_else(PoisonError::into_inner);
+        let refuse = |e: &aya::maps::MapError| map_error(names::BYPASSED, e);
+        let present: Vec<u64> = bypassed.keys().filter_map(Result::ok).collect();
+        for gone in present.iter().filter(|id| !cgroups.contains(id)) {
+            bypassed.remove(gone).map_err(|e| refuse(&e))?;
+        }
+        for new in cgroups.iter().filter(|id| !present.contains(id)) {
+            bypassed.insert(new, 1, 0).map_err(|e| refuse(&e))?;
+        }
+        // Hooks look at the table only if there is something in it.
+        self.set_flag(flags::BYPASSED, !cgroups.is_empty());
+        Ok(())
+    }
+
     /// What an earlier daemon left behind.
     #[must_use]
     pub fn existing(&self) -> Existing {
         let vips = self.vips.lock().unwrap_or_else(PoisonError::into_inner);
         let entries = vips.iter().filter_map(Result::ok);
-        let mut existing = Existing {
-            vips: entries.filter_map(|(key, row)| Some((key.0, row.0.service(&key.0)?))).collect(),
-            ..Existing::default()
-        };
+        let mut existing = Existing { vips: entries.map(|(key, row)| (key.0, row.0)).collect(), ..Existing::default() };
         // The probe's rows are nobody's to adopt.
         let probe = self.probe_rows();
-        existing.vips.retain(|(_, service)| *service != probe.service);
+        existing.vips.retain(|(key, row)| row.service(key) != Some(probe.service));
         for id in 0..probe.service {
             existing.services.extend(self.services.read(id).filter(|row| row.name != 0).map(|row| (id, row)));
         }
@@ -270,8 +304,8 @@ const fn for_services(rows: u32) -> u32 {
     rows.saturating_sub(PROBE_ROWS)
 }
 
-fn vip_error(error: &aya::maps::MapError) -> KernelError {
-    KernelError::Map { map: names::VIPS.to_owned(), why: super::error::chain(error) }
+fn map_error(map: &str, error: &aya::maps::MapError) -> KernelError {
+    KernelError::Map { map: map.to_owned(), why: super::error::chain(error) }
 }
 
 fn take(ebpf: &mut Ebpf, name: &str) -> Result<Map, KernelError> {
@@ -279,9 +313,18 @@ fn take(ebpf: &mut Ebpf, name: &str) -> Result<Map, KernelError> {
         .ok_or_else(|| KernelError::Map { map: name.to_owned(), why: "the object does not have it".to_owned() })
 }
 
-fn array<T: bytemuck::Pod>(ebpf: &mut Ebpf, name: &str) -> Result<Mapped<T>, KernelError> {
+fn take_array(ebpf: &mut Ebpf, name: &str) -> Result<MapData, KernelError> {
     match take(ebpf, name)? {
-        Map::Array(data) => Mapped::new(name, data),
+        Map::Array(data) => Ok(data),
         _ => Err(KernelError::Map { map: name.to_owned(), why: "not an array".to_owned() }),
     }
+}
+
+fn array<T: bytemuck::Pod>(ebpf: &mut Ebpf, name: &str) -> Result<Mapped<T>, KernelError> {
+    Mapped::new(name, take_array(ebpf, name)?)
+}
+
+fn counters<T: bytemuck::Pod>(ebpf: &mut Ebpf, pins: Option<&Pins>, name: &str) -> Result<Summed<T>, KernelError> {
+    let earlier = pins.map(|pins| grow::earlier(pins, name)).transpose()?.unwrap_or_default();
+    Summed::new(name, take_array(ebpf, name)?, earlier)
 }

@@ -35,7 +35,6 @@ fn the_example_of_the_contract_is_refused_for_later_work_only() {
         refused,
         [
             "dataplane.heartbeat_timeout",
-            "dataplane.stale_after",
             "proxy",
             "discovery.registry",
             "discovery.dns",

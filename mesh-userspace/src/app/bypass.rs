@@ -1,0 +1,56 @@
+//! Cgroups that are left alone: from paths in the configuration to ids in the kernel, again and again, because cgroups
+//! come and go.
+
+use crate::kernel::Tables;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
+
+/// The cgroups of `dataplane.bypass.cgroups`.
+#[derive(Debug)]
+pub(super) struct BypassedCgroups {
+    paths: Vec<PathBuf>,
+    /// The ids that the kernel was told.
+    told: Option<BTreeSet<u64>>,
+    /// Whether each was there at the last look, to say only what changes.
+    seen: BTreeMap<PathBuf, bool>,
+}
+
+impl BypassedCgroups {
+    /// Cgroups by their absolute paths, or by paths below `root`.
+    pub(super) fn new(root: &Path, configured: &[String]) -> Self {
+        let paths = configured.iter().map(|path| match path.strip_prefix('/') {
+            Some(below) if !Path::new(path).exists() => root.join(below),
+            _ => root.join(path),
+        });
+        Self { paths: paths.collect(), told: None, seen: BTreeMap::new() }
+    }
+
+    /// Tells the kernel which of them are there now.
+    pub(super) fn refresh(&mut self, tables: &Tables) {
+        let mut ids = BTreeSet::new();
+        for path in &self.paths {
+            // The id of a cgroup is the inode of its directory.
+            let id = fs::metadata(path).ok().filter(fs::Metadata::is_dir).map(|m| m.ino());
+            ids.extend(id);
+            if self.seen.insert(path.clone(), id.is_some()) != Some(id.is_some()) {
+                match id {
+                    Some(_) => tracing::info!("processes of {} are left alone", path.display()),
+                    None => tracing::warn!(
+                        "dataplane.bypass.cgroups: {} is not there; its processes are left alone once it is",
+                        path.display()
+                    ),
+                }
+            }
+        }
+        if self.told.as_ref() != Some(&ids) {
+            match tables.set_bypassed(&ids) {
+                Ok(()) => self.told = Some(ids),
+                Err(why) => tracing::warn!("{why}"),
+            }
+        }
+    }
+}
