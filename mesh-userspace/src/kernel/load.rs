@@ -199,7 +199,7 @@ pub fn try_load(options: &Options<'_>) -> Result<Kernel, KernelError> {
     bypass |= tables.settings().flags & flags::BYPASS != 0;
     let kept = tables.settings().flags & flags::BYPASSED | if bypass { flags::BYPASS } else { 0 };
     tables.put_settings(&Settings { flags: options.settings.flags | kept, ..options.settings });
-    let pinned = options.pins.map(|pins| Pinned::open(pins)).transpose()?;
+    let pinned = options.pins.map(Pinned::open).transpose()?;
     Ok(Kernel { ebpf, tables, live, missing, work: Mutex::default(), pinned, notes, adopted })
 }
 
