@@ -47,6 +47,11 @@ impl World {
         Self { sockets, cgroup, netns }
     }
 
+    /// Removes the cgroup with everything in it.
+    pub fn remove_cgroup(&self) {
+        self.cgroup.remove();
+    }
+
     /// Removes the cgroup and makes another one under the same name, with clients of its own.
     ///
     /// # Panics
