@@ -3,7 +3,7 @@
 use super::{
     door::Request,
     routes,
-    types::{Changed, Endpoint, Explanation, Service, Status},
+    types::{Changed, Connection, Endpoint, Explanation, Service, Status},
 };
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
@@ -137,6 +137,14 @@ impl Client {
     /// [`ClientError`].
     pub async fn endpoints(&self, service: Option<String>) -> Result<Vec<Endpoint>, ClientError> {
         self.call(&Request::Endpoints { service }).await
+    }
+
+    /// Live connections. `request` is a [`Request::Connections`].
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn connections(&self, request: &Request) -> Result<Vec<Connection>, ClientError> {
+        self.call(request).await
     }
 
     /// What a connection would meet. `request` is a [`Request::Explain`].

@@ -16,7 +16,7 @@ mod stream;
 pub mod types;
 
 pub use client::{Client, ClientError};
-pub use door::{BoxFuture, Door, Health, HealthComponent, Kind, Readiness, Refusal, Request, Response};
+pub use door::{BoxFuture, Connections, Door, Health, HealthComponent, Kind, Readiness, Refusal, Request, Response};
 pub use listen::{Addresses, BindError, Listeners};
 pub use server::serve;
 pub use types::*;

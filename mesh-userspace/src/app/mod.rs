@@ -3,6 +3,7 @@
 mod admin;
 mod answer;
 mod bypass;
+mod connections;
 mod daemon;
 mod door;
 mod explain;

@@ -5,6 +5,7 @@
 
 mod attach;
 mod btf;
+mod cgroups;
 mod diag;
 mod error;
 mod grow;
@@ -19,9 +20,11 @@ mod runs;
 mod summed;
 mod sys;
 mod tables;
+mod times;
 mod versions;
 mod wire;
 
+pub use cgroups::CgroupPaths;
 pub use error::KernelError;
 pub use host::{cgroup2_root, ensure_bpffs, missing_capabilities, open_cgroup};
 pub use live::{Connection, Live};

@@ -17,4 +17,6 @@ pub use later::{Check, Circuit, Finding};
 pub use services::{Changed, Endpoint, EndpointCounts, Service};
 pub use status::{ConfigStatus, Map, Memory, Program, Source, Status};
 pub use time::Time;
-pub use words::{CircuitState, Decision, Health as EndpointHealth, Mode, Path, Policy, Protocol, UnknownWord};
+pub use words::{
+    CircuitState, ConnectionOrder, Decision, Health as EndpointHealth, Mode, Path, Policy, Protocol, UnknownWord,
+};
