@@ -72,11 +72,13 @@ pub(super) struct State {
     /// What the configuration says.
     facts: Vec<Arc<Service>>,
     overrides: Overrides,
+    /// The process of a daemon that is taking over: nothing is changed meanwhile.
+    pub(super) frozen: Option<i32>,
     /// Facts with overrides.
     pub(super) snapshot: Arc<Snapshot>,
     pub(super) datapath: Option<Datapath>,
     /// Cgroups that are left alone, and when they are looked at again.
-    bypassed: Option<(BypassedCgroups, u64)>,
+    pub(super) bypassed: Option<(BypassedCgroups, u64)>,
     /// When sets of other layouts are looked at again.
     retire_at: u64,
     /// When the tables want another look, in nanoseconds of the monotonic clock.
@@ -118,15 +120,21 @@ impl State {
         self.facts.iter_mut().find(|s| s.name == service).map(Arc::make_mut)
     }
 
+    /// What operators changed.
+    pub(super) fn overrides(&self) -> &Overrides {
+        &self.overrides
+    }
+
     pub(super) fn new(
         loaded: config::Loaded,
         had_main_file: bool,
+        overrides: Overrides,
         datapath: Option<Datapath>,
         bypassed: Option<BypassedCgroups>,
     ) -> Self {
         let facts = facts(&loaded.config);
-        let overrides = Overrides::default();
         Self {
+            frozen: None,
             snapshot: Arc::new(Snapshot::new(&facts, &overrides)),
             facts,
             overrides,
@@ -218,6 +226,9 @@ impl Daemon {
     /// Does what was put off until now.
     pub(super) fn tick(&self) {
         let mut state = self.state();
+        if state.may_change().is_err() {
+            return;
+        }
         if state.again_at.is_some_and(|at| at <= now()) {
             self.write_tables(&mut state);
         }
@@ -261,6 +272,11 @@ impl Daemon {
         let host = config::Host { name: self.host_name.clone(), ..host() };
         let loaded = config::load(expected.then_some(main.as_path()), &host).map_err(|errors| errors.to_string());
         let mut state = self.state();
+        if let Err(why) = state.may_change() {
+            drop(state);
+            tracing::error!("configuration not loaded ({because}): {why}");
+            return Err(why);
+        }
         match loaded.and_then(|loaded| self.take(&mut state, loaded)) {
             Ok(reloaded) => {
                 state.error = None;

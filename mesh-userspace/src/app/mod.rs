@@ -11,6 +11,8 @@ mod live;
 mod lock;
 mod run;
 mod source;
+mod succession;
+mod takeover;
 mod unload;
 
 pub use run::run;

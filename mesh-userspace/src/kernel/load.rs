@@ -7,6 +7,7 @@ use super::{
     live::Live,
     offsets,
     pins::{Found, Shape},
+    put_back,
     runs::EarlierRuns,
     sys::{self, AttachType},
     versions,
@@ -26,6 +27,7 @@ use mesh_common::{
 use std::{
     fs::{self, File},
     os::fd::{AsFd, AsRawFd, OwnedFd},
+    sync::{Mutex, PoisonError},
 };
 
 /// How much the tables hold. Kernel memory: 96 bytes a VIP, 104 a service, 128 an endpoint, 8 a slot.
@@ -56,15 +58,15 @@ pub struct Options<'a> {
 }
 
 /// One program of the object: what it is for, whether the daemon is any use without it.
-struct Spec {
-    name: &'static str,
-    hook: &'static str,
-    at: AttachType,
-    required: bool,
+pub(super) struct Spec {
+    pub(super) name: &'static str,
+    pub(super) hook: &'static str,
+    pub(super) at: AttachType,
+    pub(super) required: bool,
 }
 
 /// In the order of attaching: readers first, so that a connection is known to them from its first moment; connect last.
-const PROGRAMS: [Spec; 6] = [
+pub(super) const PROGRAMS: [Spec; 6] = [
     Spec { name: "mesh_sock_ops", hook: "sock_ops", at: AttachType::SockOps, required: true },
     Spec { name: "mesh_peername4", hook: "cgroup/getpeername4", at: AttachType::Getpeername4, required: false },
     Spec { name: "mesh_peername6", hook: "cgroup/getpeername6", at: AttachType::Getpeername6, required: false },
@@ -108,12 +110,14 @@ pub struct MapStatus {
 /// The programs at work. Dropping it leaves them at work: the pins hold them.
 #[derive(Debug)]
 pub struct Kernel {
-    ebpf: Ebpf,
+    pub(super) ebpf: Ebpf,
     tables: Tables,
     live: Result<Live, String>,
-    missing: Missing,
+    pub(super) missing: Missing,
     earlier: Option<EarlierRuns>,
-    links: Vec<(&'static str, OwnedFd)>,
+    pub(super) links: Mutex<Vec<(&'static str, OwnedFd)>>,
+    /// Every pinned map by its name.
+    pub(super) maps: Vec<(&'static str, OwnedFd)>,
     /// What the kernel does not show on this host, and what follows from it.
     pub notes: Vec<String>,
     /// Whether tables of an earlier daemon were adopted.
@@ -162,7 +166,8 @@ pub fn load(options: &Options<'_>) -> Result<Kernel, KernelError> {
     bypass |= tables.settings().flags & flags::BYPASS != 0;
     let kept = tables.settings().flags & flags::BYPASSED | if bypass { flags::BYPASS } else { 0 };
     tables.put_settings(&Settings { flags: options.settings.flags | kept, ..options.settings });
-    Ok(Kernel { ebpf, tables, live, missing, earlier: None, links: Vec::new(), notes, adopted })
+    let maps = put_back::open_maps(pins)?;
+    Ok(Kernel { ebpf, tables, live, missing, earlier: None, links: Mutex::default(), maps, notes, adopted })
 }
 
 /// Puts larger tables in the place of those that are too small. Returns the sizes of now.
@@ -241,7 +246,8 @@ impl Kernel {
                     if attached.new {
                         made.push(spec.name);
                     }
-                    self.links.push((spec.name, attached.link));
+                    let links = self.links.get_mut().unwrap_or_else(PoisonError::into_inner);
+                    links.push((spec.name, attached.link));
                 }
                 Err(why) if spec.required => {
                     for program in made {
@@ -331,7 +337,8 @@ impl Kernel {
 
     /// Whether a program's link still holds it to a living cgroup.
     fn is_attached(&self, program: &str) -> bool {
-        let link = self.links.iter().find(|(name, _)| *name == program);
+        let links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        let link = links.iter().find(|(name, _)| *name == program);
         link.is_some_and(|(_, link)| sys::link_info(link.as_fd()).is_ok_and(|info| info.cgroup != 0))
     }
 }

@@ -16,6 +16,7 @@ mod mapped;
 mod namespaces;
 mod offsets;
 mod pins;
+mod put_back;
 mod runs;
 mod summed;
 mod sys;

@@ -4,6 +4,6 @@ mod overrides;
 mod service;
 mod snapshot;
 
-pub use overrides::{OverrideError, Overrides};
+pub use overrides::{Override, OverrideError, Overrides};
 pub use service::{Endpoint, Policy, Protocol, Service};
 pub use snapshot::Snapshot;
