@@ -72,6 +72,26 @@ impl Cgroup {
         Ok(Self { path })
     }
 
+    /// A new cgroup below this one.
+    ///
+    /// # Errors
+    /// What the kernel answered.
+    pub fn below(&self) -> io::Result<Self> {
+        let path = self.path.join(unique_name());
+        fs::create_dir(&path)?;
+        Ok(Self { path })
+    }
+
+    /// Its path from the root of the hierarchy, as /proc/PID/cgroup shows it.
+    ///
+    /// # Panics
+    /// Where there is no such hierarchy.
+    #[must_use]
+    pub fn name(&self) -> String {
+        let root = mount_point().expect("the cgroup is on a mount");
+        format!("/{}", self.path.strip_prefix(root).expect("the cgroup is on the mount").display())
+    }
+
     /// Removes it, with everything in it, and makes another one under the same name, as a restarted unit does.
     ///
     /// # Panics

@@ -1,6 +1,8 @@
 //! One test's surroundings: a cgroup, a network namespace, and sockets of applications inside both.
 
-use crate::{Backend, Cgroup, Daemon, Hammer, Netns, Outcome, backend, daemon::Setup, process, skip, sockets::Sockets};
+use crate::{
+    Backend, Cgroup, Daemon, Hammer, Holder, Netns, Outcome, backend, daemon::Setup, process, skip, sockets::Sockets,
+};
 use serde_json::Value;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::{io, net::SocketAddr, process::Command, sync::Arc, time::Duration};
@@ -37,6 +39,18 @@ impl World {
     #[must_use]
     pub fn inside(netns: Arc<Netns>) -> Self {
         let cgroup = Cgroup::new().expect("a cgroup can be made");
+        let sockets = Sockets::new(&cgroup, &netns).expect("the helper program starts");
+        Self { sockets, cgroup, netns }
+    }
+
+    /// As a pod: a cgroup below this one, with clients in a new network namespace of their own. To be dropped first.
+    ///
+    /// # Panics
+    /// Where they cannot be made.
+    #[must_use]
+    pub fn pod(&self) -> Self {
+        let cgroup = self.cgroup.below().expect("a cgroup can be made");
+        let netns = Arc::new(Netns::new().expect("a network namespace can be made"));
         let sockets = Sockets::new(&cgroup, &netns).expect("the helper program starts");
         Self { sockets, cgroup, netns }
     }
@@ -161,6 +175,12 @@ impl World {
     #[must_use]
     pub fn hammer(&self, addresses: &[&str]) -> Hammer {
         Hammer::start(&self.cgroup, &self.netns, addresses)
+    }
+
+    /// A process inside the cgroup that holds a connection to `address`.
+    #[must_use]
+    pub fn hold(&self, address: &str) -> Holder {
+        Holder::start(&self.cgroup, &self.netns, address)
     }
 
     /// Runs a program as an application inside the cgroup and the namespace.
