@@ -72,16 +72,6 @@ impl Cgroup {
         Ok(Self { path })
     }
 
-    /// A new cgroup below this one.
-    ///
-    /// # Errors
-    /// What the kernel answered.
-    pub fn below(&self) -> io::Result<Self> {
-        let path = self.path.join(unique_name());
-        fs::create_dir(&path)?;
-        Ok(Self { path })
-    }
-
     /// Its path from the root of the hierarchy, as /proc/PID/cgroup shows it.
     ///
     /// # Panics
@@ -90,6 +80,17 @@ impl Cgroup {
     pub fn name(&self) -> String {
         let root = mount_point().expect("the cgroup is on a mount");
         format!("/{}", self.path.strip_prefix(root).expect("the cgroup is on the mount").display())
+    }
+
+    /// A new cgroup below this one, removed when dropped.
+    ///
+    /// # Panics
+    /// Where it cannot be made.
+    #[must_use]
+    pub fn below(&self, name: &str) -> Self {
+        let path = self.path.join(name);
+        fs::create_dir(&path).expect("a test's cgroup can have others below it");
+        Self { path }
     }
 
     /// Removes it, with everything in it, and makes another one under the same name, as a restarted unit does.

@@ -1,11 +1,17 @@
 //! One test's surroundings: a cgroup, a network namespace, and sockets of applications inside both.
 
 use crate::{
-    Backend, Cgroup, Daemon, Hammer, Holder, Netns, Outcome, backend, daemon::Setup, process, skip, sockets::Sockets,
+    Backend, Cgroup, Client, Daemon, Hammer, Netns, Outcome, backend, daemon::Setup, process, skip, sockets::Sockets,
 };
 use serde_json::Value;
 use socket2::{Domain, Protocol, Socket, Type};
-use std::{io, net::SocketAddr, process::Command, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    process::{Child, Command},
+    sync::Arc,
+    time::Duration,
+};
 
 /// A cgroup and a network namespace with clients in both. Backends are in the namespace, outside the cgroup.
 #[derive(Debug)]
@@ -43,13 +49,13 @@ impl World {
         Self { sockets, cgroup, netns }
     }
 
-    /// As a pod: a cgroup below this one, with clients in a new network namespace of their own. To be dropped first.
+    /// As a pod: a cgroup of this name below this one, with clients in a new network namespace of their own. To be dropped first.
     ///
     /// # Panics
     /// Where they cannot be made.
     #[must_use]
-    pub fn pod(&self) -> Self {
-        let cgroup = self.cgroup.below().expect("a cgroup can be made");
+    pub fn pod(&self, name: &str) -> Self {
+        let cgroup = self.cgroup.below(name);
         let netns = Arc::new(Netns::new().expect("a network namespace can be made"));
         let sockets = Sockets::new(&cgroup, &netns).expect("the helper program starts");
         Self { sockets, cgroup, netns }
@@ -177,10 +183,22 @@ impl World {
         Hammer::start(&self.cgroup, &self.netns, addresses)
     }
 
-    /// A process inside the cgroup that holds a connection to `address`.
+    /// A process inside the cgroup that connects to `address` and does what the test says.
     #[must_use]
-    pub fn hold(&self, address: &str) -> Holder {
-        Holder::start(&self.cgroup, &self.netns, address)
+    pub fn client(&self, address: &str) -> Client {
+        Client::start(&self.cgroup, &self.netns, address)
+    }
+
+    /// A process inside the cgroup that connects to `address`, sends so many bytes and takes what comes.
+    ///
+    /// # Panics
+    /// Where it does not start.
+    #[must_use]
+    pub fn holding(&self, address: &str, bytes: u64) -> Child {
+        let mut command = Command::new(process::peer());
+        command.args(["hold", address, &bytes.to_string()]);
+        process::place(&mut command, Some(&self.cgroup), Some(&self.netns)).expect("a test's cgroup can be joined");
+        command.spawn().expect("the helper program starts")
     }
 
     /// Runs a program as an application inside the cgroup and the namespace.
@@ -188,15 +206,24 @@ impl World {
     /// # Panics
     /// Where it does not start.
     pub fn run(&self, program: &str, arguments: &[&str]) -> Outcome {
+        self.run_in(&self.cgroup, program, arguments)
+    }
+
+    fn run_in(&self, cgroup: &Cgroup, program: &str, arguments: &[&str]) -> Outcome {
         let mut command = Command::new(program);
         command.args(arguments);
-        process::place(&mut command, Some(&self.cgroup), Some(&self.netns)).expect("a test's cgroup can be joined");
+        process::place(&mut command, Some(cgroup), Some(&self.netns)).expect("a test's cgroup can be joined");
         process::run(&mut command)
     }
 
     /// A separate program inside the cgroup connects once: its output has the peer's address, then the answer.
     pub fn connect_program(&self, address: &str) -> Outcome {
-        self.run(&process::peer().to_string_lossy(), &["connect", address])
+        self.connect_program_in(&self.cgroup, address)
+    }
+
+    /// As [`World::connect_program`], in another cgroup.
+    pub fn connect_program_in(&self, cgroup: &Cgroup, address: &str) -> Outcome {
+        self.run_in(cgroup, &process::peer().to_string_lossy(), &["connect", address])
     }
 }
 

@@ -39,7 +39,7 @@ fn a_connection_is_listed_while_it_is_open_in_the_shape_of_the_contract() {
     let mesh = world.daemon(json!([service("web", &[VIP], &[E1])]));
     assert_eq!(list(&mesh, &[]), [] as [Value; 0]);
     let before = Instant::now();
-    let mut client = world.hold(VIP);
+    let mut client = world.client(VIP);
     client.exchange(100_000);
     let row = only(&mesh, "both directions counted", |row| {
         (&row["sent_bytes"], &row["received_bytes"]) == (&json!(100_000), &json!(100_000))
@@ -86,7 +86,7 @@ fn a_client_is_who_it_says_it_is() {
     let _echo = world.echo(E1);
     let mesh = world.daemon(json!([service("web", &[VIP, VIP6], &[E1])]));
     for vip in [VIP, VIP6] {
-        let client = world.hold(vip);
+        let client = world.client(vip);
         let row = only(&mesh, vip, |row| row["state"] == "established");
         let who = &row["client"];
         // A socket of IPv6 that reaches an endpoint of IPv4 has an address of that family, as a person would write it.
@@ -106,12 +106,12 @@ fn a_client_is_who_it_says_it_is() {
 #[test]
 fn a_client_in_a_namespace_of_its_own_meets_the_same_service_under_its_own_name() {
     let world = world!();
-    let pod = world.pod();
+    let pod = world.pod("pod");
     pod.netns().join("10.7.0.1/24", world.netns(), "10.7.0.2/24");
     let endpoint = "10.7.0.2:8080";
     let _echo = world.echo(endpoint);
     let mesh = world.daemon(json!([service("web", &[VIP], &[endpoint])]));
-    let mut client = pod.hold(VIP);
+    let mut client = pod.client(VIP);
     client.exchange(12_345);
     let row = only(&mesh, "counted", |row| row["sent_bytes"] == 12_345 && row["received_bytes"] == 12_345);
     assert_eq!((&row["service"], &row["endpoint"]), (&json!("web"), &json!(endpoint)));
@@ -133,7 +133,7 @@ fn a_listing_is_filtered_sorted_and_cut() {
     let mesh = world.daemon(json!([service("web", &[VIP], &[E1]), service("api", &[VIP2], &[E1, E2])]));
     let mut clients = Vec::new();
     for (vip, bytes) in [(VIP, 30), (VIP2, 10), (VIP2, 20)] {
-        let mut client = world.hold(vip);
+        let mut client = world.client(vip);
         client.exchange(bytes);
         clients.push(client);
     }
@@ -216,7 +216,7 @@ fn a_connection_outlives_its_process_and_is_still_known_as_its() {
     let idle = Mutex::new(Vec::new());
     let _backend = Backend::new(world.netns(), E1, move |stream| idle.lock().unwrap().push(stream));
     let mesh = world.daemon(json!([service("web", &[VIP], &[E1])]));
-    let mut client = world.hold(VIP);
+    let mut client = world.client(VIP);
     client.fill();
     let pid = client.pid();
     drop(client);
@@ -232,7 +232,7 @@ fn a_connection_that_another_process_holds_is_of_the_one_that_dialled() {
     let world = world!();
     let _echo = world.echo(E1);
     let mesh = world.daemon(json!([service("web", &[VIP], &[E1])]));
-    let mut client = world.hold(VIP);
+    let mut client = world.client(VIP);
     client.exchange(1000);
     let pid = client.pid();
     let heir = client.bequeath();
@@ -246,8 +246,8 @@ fn a_cgroup_that_is_gone_has_no_path() {
     let world = world!();
     let _echo = world.echo(E1);
     let mesh = world.daemon(json!([service("web", &[VIP], &[E1])]));
-    let part = world.cgroup().below().unwrap();
-    let mut client = mesh_tests::Holder::start(&part, world.netns(), VIP);
+    let part = world.cgroup().below("part");
+    let mut client = mesh_tests::Client::start(&part, world.netns(), VIP);
     client.exchange(1);
     assert_eq!(only(&mesh, "open", |_| true)["client"]["cgroup"], json!(part.name()));
     // The test, which is in no part of it, holds the connection from here on.
@@ -281,7 +281,7 @@ fn a_connection_that_outlives_its_service_keeps_the_name() {
     let world = world!();
     let _echo = world.echo(E1);
     let mut mesh = world.daemon(json!([service("web", &[VIP], &[E1]), service("api", &[VIP2], &[E1])]));
-    let mut client = world.hold(VIP);
+    let mut client = world.client(VIP);
     mesh.set_services(json!([service("api", &[VIP2], &[E1])]));
     client.exchange(500);
     let row = only(&mesh, "counted on", |row| row["sent_bytes"] == 500 && row["received_bytes"] == 500);
@@ -294,7 +294,7 @@ fn watching_shows_what_connections_carry_a_second() {
     let world = world!();
     let _echo = world.echo(E1);
     let mesh = world.daemon(json!([service("web", &[VIP], &[E1])]));
-    let mut client = world.hold(VIP);
+    let mut client = world.client(VIP);
     client.exchange(1);
     let mut command = mesh.command(&["connections", "--watch", "-o", "json"]);
     let mut watch = command.stdout(Stdio::piped()).spawn().unwrap();

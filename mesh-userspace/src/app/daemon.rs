@@ -198,6 +198,13 @@ impl Daemon {
         self.kernel.as_ref().ok().map(Kernel::tables)
     }
 
+    /// Tells the hooks that the daemon lives.
+    pub(super) fn beat(&self) {
+        if let Some(tables) = self.tables() {
+            tables.beat(now());
+        }
+    }
+
     /// Whether the kill switch is on.
     pub(super) fn bypass(&self) -> bool {
         self.tables().is_some_and(|tables| tables.settings().flags & flags::BYPASS != 0)

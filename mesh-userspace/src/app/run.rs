@@ -87,6 +87,7 @@ pub fn run(named: Option<PathBuf>, takeover: bool) -> Result<(), String> {
     let daemon = Arc::new(daemon);
     // Again, for whatever did not fit at first and for what there is to say about it.
     daemon.publish(&mut daemon.state());
+    daemon.beat();
     locks.forget_the_rest();
     let socket_file = admin.file.take();
     let (succession, end) = Succession::new(locks, mem::take(&mut admin.copies), socket_file.clone());
@@ -245,6 +246,8 @@ fn load(loaded: &config::Loaded, overrides: &Overrides, observe: bool, locks: &m
             stale_after: stale_after(config),
         },
     })?;
+    // A start may take longer than `dataplane.stale_after`: each step of it is a sign of life.
+    kernel.tables().beat(daemon::now());
     // Tables first, programs after them: no connect is ever looked up in tables that are not filled.
     let bypassed = config.dataplane.bypass.cidrs.iter().map(|cidr| cidr.0).collect();
     let mut datapath = Datapath::adopt(kernel.tables(), bypassed, daemon::now());
@@ -253,6 +256,7 @@ fn load(loaded: &config::Loaded, overrides: &Overrides, observe: bool, locks: &m
     let root = kernel::cgroup2_root().unwrap_or_else(|_| path.clone());
     let mut bypassed = BypassedCgroups::new(&root, &config.dataplane.bypass.cgroups);
     bypassed.refresh(kernel.tables());
+    kernel.tables().beat(daemon::now());
     kernel.attach(&pins, &cgroup)?;
     Ok((kernel, datapath, bypassed, path))
 }
@@ -348,9 +352,7 @@ async fn beat(daemon: Arc<Daemon>) {
     let mut beats = interval(BEAT);
     loop {
         beats.tick().await;
-        if let Some(tables) = daemon.tables() {
-            tables.beat(daemon::now());
-        }
+        daemon.beat();
     }
 }
 

@@ -100,7 +100,7 @@ fn per_service(report: &Report, emit: Emit<'_>) -> Result<(), prometheus::Error>
     emit(family("mesh_tcp_connects_refused_total", help, kind, by_reason(Reason::refuses)))?;
     let help = "Connects to a VIP that went on untouched.";
     emit(family("mesh_connects_passed_total", help, kind, by_reason(Reason::passes)))?;
-    let help = "Connects that were forwarded and that TCP never began: no route, or no free local port.";
+    let help = "Connects that were forwarded and that this node could not make: no route, or no local port.";
     emit(family("mesh_connects_local_trouble_total", help, kind, of_reason(Reason::LocalTrouble)))?;
     let help = "Connects that were forwarded without a record, for want of kernel memory: not counted further.";
     emit(family("mesh_connects_untracked_total", help, kind, of_reason(Reason::Untracked)))

@@ -10,7 +10,7 @@ use std::{
 
 /// A client process inside a cgroup with an open connection. It ends, and closes it, when this is dropped.
 #[derive(Debug)]
-pub struct Holder {
+pub struct Client {
     child: Child,
     stdin: ChildStdin,
     stdout: BufReader<ChildStdout>,
@@ -18,7 +18,7 @@ pub struct Holder {
     pub local: SocketAddr,
 }
 
-impl Holder {
+impl Client {
     /// Starts a process that connects to `address`.
     ///
     /// # Panics
@@ -26,14 +26,14 @@ impl Holder {
     #[must_use]
     pub fn start(cgroup: &Cgroup, netns: &Netns, address: &str) -> Self {
         let mut command = Command::new(process::peer());
-        command.args(["hold", address]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.args(["client", address]).stdin(Stdio::piped()).stdout(Stdio::piped());
         process::place(&mut command, Some(cgroup), Some(netns)).expect("a test's own cgroup can be joined");
         let mut child = command.spawn().expect("the helper program starts");
         let stdin = child.stdin.take().expect("it is a pipe");
         let stdout = BufReader::new(child.stdout.take().expect("it is a pipe"));
-        let mut holder = Self { child, stdin, stdout, local: world::addr("0.0.0.0:0") };
-        holder.local = world::addr(&holder.answer());
-        holder
+        let mut client = Self { child, stdin, stdout, local: world::addr("0.0.0.0:0") };
+        client.local = world::addr(&client.answer());
+        client
     }
 
     /// The process.
@@ -82,7 +82,7 @@ impl Holder {
     }
 }
 
-impl Drop for Holder {
+impl Drop for Client {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
