@@ -29,7 +29,10 @@ pub const SETTINGS: &str = "SETTINGS";
 /// Socket → connection record (socket storage).
 pub const CONNECTIONS: &str = "CONNECTIONS";
 
-/// Every pinned map.
+/// Position of a program → runs and nanoseconds of the programs that it replaced. The daemon's own.
+pub const PROGRAM_RUNS: &str = "PROGRAM_RUNS";
+
+/// Every pinned map that programs use.
 pub const MAPS: [&str; 11] = [
     VIPS,
     SERVICES,

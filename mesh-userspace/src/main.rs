@@ -17,7 +17,7 @@ fn main() -> ExitCode {
     };
     let done = match command {
         Command::Client(command) => return cli::execute(command),
-        Command::Run { config } => app::run(config),
+        Command::Run { config, takeover } => app::run(config, takeover),
         Command::ConfigValidate { file } => app::validate(&file).map(|warnings| {
             for warning in warnings {
                 say(&mut std::io::stderr(), &format!("warning: {warning}"));

@@ -33,6 +33,31 @@ pub struct Daemon {
     child: Option<Child>,
 }
 
+/// A process that was started to take over.
+#[derive(Debug)]
+pub struct Successor(Child);
+
+impl Successor {
+    /// Ends it as a crash does.
+    pub fn kill(mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+
+    /// Waits for it to end by itself.
+    ///
+    /// # Panics
+    /// Where it does not.
+    pub fn wait(mut self) -> ExitStatus {
+        let ended = poll::within(poll::PATIENCE, || self.0.try_wait().ok().flatten().ok_or(()));
+        ended.unwrap_or_else(|()| {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+            panic!("the daemon that takes over did not end")
+        })
+    }
+}
+
 impl Setup {
     /// A configuration for a daemon on `cgroup`, with only what keeps it apart from others.
     ///
@@ -103,9 +128,62 @@ impl Daemon {
     /// Where it does not start.
     pub fn spawn(&mut self) {
         assert!(self.child.is_none(), "it runs already");
+        self.child = Some(self.process(&[]));
+    }
+
+    /// As [`Daemon::start`], with more options of `mesh run`.
+    ///
+    /// # Panics
+    /// Where it ends or does not become ready.
+    pub fn start_with(&mut self, options: &[&str]) {
+        assert!(self.child.is_none(), "it runs already");
+        self.child = Some(self.process(options));
+        self.wait_for("/ready", 200);
+    }
+
+    fn process(&self, more: &[&str]) -> Child {
         let log = fs::File::options().create(true).append(true).open(self.log_path()).expect("the log can be written");
         let mut command = self.command(&["run", "--config", &self.config_path().to_string_lossy()]);
-        self.child = Some(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().expect("mesh starts"));
+        command.args(more).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().expect("mesh starts")
+    }
+
+    /// Starts a process that takes over, and waits for nothing. It logs where this one does.
+    ///
+    /// # Panics
+    /// Where it does not start.
+    #[must_use]
+    pub fn successor(&self) -> Successor {
+        Successor(self.process(&["--takeover"]))
+    }
+
+    /// Lets another process take over; it is this daemon from then on.
+    ///
+    /// # Panics
+    /// Where this one does not end with exit code 0, or the new one is not ready.
+    pub fn take_over(&mut self) {
+        let successor = self.successor();
+        let status = self.wait();
+        assert!(status.success(), "{status}\n{}", self.log());
+        self.follow(successor);
+        self.wait_for("/ready", 200);
+    }
+
+    /// Takes the process for this daemon's, which has ended.
+    ///
+    /// # Panics
+    /// Where it has not.
+    pub fn follow(&mut self, successor: Successor) {
+        assert!(!self.is_running(), "it runs still");
+        self.child = Some(successor.0);
+    }
+
+    /// Whether the process has not ended. One that has is forgotten.
+    pub fn is_running(&mut self) -> bool {
+        let running = self.child.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None)));
+        if !running {
+            self.child = None;
+        }
+        running
     }
 
     /// Waits until a path of the admin port answers with `status`.

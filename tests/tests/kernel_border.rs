@@ -4,13 +4,15 @@
 
 use mesh_common::{
     addr::Address,
+    connection::tcp,
     endpoint::{EndpointRow, Slot},
     service::{ServiceRow, SlotRange, VipKey, VipRow},
-    settings::Settings,
+    settings::{Settings, flags},
 };
-use mesh_tests::{bpffs::PinDirectory, cgroup::Cgroup, skip};
+use mesh_tests::{World, bpffs::PinDirectory, cgroup::Cgroup, holds, skip, world};
 use mesh_userspace::kernel::{self, Capacity, Kernel, KernelError, OBJECT, Options, Pins};
 use object::{Object, ObjectSection};
+use std::io::{Read, Write};
 
 /// A cgroup, a pin directory, and the reason to skip where they cannot be had.
 fn place() -> Option<(Cgroup, PinDirectory)> {
@@ -142,6 +144,84 @@ fn a_daemon_that_died_while_tables_grew_is_followed_by_one_that_finds_all_of_the
     assert!(!maps.map("CURSORS_new").exists());
 }
 
+/// One VIP, 240.0.0.1:80, with the one endpoint 10.1.0.1:8080.
+fn one_service(kernel: &Kernel) {
+    let (tables, key) = (kernel.tables(), VipKey::tcp(Address::v4(u32::from_ne_bytes([240, 0, 0, 1])), 80u16.to_be()));
+    let address = Address::v4(u32::from_ne_bytes([10, 1, 0, 1]));
+    tables.put_endpoint(3, &EndpointRow { address, ..endpoint(9) });
+    tables.put_slots(0, &[Slot::new(3, 9)]);
+    let range = SlotRange { base: 0, count: 1 }.word();
+    tables.put_service(0, &ServiceRow { views: [range, 0, range], policy: 0, name: 7 });
+    tables.put_vip(&key, VipRow::new(&key, 0)).unwrap();
+}
+
+/// What each live connection carried, by the kernel's own telling.
+fn look(kernel: &Kernel, world: &World) -> Vec<(u64, u64, u32)> {
+    let mut seen = Vec::new();
+    let namespaces = kernel::namespaces(world.cgroup().path());
+    let problems = kernel.live().unwrap().read(&namespaces, &mut |c| seen.push(c)).unwrap();
+    assert_eq!(problems, [""; 0]);
+    seen.iter().map(|c| (c.live.traffic.sent, c.live.traffic.received, c.live.state)).collect()
+}
+
+#[test]
+fn live_connections_are_seen_with_and_without_the_iterator() {
+    let Some((_, pins)) = place() else { return };
+    let world = world!();
+    let _echo = world.echo("10.1.0.1:8080");
+    for (object, counts) in [(OBJECT.to_vec(), true), (broken("iter/tcp"), false)] {
+        let kernel = start(&object, &pins, world.cgroup()).unwrap();
+        one_service(&kernel);
+        assert_eq!(kernel.live().unwrap().counts(), counts, "{:?}", kernel.notes);
+        assert_eq!(kernel.notes.len(), usize::from(!counts), "{:?}", kernel.notes);
+        let mut open = world.dial("240.0.0.1:80").unwrap();
+        open.write_all(&[7; 5000]).unwrap();
+        open.read_exact(&mut [0; 5000]).unwrap();
+        holds("both directions", || look(&kernel, &world), |seen| seen == &[(5000, 5000, tcp::ESTABLISHED)]);
+        let folded = kernel.tables().endpoint_counts(3);
+        assert_eq!((folded.sent, folded.received), if counts { (5000, 5000) } else { (0, 0) });
+        open.shutdown(std::net::Shutdown::Both).unwrap();
+        drop(open);
+        holds("closed", || look(&kernel, &world), Vec::is_empty);
+        let folded = kernel.tables().endpoint_counts(3);
+        assert_eq!((folded.sent, folded.received, folded.active()), (5000, 5000, 0));
+    }
+}
+
+#[test]
+fn a_set_of_another_layout_serves_its_connections_to_their_end_and_is_removed_then() {
+    let Some((_, pins)) = place() else { return };
+    let world = world!();
+    let _echo = world.echo("10.1.0.1:8080");
+    let begin = || {
+        let kernel = start(OBJECT, &pins, world.cgroup()).unwrap();
+        one_service(&kernel);
+        kernel
+    };
+    let first = begin();
+    let open = world.dial("240.0.0.1:80").unwrap();
+    first.tables().set_flag(flags::BYPASS, true);
+    drop(first);
+    let here = Pins::new(pins.path());
+    let retire = || kernel::retire(&here, || kernel::namespaces(world.cgroup().path())).unwrap();
+    let ours = here.map("any").parent().unwrap().parent().unwrap().to_owned();
+    std::fs::rename(&ours, ours.with_file_name("v1")).unwrap();
+    let second = begin();
+    assert!(!second.adopted);
+    assert!(second.notes[0].contains("v1 is of another layout"), "{:?}", second.notes);
+    assert_ne!(second.tables().settings().flags & flags::BYPASS, 0, "the kill switch stays on");
+    second.tables().set_flag(flags::BYPASS, false);
+    assert_eq!(world.cgroup().attached_programs(), 6 + 4, "all but the connect hooks of the other");
+    assert_eq!(retire(), [""; 0].map(std::path::PathBuf::from));
+    let peer = |socket: &socket2::Socket| socket.peer_addr().unwrap().as_socket().unwrap().to_string();
+    assert_eq!(peer(&open), "240.0.0.1:80");
+    assert_eq!(peer(&world.dial("240.0.0.1:80").unwrap()), "240.0.0.1:80");
+    assert_eq!(second.tables().endpoint_counts(3).opened, 1);
+    drop(open);
+    holds("nobody needs it any more", retire, |retired| retired == &[ours.with_file_name("v1")]);
+    assert_eq!(world.cgroup().attached_programs(), 6);
+}
+
 #[test]
 fn a_pinned_map_that_is_not_ours_is_not_trusted() {
     let Some((cgroup, pins)) = place() else { return };
@@ -161,7 +241,7 @@ fn unloading_removes_every_pin_and_detaches_every_program() {
     let Some((cgroup, pins)) = place() else { return };
     drop(start(OBJECT, &pins, &cgroup).unwrap());
     let removed = kernel::unload(pins.path()).unwrap();
-    assert_eq!(removed.len(), 6 + 11, "{removed:?}");
+    assert_eq!(removed.len(), 6 + 12, "{removed:?}");
     assert_eq!(cgroup.attached_programs(), 0);
     assert!(kernel::unload(pins.path()).unwrap().is_empty());
 }

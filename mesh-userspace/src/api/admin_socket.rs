@@ -6,9 +6,16 @@ use std::{
     io::{self, ErrorKind},
     os::{
         fd::AsFd,
-        unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt},
+        unix::{
+            fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt},
+            net,
+        },
     },
     path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 use tokio::{
@@ -24,16 +31,49 @@ const START_PATIENCE: Duration = Duration::from_secs(5);
 const PEER_PATIENCE: Duration = Duration::from_secs(1);
 const BACKLOG: u32 = 128;
 
-/// The admin socket: its file goes with it.
+/// The admin socket: its file goes with it, unless another daemon listens there as well.
 #[derive(Debug)]
 pub(super) struct AdminSocket {
     pub(super) listener: UnixListener,
     path: PathBuf,
     /// Device and inode of the file, so that a successor's is not removed in place of ours.
     file: (u64, u64),
+    fate: SocketFile,
+}
+
+/// Whether the admin socket's file goes with its listener. Copies say the same.
+#[derive(Clone, Debug)]
+pub struct SocketFile(Arc<AtomicBool>);
+
+impl SocketFile {
+    fn new(goes: bool) -> Self {
+        Self(Arc::new(AtomicBool::new(goes)))
+    }
+
+    /// Leaves the file to the other daemon that has the listener.
+    pub fn leave(&self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+
+    /// Removes the file when the listener is closed.
+    pub fn remove(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 impl AdminSocket {
+    /// Takes an open one over, which is also another daemon's until [`SocketFile::remove`] says otherwise. `None`, if
+    /// it is not the one at `path`.
+    pub(super) fn inherit(listener: net::UnixListener, path: &Path, file: (u64, u64)) -> io::Result<Option<Self>> {
+        let found = fs::symlink_metadata(path);
+        if !found.is_ok_and(|found| (found.dev(), found.ino()) == file) {
+            return Ok(None);
+        }
+        listener.set_nonblocking(true)?;
+        let listener = UnixListener::from_std(listener)?;
+        Ok(Some(Self { listener, path: path.to_owned(), file, fate: SocketFile::new(false) }))
+    }
+
     /// Makes it.
     pub(super) async fn bind(path: &Path) -> Result<Self, BindError> {
         let failed = |what| move |source| BindError::Socket { path: path.to_owned(), what, source };
@@ -55,20 +95,28 @@ impl AdminSocket {
             return Err(failed("its mode")(io::Error::other("the file system does not keep it at 0600")));
         }
         let listener = socket.listen(BACKLOG).map_err(failed("listen"))?;
-        Ok(Self { listener, path: path.to_owned(), file: (made.dev(), made.ino()) })
+        let file = (made.dev(), made.ino());
+        Ok(Self { listener, path: path.to_owned(), file, fate: SocketFile::new(true) })
     }
-}
 
-impl AdminSocket {
     pub(super) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Device and inode of its file.
+    pub(super) const fn file(&self) -> (u64, u64) {
+        self.file
+    }
+
+    pub(super) fn fate(&self) -> SocketFile {
+        self.fate.clone()
     }
 }
 
 impl Drop for AdminSocket {
     fn drop(&mut self) {
         let ours = |metadata: fs::Metadata| (metadata.dev(), metadata.ino()) == self.file;
-        if fs::symlink_metadata(&self.path).is_ok_and(ours) {
+        if self.fate.0.load(Ordering::Relaxed) && fs::symlink_metadata(&self.path).is_ok_and(ours) {
             // Nobody is left to tell; a file that stays is found dead by the next daemon.
             let _ = fs::remove_file(&self.path);
         }
@@ -239,6 +287,26 @@ mod tests {
             let error = AdminSocket::bind(&path).await.unwrap_err().to_string();
             assert!(error.contains(path.to_str().unwrap()) && error.contains("admin.socket"), "{error}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_socket_that_was_taken_over_stays_until_its_new_owner_ends() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("s");
+        let first = AdminSocket::bind(&path).await.unwrap();
+        let copy = || first.listener.as_fd().try_clone_to_owned().unwrap().into();
+        let (device, inode) = first.file();
+        assert!(AdminSocket::inherit(copy(), &path, (device, inode + 1)).unwrap().is_none(), "not the one at the path");
+        let failed = AdminSocket::inherit(copy(), &path, first.file()).unwrap().unwrap();
+        drop(failed);
+        assert!(path.exists(), "it was never its own");
+        let second = AdminSocket::inherit(copy(), &path, first.file()).unwrap().unwrap();
+        first.fate().leave();
+        drop(first);
+        assert!(UnixStream::connect(&path).await.is_ok());
+        second.fate().remove();
+        drop(second);
+        assert!(!path.exists());
     }
 
     #[tokio::test]

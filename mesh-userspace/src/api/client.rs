@@ -2,12 +2,17 @@
 
 use super::{
     door::Request,
-    routes,
+    line::Line,
+    routes, takeover,
     types::{Changed, Endpoint, Explanation, Service, Status},
 };
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::{StatusCode, client::conn::http1, header::HOST};
+use hyper::{
+    StatusCode,
+    client::conn::http1,
+    header::{CONNECTION, HOST, UPGRADE},
+};
 use hyper_util::rt::TokioIo;
 use serde::{Deserialize, de::DeserializeOwned};
 use std::{
@@ -163,6 +168,45 @@ impl Client {
         self.call(request).await
     }
 
+    /// Asks the daemon to let this process take over. Nothing has been said on the line yet: this side begins.
+    ///
+    /// # Errors
+    /// [`ClientError`]; `Refused` with `not_found` by a daemon that knows of no takeover.
+    pub async fn take_over(&self) -> Result<Line, ClientError> {
+        let stream = self.connect().await?;
+        let patience = self.patience.unwrap_or(READ_PATIENCE);
+        let upgrade = self.upgrade(stream);
+        timeout(patience, upgrade).await.unwrap_or_else(|_| Err(self.no_answer(format!("nothing in {patience:?}"))))
+    }
+
+    async fn upgrade(&self, stream: UnixStream) -> Result<Line, ClientError> {
+        let broken = |e: hyper::Error| self.broken(&e);
+        let request = hyper::Request::post(routes::TAKEOVER)
+            .header(HOST, "mesh")
+            .header(CONNECTION, "upgrade")
+            .header(UPGRADE, takeover::PROTOCOL)
+            .body(Full::<Bytes>::default())
+            .map_err(|e| self.malformed(format!("the request: {e}")))?;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+        let connection = tokio::spawn(connection.with_upgrades());
+        let response = sender.send_request(request).await.map_err(broken)?;
+        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            let status = response.status();
+            let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
+            let body = body.map_err(|e| self.no_answer(format!("it ended in the middle: {e}")))?.to_bytes();
+            // Only the 101 leads anywhere.
+            return match self.understand::<serde_json::Value>(status, &body) {
+                Ok(_) => Err(self.malformed(format!("HTTP status {status} to a takeover"))),
+                Err(e) => Err(e),
+            };
+        }
+        let upgraded = hyper::upgrade::on(response).await.map_err(broken)?;
+        drop(connection);
+        let parts = upgraded.downcast::<TokioIo<UnixStream>>().map_err(|_| self.malformed("it is no line"))?;
+        let stream = parts.io.into_inner().into_std();
+        stream.and_then(Line::new).map_err(|e| self.no_answer(e.to_string()))
+    }
+
     async fn call<T: DeserializeOwned>(&self, request: &Request) -> Result<T, ClientError> {
         let stream = self.connect().await?;
         let patience = self.patience.unwrap_or(if request.is_write() { WRITE_PATIENCE } else { READ_PATIENCE });
@@ -195,9 +239,7 @@ impl Client {
     }
 
     async fn converse<T: DeserializeOwned>(&self, stream: UnixStream, request: &Request) -> Result<T, ClientError> {
-        let broken = |e: hyper::Error| {
-            if e.is_parse() { self.malformed(e.to_string()) } else { self.no_answer(describe(&e)) }
-        };
+        let broken = |e: hyper::Error| self.broken(&e);
         let written = routes::write(request).map_err(|e| self.malformed(format!("the request: {e}")))?;
         let request = hyper::Request::builder()
             .method(written.method)
@@ -231,6 +273,10 @@ impl Client {
             Ok(ErrorBody { error: ErrorDetail { kind, message } }) => Err(ClientError::Refused { kind, message }),
             Err(_) => Err(self.malformed(format!("HTTP status {status} without a reason"))),
         }
+    }
+
+    fn broken(&self, e: &hyper::Error) -> ClientError {
+        if e.is_parse() { self.malformed(e.to_string()) } else { self.no_answer(describe(e)) }
     }
 
     fn no_answer(&self, why: impl Into<String>) -> ClientError {

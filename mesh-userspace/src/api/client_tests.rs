@@ -1,6 +1,6 @@
 //! What the client says of daemons that are not as they should be.
 
-use super::{Client, ClientError, Request};
+use super::{Client, ClientError, Request, fake::Served};
 use std::{io::ErrorKind, path::Path, time::Duration};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -110,4 +110,17 @@ fn a_socket_of_another_user_is_not_permitted() {
         assert_eq!(direct.kind(), ErrorKind::PermissionDenied);
     });
     asker.join().unwrap();
+}
+
+#[tokio::test]
+async fn a_takeover_leads_from_http_to_a_line() {
+    let served = Served::start().await;
+    let line = served.client().take_over().await.unwrap();
+    let answer = tokio::task::spawn_blocking(move || {
+        line.send(&"good day", &[], Duration::from_secs(5)).unwrap();
+        line.receive::<String>(Duration::from_secs(5)).unwrap().0
+    });
+    assert_eq!(answer.await.unwrap(), "good day to you");
+    let error = served.client().take_over().await.unwrap_err();
+    assert!(matches!(&error, ClientError::Refused { kind, .. } if kind == "conflict"), "{error}");
 }

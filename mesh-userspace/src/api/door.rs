@@ -1,6 +1,9 @@
 //! The daemon's surface as one enum, and who answers it.
 
-use super::types::{Changed, Endpoint, Explanation, Policy, Service, Status};
+use super::{
+    takeover::HandOver,
+    types::{Changed, Endpoint, Explanation, Policy, Service, Status},
+};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, fmt, net::SocketAddr, pin::Pin};
 
@@ -221,4 +224,10 @@ pub trait Door: Send + Sync + 'static {
 
     /// Whether the node can be relied upon. Must not block.
     fn ready(&self) -> Readiness;
+
+    /// Lets another daemon take over. Must not block: what takes time is done by what is returned.
+    ///
+    /// # Errors
+    /// [`Refusal`], while another takeover is under way, or where there is nothing to be taken over.
+    fn take_over(&self) -> Result<HandOver, Refusal>;
 }

@@ -1,8 +1,8 @@
 //! A door for tests: answers from memory, and remembers what it was asked.
 
 use super::{
-    Addresses, BoxFuture, Changed, Client, Door, Health, HealthComponent, Kind, Listeners, Readiness, Refusal, Request,
-    Response, sample, serve,
+    Addresses, BoxFuture, Changed, Client, Door, HandOver, Health, HealthComponent, Inherited, Kind, Listeners,
+    Readiness, Refusal, Request, Response, sample, serve,
 };
 use std::{
     net::SocketAddr,
@@ -22,6 +22,8 @@ pub(crate) struct FakeDoor {
     pub(crate) ready: AtomicBool,
     /// A reload has reached its end.
     pub(crate) reloaded: AtomicBool,
+    /// Another daemon has been let in.
+    pub(crate) taken_over: AtomicBool,
 }
 
 impl FakeDoor {
@@ -85,6 +87,16 @@ impl Door for FakeDoor {
         let ready = self.ready.load(Ordering::SeqCst);
         Readiness { ready, reasons: if ready { vec![] } else { vec!["programs are not attached".to_owned()] } }
     }
+
+    fn take_over(&self) -> Result<HandOver, Refusal> {
+        if self.taken_over.swap(true, Ordering::SeqCst) {
+            return Err(Refusal::new(Kind::Conflict, "another daemon is taking over"));
+        }
+        Ok(Box::new(|line| {
+            let (greeting, _) = line.receive::<String>(Duration::from_secs(5)).unwrap();
+            line.send(&format!("{greeting} to you"), &[], Duration::from_secs(5)).unwrap();
+        }))
+    }
 }
 
 /// A server on a socket in a directory of its own and on two free ports.
@@ -104,7 +116,7 @@ impl Served {
         let socket = directory.path().join("run/admin.sock");
         let free = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
         let addresses = Addresses { listen: free, metrics_listen: free, socket: Some(socket.clone()) };
-        let listeners = Listeners::bind(&addresses).await.unwrap();
+        let listeners = Listeners::bind(&addresses, Inherited::default()).await.unwrap();
         let (tcp, metrics) = (listeners.listen_address().unwrap(), listeners.metrics_address().unwrap());
         let door = Arc::new(FakeDoor::default());
         let (stop, stopped) = oneshot::channel();

@@ -1,10 +1,12 @@
 //! Where the door is: the listeners, and why one cannot be had.
 
-use super::admin_socket::AdminSocket;
+pub use super::admin_socket::SocketFile;
+use super::{admin_socket::AdminSocket, takeover::Passed};
 use std::{
     io::{self, ErrorKind},
-    net::SocketAddr,
-    path::PathBuf,
+    net::{self, SocketAddr},
+    os::fd::{AsFd, OwnedFd},
+    path::{Path, PathBuf},
 };
 use tokio::net::TcpListener;
 
@@ -27,20 +29,78 @@ pub struct Listeners {
     pub(super) socket: Option<AdminSocket>,
 }
 
+/// Listeners that another daemon passed on: each is used where the configuration has its address, so that nobody who
+/// is waiting in its queue is turned away.
+#[derive(Debug, Default)]
+pub struct Inherited {
+    tcp: Vec<net::TcpListener>,
+    socket: Option<(std::os::unix::net::UnixListener, (u64, u64))>,
+}
+
+impl Inherited {
+    /// Adds what was passed, if it is a listener; gives it back otherwise.
+    pub fn add(&mut self, what: &Passed, descriptor: OwnedFd) -> Option<OwnedFd> {
+        match what {
+            Passed::Tcp => self.tcp.push(descriptor.into()),
+            Passed::Socket { device, inode } => self.socket = Some((descriptor.into(), (*device, *inode))),
+            Passed::Lock { .. } | Passed::Unknown => return Some(descriptor),
+        }
+        None
+    }
+
+    fn take_tcp(&mut self, address: SocketAddr) -> Option<io::Result<TcpListener>> {
+        let found = self.tcp.iter().position(|l| l.local_addr().is_ok_and(|local| local == address))?;
+        let listener = self.tcp.swap_remove(found);
+        Some(listener.set_nonblocking(true).and_then(|()| TcpListener::from_std(listener)))
+    }
+
+    fn take_socket(&mut self, path: &Path) -> io::Result<Option<AdminSocket>> {
+        self.socket.take().map_or(Ok(None), |(listener, file)| AdminSocket::inherit(listener, path, file))
+    }
+}
+
 impl Listeners {
-    /// Opens all of them, or none.
+    /// Opens all of them, or none; those that were inherited are open.
     ///
     /// # Errors
     /// [`BindError`], naming the address and its key in the configuration.
-    pub async fn bind(addresses: &Addresses) -> Result<Self, BindError> {
+    pub async fn bind(addresses: &Addresses, mut inherited: Inherited) -> Result<Self, BindError> {
         // The socket first: of all that can fail, a daemon that is already running explains the rest.
         let socket = match &addresses.socket {
-            Some(path) => Some(AdminSocket::bind(path).await?),
+            Some(path) => {
+                let failed = |source| BindError::Socket { path: path.clone(), what: "taking it over", source };
+                match inherited.take_socket(path).map_err(failed)? {
+                    Some(socket) => Some(socket),
+                    None => Some(AdminSocket::bind(path).await?),
+                }
+            }
             None => None,
         };
-        let tcp = tcp("admin.listen", addresses.listen).await?;
-        let metrics = tcp_unless_same(addresses, &tcp).await?;
+        let tcp = tcp("admin.listen", addresses.listen, &mut inherited).await?;
+        let metrics = tcp_unless_same(addresses, &tcp, &mut inherited).await?;
         Ok(Self { tcp, metrics, socket })
+    }
+
+    /// Copies to pass on.
+    ///
+    /// # Errors
+    /// If no descriptors are left.
+    pub fn copies(&self) -> io::Result<Vec<(Passed, OwnedFd)>> {
+        let mut copies = Vec::new();
+        for listener in [&self.tcp, &self.metrics].into_iter().flatten() {
+            copies.push((Passed::Tcp, listener.as_fd().try_clone_to_owned()?));
+        }
+        if let Some(socket) = &self.socket {
+            let (device, inode) = socket.file();
+            copies.push((Passed::Socket { device, inode }, socket.listener.as_fd().try_clone_to_owned()?));
+        }
+        Ok(copies)
+    }
+
+    /// Decides over the admin socket's file.
+    #[must_use]
+    pub fn socket_file(&self) -> Option<SocketFile> {
+        self.socket.as_ref().map(AdminSocket::fate)
     }
 
     /// The address behind `admin.listen`, its port known even if 0 was asked for.
@@ -108,21 +168,30 @@ fn tcp_remedy(address: SocketAddr, key: &str, source: &io::Error) -> String {
     }
 }
 
-async fn tcp(key: &'static str, address: Option<SocketAddr>) -> Result<Option<TcpListener>, BindError> {
+async fn tcp(
+    key: &'static str,
+    address: Option<SocketAddr>,
+    inherited: &mut Inherited,
+) -> Result<Option<TcpListener>, BindError> {
     let Some(address) = address else { return Ok(None) };
-    TcpListener::bind(address).await.map(Some).map_err(|source| BindError::Tcp { key, address, source })
+    let listener = match inherited.take_tcp(address) {
+        Some(listener) => listener,
+        None => TcpListener::bind(address).await,
+    };
+    listener.map(Some).map_err(|source| BindError::Tcp { key, address, source })
 }
 
 /// One address for both keys needs one listener: the one that serves everything has metrics as well.
 async fn tcp_unless_same(
     addresses: &Addresses,
     tcp_listener: &Option<TcpListener>,
+    inherited: &mut Inherited,
 ) -> Result<Option<TcpListener>, BindError> {
     let same = addresses.metrics_listen == addresses.listen && addresses.listen.is_some_and(|a| a.port() != 0);
     if same && tcp_listener.is_some() {
         return Ok(None);
     }
-    tcp("admin.metrics_listen", addresses.metrics_listen).await
+    tcp("admin.metrics_listen", addresses.metrics_listen, inherited).await
 }
 
 #[cfg(test)]
@@ -139,7 +208,7 @@ mod tests {
         ] {
             let port = address.port();
             assert_eq!(
-                Listeners::bind(&addresses).await.unwrap_err().to_string(),
+                Listeners::bind(&addresses, Inherited::default()).await.unwrap_err().to_string(),
                 format!(
                     "cannot listen on {address} ({key}): Address already in use (os error 98); \
                      `ss -ltnp 'sport = :{port}'` shows by whom, or change {key}"
@@ -149,9 +218,31 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn who_waits_at_a_listener_that_is_passed_on_is_served() {
+        let directory = tempfile::tempdir().unwrap();
+        let free = SocketAddr::from(([127, 0, 0, 1], 0));
+        let any =
+            Addresses { listen: Some(free), metrics_listen: Some(free), socket: Some(directory.path().join("s")) };
+        let first = Listeners::bind(&any, Inherited::default()).await.unwrap();
+        let (listen, metrics) = (first.listen_address().unwrap(), first.metrics_address().unwrap());
+        let waiting = tokio::net::TcpStream::connect(metrics).await.unwrap();
+        let mut inherited = Inherited::default();
+        for (what, copy) in first.copies().unwrap() {
+            assert!(inherited.add(&what, copy).is_none());
+        }
+        // The two have changed places, which no bind would allow.
+        let swapped = Addresses { listen: Some(metrics), metrics_listen: Some(listen), ..any };
+        let second = Listeners::bind(&swapped, inherited).await.unwrap();
+        drop(first);
+        let (_, from) = second.tcp.as_ref().unwrap().accept().await.unwrap();
+        assert_eq!(from, waiting.local_addr().unwrap());
+        assert_eq!((second.listen_address(), second.metrics_address()), (Some(metrics), Some(listen)));
+    }
+
+    #[tokio::test]
     async fn an_address_that_is_not_ours_is_an_error_that_says_so() {
         let addresses = Addresses { listen: Some("192.0.2.1:9901".parse().unwrap()), ..Addresses::default() };
-        let error = Listeners::bind(&addresses).await.unwrap_err().to_string();
+        let error = Listeners::bind(&addresses, Inherited::default()).await.unwrap_err().to_string();
         assert!(error.ends_with("no interface of this machine has 192.0.2.1: change admin.listen"), "{error}");
     }
 
@@ -162,7 +253,7 @@ mod tests {
         let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addresses =
             Addresses { listen: taken.local_addr().ok(), socket: Some(path.clone()), ..Addresses::default() };
-        assert!(Listeners::bind(&addresses).await.is_err());
+        assert!(Listeners::bind(&addresses, Inherited::default()).await.is_err());
         assert!(!path.exists());
     }
 
@@ -170,7 +261,7 @@ mod tests {
     async fn one_address_for_everything_and_metrics_is_one_listener() {
         let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
         let addresses = Addresses { listen: Some(free), metrics_listen: Some(free), socket: None };
-        let listeners = Listeners::bind(&addresses).await.unwrap();
+        let listeners = Listeners::bind(&addresses, Inherited::default()).await.unwrap();
         assert_eq!((listeners.listen_address(), listeners.metrics_address()), (Some(free), None));
     }
 }

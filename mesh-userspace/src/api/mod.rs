@@ -8,17 +8,21 @@ mod admin_socket;
 mod client;
 mod door;
 mod html;
+mod line;
 mod listen;
 mod query;
 mod routes;
 pub mod server;
 mod stream;
+mod takeover;
 pub mod types;
 
 pub use client::{Client, ClientError};
 pub use door::{BoxFuture, Door, Health, HealthComponent, Kind, Readiness, Refusal, Request, Response};
-pub use listen::{Addresses, BindError, Listeners};
+pub use line::{Line, LineError};
+pub use listen::{Addresses, BindError, Inherited, Listeners, SocketFile};
 pub use server::serve;
+pub use takeover::{Estate, Farewell, Greeting, HandOver, Passed, Ready, RuntimeChange};
 pub use types::*;
 
 #[cfg(test)]

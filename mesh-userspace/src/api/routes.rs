@@ -34,6 +34,8 @@ pub(super) enum Call {
     Ask(Request),
     /// Something of the door that its body says.
     Write(Change),
+    /// To be followed by another daemon.
+    Takeover,
 }
 
 /// A request that changes something, its parameters not read yet.
@@ -84,6 +86,8 @@ impl From<Refusal> for HttpError {
 
 const PROBES: [&str; 3] = ["/metrics", "/health", "/ready"];
 const READS: [&str; 6] = ["/", "/v1/status", "/v1/services", "/v1/endpoints", "/v1/explain", "/v1/config"];
+/// Asked by another daemon, and not with a body.
+pub(super) const TAKEOVER: &str = "/v1/takeover";
 const CHANGES: [(&str, Change); 6] = [
     ("/v1/bypass", Change::Bypass),
     ("/v1/config/reload", Change::Reload),
@@ -108,7 +112,10 @@ pub(super) fn parse(surface: &Surface, method: &Method, path: &str, query: Optio
         return Err(Refusal::unsupported(path).into());
     }
     if let Some((_, change)) = CHANGES.iter().find(|(known, _)| *known == path) {
-        return parse_change(surface, method, path, query, *change);
+        return parse_change(surface, method, path, query).map(|()| Call::Write(*change));
+    }
+    if path == TAKEOVER {
+        return parse_change(surface, method, path, query).map(|()| Call::Takeover);
     }
     if !probe && !READS.contains(&path) {
         return Err(unknown(surface, path));
@@ -138,13 +145,7 @@ pub(super) fn parse(surface: &Surface, method: &Method, path: &str, query: Optio
     Ok(call)
 }
 
-fn parse_change(
-    surface: &Surface,
-    method: &Method,
-    path: &str,
-    query: Option<&str>,
-    change: Change,
-) -> Result<Call, HttpError> {
+fn parse_change(surface: &Surface, method: &Method, path: &str, query: Option<&str>) -> Result<(), HttpError> {
     if method != Method::POST {
         return Err(wrong_method(method, path, "POST"));
     }
@@ -153,8 +154,7 @@ fn parse_change(
         let message = format!("this address is read-only: {path} is taken at the admin socket{socket}");
         return Err(HttpError::new(StatusCode::FORBIDDEN, "forbidden", message));
     }
-    Parameters::parse(query)?.finish(path)?;
-    Ok(Call::Write(change))
+    Parameters::parse(query)?.finish(path)
 }
 
 fn wrong_method(method: &Method, path: &str, allow: &'static str) -> HttpError {

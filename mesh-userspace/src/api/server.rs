@@ -10,6 +10,7 @@ use super::{
     listen::Listeners,
     routes::{self, Call, Change, HttpError, Surface},
     stream::Impatient,
+    takeover,
 };
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
@@ -26,7 +27,7 @@ use std::{convert::Infallible, io, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
-    sync::{Semaphore, watch},
+    sync::{Notify, Semaphore, watch},
     task::JoinSet,
     time::{sleep, timeout},
 };
@@ -43,6 +44,8 @@ const BODY_PATIENCE: Duration = Duration::from_secs(10);
 const WRITE_PATIENCE: Duration = Duration::from_secs(30);
 /// Connections of one listener at a time; more wait to be accepted. A connection costs some tens of KiB.
 const MAX_CONNECTIONS: usize = 128;
+/// How long a connection that was just accepted may take to ask its one question once the server is told to stop.
+const LAST_QUESTION: Duration = Duration::from_secs(1);
 /// How long requests under way may take once the server is told to stop.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -145,7 +148,9 @@ async fn accept<L: Accept>(
 /// One connection from its first request to its last.
 async fn converse<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(stream: S, site: Site) {
     let mut stopped = site.stopped.clone();
+    let asked = Arc::new(Notify::new());
     let service = service_fn(|request| {
+        asked.notify_one();
         let site = site.clone();
         async move { Ok::<_, Infallible>(respond(request, &site).await) }
     });
@@ -155,12 +160,18 @@ async fn converse<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(stream: S,
         .max_header_size(MAX_HEAD)
         // A client that has said all it wants to say may close its half and still read the answer.
         .half_close(true)
-        .serve_connection(TokioIo::new(Impatient::new(stream, WRITE_PATIENCE)), service);
+        .serve_connection(TokioIo::new(Impatient::new(stream, WRITE_PATIENCE)), service)
+        .with_upgrades();
     let mut connection = std::pin::pin!(connection);
     // What goes wrong on a connection is the client's affair; what the door refuses has been answered.
     tokio::select! {
         _ = connection.as_mut() => return,
-        _ = stopped.wait_for(|stopped| *stopped) => connection.as_mut().graceful_shutdown(),
+        _ = stopped.wait_for(|stopped| *stopped) => {}
+    }
+    // Whoever was accepted gets an answer: a connection that has asked nothing yet would be closed at once.
+    tokio::select! {
+        _ = connection.as_mut() => return,
+        _ = timeout(LAST_QUESTION, asked.notified()) => connection.as_mut().graceful_shutdown(),
     }
     let _ = timeout(GRACE, connection).await;
 }
@@ -177,6 +188,7 @@ where
             Err(e) => Err(e),
         },
         Ok(Call::Ask(request)) => ask(request, &site.door).await,
+        Ok(Call::Takeover) => takeover::begin(request, &site.door),
         Ok(Call::Page) => Ok(response(StatusCode::OK, "text/html; charset=utf-8", Bytes::from_static(PAGE.as_bytes()))),
         Ok(Call::Metrics) => metrics(&site.door).await,
         Ok(Call::Health) => {

@@ -25,6 +25,11 @@ impl<S> Impatient<S> {
         Self { inner, limit, deadline: None }
     }
 
+    /// The stream, waited for by nobody.
+    pub(super) fn into_inner(self) -> S {
+        self.inner
+    }
+
     /// `result` of a write, or a failure if such results have been pending for too long.
     fn watch<T>(&mut self, context: &mut Context<'_>, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if result.is_ready() {

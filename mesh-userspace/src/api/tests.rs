@@ -457,3 +457,31 @@ async fn stopping_finishes_requests_and_removes_the_socket() {
     assert!(TcpStream::connect(served.tcp).await.is_err());
     assert!(matches!(served.client().status().await, Err(ClientError::NotReachable { .. })));
 }
+
+#[tokio::test]
+async fn whoever_was_accepted_before_the_stop_gets_an_answer() {
+    let mut served = Served::start().await;
+    let mut fresh = TcpStream::connect(served.tcp).await.unwrap();
+    // Accepted, since the next one was.
+    get(served.tcp, "/health").await;
+    let stop = tokio::spawn(async move {
+        served.stop().await;
+        served
+    });
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    fresh.write_all(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    fresh.read_to_string(&mut answer).await.unwrap();
+    assert_eq!(parse(&answer).status, 200, "{answer}");
+    stop.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_takeover_is_begun_by_an_upgrade_at_the_admin_socket() {
+    let served = Served::start().await;
+    assert_eq!(request(served.tcp, "POST", "/v1/takeover").await.status, 403);
+    let answer = post(&served, "/v1/takeover", "").await;
+    assert_eq!(answer.status, 426);
+    assert!(answer.error().1.contains("Upgrade: mesh-takeover/1"), "{}", answer.body);
+    assert!(!served.door.taken_over.load(Ordering::SeqCst));
+}

@@ -1,12 +1,16 @@
 //! The admin servers, on a thread and a runtime of their own: whatever traffic does, the operator gets an answer.
 
-use super::{daemon::Daemon, door::Doorkeeper};
-use crate::api::{self, Addresses, Listeners};
-use std::{sync::Arc, thread};
+use super::{daemon::Daemon, door::Doorkeeper, succession::Succession};
+use crate::api::{self, Addresses, Inherited, Listeners, Passed, SocketFile};
+use std::{os::fd::OwnedFd, sync::Arc, thread};
 use tokio::sync::oneshot;
 
 /// Admin servers whose listeners are open and that do not answer yet.
 pub(super) struct Admin {
+    /// Copies of the listeners, to pass on.
+    pub(super) copies: Vec<(Passed, OwnedFd)>,
+    /// Decides over the admin socket's file.
+    pub(super) file: Option<SocketFile>,
     thread: thread::JoinHandle<()>,
     /// Who answers; who asks before it is sent waits.
     door: oneshot::Sender<Arc<Doorkeeper>>,
@@ -20,8 +24,8 @@ pub(super) struct Serving {
 }
 
 impl Admin {
-    /// Opens the listeners.
-    pub(super) fn bind(addresses: Addresses) -> Result<Self, String> {
+    /// Opens the listeners, or takes those that were inherited.
+    pub(super) fn bind(addresses: Addresses, inherited: Inherited) -> Result<Self, String> {
         let (bound, ready) = std::sync::mpsc::channel();
         let (door, keeper) = oneshot::channel::<Arc<Doorkeeper>>();
         let (stop, stopped) = oneshot::channel::<()>();
@@ -31,11 +35,12 @@ impl Admin {
                 Err(e) => return drop(bound.send(Err(format!("the admin server cannot start: {e}")))),
             };
             runtime.block_on(async {
-                let listeners = match Listeners::bind(&addresses).await {
+                let listeners = match Listeners::bind(&addresses, inherited).await {
                     Ok(listeners) => listeners,
                     Err(e) => return drop(bound.send(Err(e.to_string()))),
                 };
-                drop(bound.send(Ok(listeners.listen_address())));
+                let copies = listeners.copies().map_err(|e| format!("the admin server cannot start: {e}"));
+                drop(bound.send(copies.map(|c| (c, listeners.socket_file(), listeners.listen_address()))));
                 // Without a keeper the start failed; the listeners go as they came.
                 let Ok(keeper) = keeper.await else { return };
                 api::serve(listeners, keeper, async {
@@ -45,16 +50,16 @@ impl Admin {
             });
         };
         let thread = thread::Builder::new().name("admin".to_owned()).spawn(work).map_err(|e| e.to_string())?;
-        let listen = ready.recv().map_err(|e| format!("the admin server did not start: {e}"))??;
+        let (copies, file, listen) = ready.recv().map_err(|e| format!("the admin server did not start: {e}"))??;
         if let Some(listen) = listen {
             tracing::info!("admin server at http://{listen}/");
         }
-        Ok(Self { thread, door, stop })
+        Ok(Self { copies, file, thread, door, stop })
     }
 
     /// Begins to answer.
-    pub(super) fn serve(self, daemon: &Arc<Daemon>) -> Result<Serving, String> {
-        let sent = self.door.send(Arc::new(Doorkeeper(Arc::clone(daemon))));
+    pub(super) fn serve(self, daemon: &Arc<Daemon>, succession: &Arc<Succession>) -> Result<Serving, String> {
+        let sent = self.door.send(Arc::new(Doorkeeper(Arc::clone(daemon), Arc::clone(succession))));
         sent.map_err(|_| "the admin server has ended".to_owned())?;
         Ok(Serving { thread: self.thread, stop: self.stop })
     }

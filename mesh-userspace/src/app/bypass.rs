@@ -29,6 +29,11 @@ impl BypassedCgroups {
         Self { paths: paths.collect(), told: None, seen: BTreeMap::new() }
     }
 
+    /// What the kernel was told may not be what it knows now.
+    pub(super) fn forget(&mut self) {
+        self.told = None;
+    }
+
     /// Tells the kernel which of them are there now.
     pub(super) fn refresh(&mut self, tables: &Tables) {
         let mut ids = BTreeSet::new();

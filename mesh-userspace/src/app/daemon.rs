@@ -5,7 +5,7 @@ use crate::{
     api::{Mode, Time},
     config::{self, Config},
     datapath::Datapath,
-    kernel::{Kernel, Tables},
+    kernel::{self, Kernel, Pins, Tables},
     model::{Overrides, Service, Snapshot},
     telemetry::log::{Levels, most_verbose},
 };
@@ -26,6 +26,9 @@ pub(super) const FILES: &str = "files";
 /// How often cgroups that are left alone are looked for, in nanoseconds.
 const BYPASSED_AGAIN: u64 = 2_000_000_000;
 
+/// How often it is looked whether sets of other layouts are still needed, in nanoseconds.
+const RETIRE_AGAIN: u64 = 5_000_000_000;
+
 /// A running daemon.
 #[derive(Debug)]
 pub(super) struct Daemon {
@@ -38,6 +41,8 @@ pub(super) struct Daemon {
     pub(super) kernel: Result<Kernel, String>,
     /// The intercepted cgroup, where there are programs.
     pub(super) cgroup: Option<PathBuf>,
+    /// Where everything is pinned.
+    pins: Pins,
     pub(super) levels: Levels,
     /// What was worth a word at the start and still holds.
     pub(super) notes: Vec<String>,
@@ -70,11 +75,15 @@ pub(super) struct State {
     /// What the configuration says.
     facts: Vec<Arc<Service>>,
     overrides: Overrides,
+    /// The process of a daemon that is taking over: nothing is changed meanwhile.
+    pub(super) frozen: Option<i32>,
     /// Facts with overrides.
     pub(super) snapshot: Arc<Snapshot>,
     pub(super) datapath: Option<Datapath>,
     /// Cgroups that are left alone, and when they are looked at again.
-    bypassed: Option<(BypassedCgroups, u64)>,
+    pub(super) bypassed: Option<(BypassedCgroups, u64)>,
+    /// When sets of other layouts are looked at again.
+    retire_at: u64,
     /// When the tables want another look, in nanoseconds of the monotonic clock.
     again_at: Option<u64>,
     pub(super) updates: u64,
@@ -114,15 +123,21 @@ impl State {
         self.facts.iter_mut().find(|s| s.name == service).map(Arc::make_mut)
     }
 
+    /// What operators changed.
+    pub(super) fn overrides(&self) -> &Overrides {
+        &self.overrides
+    }
+
     pub(super) fn new(
         loaded: config::Loaded,
         had_main_file: bool,
+        overrides: Overrides,
         datapath: Option<Datapath>,
         bypassed: Option<BypassedCgroups>,
     ) -> Self {
         let facts = facts(&loaded.config);
-        let overrides = Overrides::default();
         Self {
+            frozen: None,
             snapshot: Arc::new(Snapshot::new(&facts, &overrides)),
             facts,
             overrides,
@@ -134,6 +149,7 @@ impl State {
             warnings: loaded.warnings.iter().map(ToString::to_string).collect(),
             fingerprint: loaded.fingerprint,
             config: loaded.config,
+            retire_at: 0,
             again_at: None,
             updates: 1,
             reload_failures: 0,
@@ -155,6 +171,7 @@ impl Daemon {
         notes: Vec<String>,
         state: State,
     ) -> Self {
+        let pins = Pins::new(&state.config.dataplane.bpffs);
         let programs_level = most_verbose(&state.config.telemetry.log.level);
         Self {
             started: Instant::now(),
@@ -162,6 +179,7 @@ impl Daemon {
             mode,
             kernel,
             cgroup,
+            pins,
             levels,
             notes,
             stopping: AtomicBool::new(false),
@@ -213,6 +231,9 @@ impl Daemon {
     /// Does what was put off until now.
     pub(super) fn tick(&self) {
         let mut state = self.state();
+        if state.may_change().is_err() {
+            return;
+        }
         if state.again_at.is_some_and(|at| at <= now()) {
             self.write_tables(&mut state);
         }
@@ -221,6 +242,25 @@ impl Daemon {
         {
             bypassed.refresh(tables);
             *at = now() + BYPASSED_AGAIN;
+        }
+        let is_due = self.kernel.is_ok() && state.retire_at <= now();
+        if is_due {
+            state.retire_at = now() + RETIRE_AGAIN;
+        }
+        drop(state);
+        if is_due {
+            self.retire();
+        }
+    }
+
+    /// Removes what daemons of other layouts left, once nobody needs it.
+    fn retire(&self) {
+        let Some(cgroup) = &self.cgroup else { return };
+        match kernel::retire(&self.pins, || kernel::namespaces(cgroup)) {
+            Ok(retired) => {
+                retired.iter().for_each(|path| tracing::info!("{} is removed: its connections ended", path.display()))
+            }
+            Err(why) => tracing::debug!("{why}"),
         }
     }
 
@@ -237,6 +277,11 @@ impl Daemon {
         let host = config::Host { name: self.host_name.clone(), ..host() };
         let loaded = config::load(expected.then_some(main.as_path()), &host).map_err(|errors| errors.to_string());
         let mut state = self.state();
+        if let Err(why) = state.may_change() {
+            drop(state);
+            tracing::error!("configuration not loaded ({because}): {why}");
+            return Err(why);
+        }
         match loaded.and_then(|loaded| self.take(&mut state, loaded)) {
             Ok(reloaded) => {
                 state.error = None;

@@ -1,10 +1,13 @@
 //! The daemon behind the operator's door.
 
-use super::daemon::{Daemon, Reloaded, State};
+use super::{
+    daemon::{Daemon, Reloaded, State},
+    succession::Succession,
+};
 use crate::{
     api::{
-        BoxFuture, Changed, Door, Health, HealthComponent, Kind, Mode, Policy as Word, Readiness, Refusal, Request,
-        Response,
+        BoxFuture, Changed, Door, HandOver, Health, HealthComponent, Kind, Mode, Policy as Word, Readiness, Refusal,
+        Request, Response,
     },
     config,
     kernel::Kernel,
@@ -16,7 +19,7 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
 /// Answers at the door.
 #[derive(Debug)]
-pub(super) struct Doorkeeper(pub(super) Arc<Daemon>);
+pub(super) struct Doorkeeper(pub(super) Arc<Daemon>, pub(super) Arc<Succession>);
 
 impl Door for Doorkeeper {
     fn handle(&self, request: Request) -> BoxFuture<'_, Result<Response, Refusal>> {
@@ -77,6 +80,10 @@ impl Door for Doorkeeper {
         }
         Readiness { ready: reasons.is_empty(), reasons }
     }
+
+    fn take_over(&self) -> Result<HandOver, Refusal> {
+        self.1.begin(&self.0)
+    }
 }
 
 impl Daemon {
@@ -112,6 +119,7 @@ impl Daemon {
     }
 
     fn reload_now(&self) -> Result<Changed, Refusal> {
+        drop(self.state_to_change()?);
         match self.reload("asked by an operator") {
             Ok(Reloaded::Same) => Ok(Changed::new("configuration unchanged")),
             Ok(Reloaded::Changed { services: (before, after), warnings }) => {
@@ -128,7 +136,7 @@ impl Daemon {
         persist: bool,
         change: EndpointChange,
     ) -> Result<Response, Refusal> {
-        let mut state = self.state();
+        let mut state = self.state_to_change()?;
         let mut endpoints = state.snapshot.service(service).map(|s| s.endpoints.clone()).unwrap_or_default();
         let mut was = 0;
         if let Some(endpoint) = endpoints.iter_mut().find(|e| e.address == address) {
@@ -169,7 +177,7 @@ impl Daemon {
                 return Err(Refusal::unsupported(format!("policy {policy}")));
             }
         };
-        let mut state = self.state();
+        let mut state = self.state_to_change()?;
         let before = state.snapshot.service(service).map(|s| s.policy.word());
         let written = match state.fact(service) {
             Some(fact) if persist => {
@@ -219,6 +227,7 @@ impl Daemon {
             let why = self.kernel.as_ref().err().map_or("", String::as_str);
             return Err(Refusal::new(Kind::Conflict, format!("nothing is intercepted, so nothing to bypass: {why}")));
         };
+        let _state = self.state_to_change()?;
         tables.set_flag(flags::BYPASS, on);
         tracing::warn!(on, "bypass switched");
         self.truth.doubt();

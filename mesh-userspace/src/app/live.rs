@@ -1,7 +1,7 @@
 //! Live connections: a look at them brings the counters of their endpoints up to now.
 
 use super::daemon::Daemon;
-use crate::kernel::{self, Connection};
+use crate::kernel::{self, Connection, Live};
 use std::sync::PoisonError;
 
 impl Daemon {
@@ -22,7 +22,7 @@ impl Daemon {
     /// Brings the counters up to now before they are shown. Where that is not possible they are those of connections
     /// that were closed, or looked at before.
     pub(super) fn count_live(&self) {
-        if self.kernel.as_ref().is_ok_and(|kernel| kernel.live().is_ok())
+        if self.kernel.as_ref().is_ok_and(|kernel| kernel.live().is_ok_and(Live::counts))
             && let Err(why) = self.look(&mut |_| ())
         {
             tracing::debug!("not all live connections were counted: {why}");

@@ -14,6 +14,8 @@ mod others;
 mod probe;
 mod run;
 mod source;
+mod succession;
+mod takeover;
 mod unload;
 
 pub use check::check;

@@ -9,6 +9,8 @@ use super::{
     lock::{LockError, Locks},
     probe,
     source::Watch,
+    succession::{End, Succession},
+    takeover::{self, Inheritance},
 };
 use crate::{
     api::{Addresses, Mode},
@@ -20,7 +22,7 @@ use crate::{
 };
 use mesh_common::settings::{Settings, flags};
 use std::{
-    fs, io,
+    fs, io, mem,
     os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::{Arc, atomic::Ordering},
@@ -28,6 +30,7 @@ use std::{
 };
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
+    sync::oneshot,
     time::{MissedTickBehavior, interval},
 };
 
@@ -37,11 +40,12 @@ const TICK: Duration = Duration::from_millis(500);
 /// How often the hooks are told that the daemon lives; `dataplane.stale_after` is at least twice that.
 const BEAT: Duration = Duration::from_millis(250);
 
-/// Runs the daemon until it is told to stop.
+/// Runs the daemon until it is told to stop, or until another one takes over. With `takeover` it begins by taking over
+/// from one that runs, if one does.
 ///
 /// # Errors
 /// Why it cannot start, and what to do about it.
-pub fn run(named: Option<PathBuf>) -> Result<(), String> {
+pub fn run(named: Option<PathBuf>, takeover: bool) -> Result<(), String> {
     let watch = Watch::new(named.as_deref());
     let loaded = config::load(named.as_deref(), &host()).map_err(|errors| errors.to_string())?;
     let config = &loaded.config;
@@ -55,8 +59,10 @@ pub fn run(named: Option<PathBuf>) -> Result<(), String> {
         let _context = runtime.enter();
         Signals::new().map_err(|e| format!("signals cannot be handled: {e}"))?
     };
-    let mut locks = Locks::default();
     prepare_state(&config.node.state_dir)?;
+    let inheritance = if takeover { takeover::ask(&config.admin.socket)? } else { Inheritance::default() };
+    let Inheritance { predecessor, overrides, listeners, locks } = inheritance;
+    let mut locks = Locks::inheriting(locks);
     locks.add_file_in("state directory", &config.node.state_dir).map_err(|e| not_ours(&e))?;
     let addresses = Addresses {
         listen: Some(config.admin.listen.0),
@@ -64,8 +70,10 @@ pub fn run(named: Option<PathBuf>) -> Result<(), String> {
         socket: Some(config.admin.socket.clone()),
     };
     // Before anything is attached: a daemon that cannot be asked must not begin to intercept.
-    let admin = Admin::bind(addresses)?;
-    let Prepared { mode, kernel, cgroup, notes } = prepare(&loaded, &mut locks)?;
+    let mut admin = Admin::bind(addresses, listeners)?;
+    // A daemon that intercepts nothing must not follow one that does.
+    let must_intercept = predecessor.as_ref().is_some_and(|p| p.intercepts);
+    let Prepared { mode, kernel, cgroup, notes } = prepare(&loaded, &overrides, must_intercept, &mut locks)?;
     let (kernel, datapath, bypassed) = match kernel {
         Ok((kernel, datapath, bypassed)) => (Ok(kernel), Some(datapath), Some(bypassed)),
         Err(why) => (Err(why), None, None),
@@ -75,22 +83,36 @@ pub fn run(named: Option<PathBuf>) -> Result<(), String> {
         false => None,
     };
     let had_main_file = config::places(named.as_deref()).0.exists();
-    let state = State::new(loaded, had_main_file, datapath, bypassed);
+    let state = State::new(loaded, had_main_file, overrides, datapath, bypassed);
     let mut daemon = Daemon::new(named, mode, kernel, cgroup, levels, notes, state);
     let programs_log = daemon.kernel.as_mut().ok().and_then(Kernel::take_log);
     let daemon = Arc::new(daemon);
     // Again, for whatever did not fit at first and for what there is to say about it.
     daemon.publish(&mut daemon.state());
-    let admin = admin.serve(&daemon)?;
+    locks.forget_the_rest();
+    let socket_file = admin.file.take();
+    let (succession, end) = Succession::new(locks, mem::take(&mut admin.copies), socket_file.clone());
+    if let Some(predecessor) = predecessor {
+        predecessor.relieve();
+    }
+    if let Some(file) = socket_file {
+        file.remove();
+    }
+    let admin = admin.serve(&daemon, &succession)?;
     let probing = probe::start(&daemon).map_err(|e| format!("the probe cannot start: {e}"))?;
-    runtime.block_on(serve(&daemon, signals, watch, programs_log));
-    daemon.stopping.store(true, Ordering::Relaxed);
+    let end = runtime.block_on(serve(&daemon, signals, watch, programs_log, end));
+    // Not while another one is ready in its place.
+    daemon.stopping.store(!matches!(end, Some(End::Followed)), Ordering::Relaxed);
+    succession.close();
     daemon.truth.stop();
     // A probe that is under way ends at once, and takes its cgroup along.
     let _ = probing.join();
     admin.stop();
-    tracing::info!("stopped; the kernel goes on with what it was told last (`mesh unload` removes it)");
-    drop(locks);
+    match end {
+        None => tracing::info!("stopped; the kernel goes on with what it was told last (`mesh unload` removes it)"),
+        Some(End::Followed) => tracing::info!("stopped: another daemon goes on"),
+        Some(End::Lost(why)) => return Err(why),
+    }
     Ok(())
 }
 
@@ -126,7 +148,12 @@ struct Prepared {
 }
 
 /// Loads the programs, as `dataplane.mode` wants it.
-fn prepare(loaded: &config::Loaded, locks: &mut Locks) -> Result<Prepared, String> {
+fn prepare(
+    loaded: &config::Loaded,
+    overrides: &Overrides,
+    must_intercept: bool,
+    locks: &mut Locks,
+) -> Result<Prepared, String> {
     let wanted = loaded.config.dataplane.mode;
     if wanted == config::Mode::Userspace {
         let notes = left_behind(&loaded.config);
@@ -134,7 +161,7 @@ fn prepare(loaded: &config::Loaded, locks: &mut Locks) -> Result<Prepared, Strin
         return Ok(Prepared { mode: Mode::Userspace, kernel: why, cgroup: None, notes });
     }
     let observe = wanted == config::Mode::Observe;
-    match load(loaded, observe, locks) {
+    match load(loaded, overrides, observe, locks) {
         Ok((kernel, datapath, bypassed, cgroup)) => {
             let mut notes = kernel.notes.clone();
             notes.extend(
@@ -153,6 +180,9 @@ fn prepare(loaded: &config::Loaded, locks: &mut Locks) -> Result<Prepared, Strin
             Ok(Prepared { mode, kernel: Ok((kernel, datapath, bypassed)), cgroup: Some(cgroup), notes })
         }
         Err(LoadError::Taken(why)) => Err(why),
+        Err(LoadError::Kernel(e)) if must_intercept => {
+            Err(format!("the running daemon intercepts connections and this one cannot: {e}"))
+        }
         Err(LoadError::Kernel(e)) if wanted == config::Mode::Auto => {
             let why = e.to_string();
             tracing::warn!("no connection is intercepted, running as dataplane.mode userspace: {why}");
@@ -190,7 +220,7 @@ impl From<KernelError> for LoadError {
 
 type Loaded = (Kernel, Datapath, BypassedCgroups, PathBuf);
 
-fn load(loaded: &config::Loaded, observe: bool, locks: &mut Locks) -> Result<Loaded, LoadError> {
+fn load(loaded: &config::Loaded, overrides: &Overrides, observe: bool, locks: &mut Locks) -> Result<Loaded, LoadError> {
     let config = &loaded.config;
     let missing = kernel::missing_capabilities();
     if !missing.is_empty() {
@@ -221,7 +251,7 @@ fn load(loaded: &config::Loaded, observe: bool, locks: &mut Locks) -> Result<Loa
     let bypassed = config.dataplane.bypass.cidrs.iter().map(|cidr| cidr.0).collect();
     let mut datapath = Datapath::adopt(kernel.tables(), bypassed, daemon::now());
     let facts: Vec<_> = config.services().into_iter().map(Arc::new).collect();
-    datapath.apply(kernel.tables(), &Snapshot::new(&facts, &Overrides::default()), daemon::now());
+    datapath.apply(kernel.tables(), &Snapshot::new(&facts, overrides), daemon::now());
     let root = kernel::cgroup2_root().unwrap_or_else(|_| path.clone());
     let mut bypassed = BypassedCgroups::new(&root, &config.dataplane.bypass.cgroups);
     bypassed.refresh(kernel.tables());
@@ -273,13 +303,14 @@ impl Signals {
     }
 }
 
-/// Waits for signals, changed files and postponed work, until it is told to stop.
+/// Waits for signals, changed files and postponed work, until it is told to stop or another daemon takes over.
 async fn serve(
     daemon: &Arc<Daemon>,
     mut signals: Signals,
     mut watch: Watch,
     mut programs_log: Option<impl FnMut() + Send>,
-) {
+    mut end: oneshot::Receiver<End>,
+) -> Option<End> {
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     {
@@ -294,11 +325,14 @@ async fn serve(
     tokio::spawn(beat(Arc::clone(daemon)));
     loop {
         tokio::select! {
-            _ = signals.terminate.recv() => break,
-            _ = signals.interrupt.recv() => break,
+            _ = signals.terminate.recv() => return None,
+            _ = signals.interrupt.recv() => return None,
+            // The sender lives as long as this daemon does.
+            Ok(end) = &mut end => return Some(end),
             _ = signals.hang_up.recv() => reload(daemon, "SIGHUP").await,
             _ = ticks.tick() => {
-                if watch.changed() {
+                // What changes during a takeover is looked at afterwards, by whoever is there.
+                if daemon.state().may_change().is_ok() && watch.changed() {
                     reload(daemon, "the files changed").await;
                 }
                 let daemon = Arc::clone(daemon);

@@ -78,7 +78,8 @@ pub(super) enum Verb {
         /// The configuration [env: MESH_CONFIG] [default: /etc/mesh/mesh.yaml]
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
-        #[arg(long, hide = true)]
+        /// Take over from the running daemon without a gap, if one runs behind the configured admin.socket
+        #[arg(long)]
         takeover: bool,
     },
 

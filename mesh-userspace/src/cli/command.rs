@@ -22,6 +22,8 @@ pub enum Command {
     Run {
         /// The configuration that was named; `None`: the one at the default path, if there is one.
         config: Option<PathBuf>,
+        /// Take over from the daemon that runs, if one does.
+        takeover: bool,
     },
     /// Say whether the daemon can start, and work.
     Check {
@@ -116,8 +118,7 @@ where
         AnyVerb::Later(verb) => return Ok(later(verb.name())),
     };
     let command = match verb {
-        Verb::Run { takeover: true, .. } => later("run --takeover"),
-        Verb::Run { config, .. } => Command::Run { config: named(config) },
+        Verb::Run { config, takeover } => Command::Run { config: named(config), takeover },
         Verb::Check { config, listing } => {
             Command::Check { config: named(config), show: Show { format: listing.output, color } }
         }

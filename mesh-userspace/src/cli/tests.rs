@@ -52,9 +52,10 @@ fn the_arguments_are_consistent() {
 
 #[test]
 fn commands_that_need_no_daemon() {
-    let run = |config: Option<&str>| Command::Run { config: config.map(PathBuf::from) };
-    assert_eq!(parse("mesh run").unwrap(), run(None));
-    assert_eq!(parse("mesh run --config a.yaml").unwrap(), run(Some("a.yaml")));
+    let run = |config: Option<&str>, takeover| Command::Run { config: config.map(PathBuf::from), takeover };
+    assert_eq!(parse("mesh run").unwrap(), run(None, false));
+    assert_eq!(parse("mesh run --config a.yaml").unwrap(), run(Some("a.yaml"), false));
+    assert_eq!(parse("mesh run --takeover").unwrap(), run(None, true));
     let file = PathBuf::from("a.yaml");
     assert_eq!(parse("mesh config validate a.yaml").unwrap(), Command::ConfigValidate { file });
     assert_eq!(parse("mesh config schema").unwrap(), Command::ConfigSchema);
@@ -65,10 +66,11 @@ fn commands_that_need_no_daemon() {
 fn the_environment_names_configuration_and_socket() {
     let environment = |value: &'static str| move |_: &str| Some(OsString::from(value));
     let run = |value| parse_with(["mesh", "run"], environment(value)).unwrap();
-    assert_eq!(run("/e.yaml"), Command::Run { config: Some("/e.yaml".into()) });
-    assert_eq!(run(""), Command::Run { config: None }, "empty is not set");
+    let named = |config: Option<&str>| Command::Run { config: config.map(PathBuf::from), takeover: false };
+    assert_eq!(run("/e.yaml"), named(Some("/e.yaml")));
+    assert_eq!(run(""), named(None), "empty is not set");
     let typed = parse_with(["mesh", "run", "--config", "/t.yaml"], environment("/e.yaml")).unwrap();
-    assert_eq!(typed, Command::Run { config: Some("/t.yaml".into()) });
+    assert_eq!(typed, named(Some("/t.yaml")));
 
     let socket = |line: &str, value| match parse_with(line.split(' '), environment(value)).unwrap() {
         Command::Client(client) => client.socket,
@@ -171,9 +173,6 @@ fn help_and_version_are_no_failure() {
 #[test]
 fn commands_not_built_yet_are_known_by_name_whatever_follows() {
     for (line, name) in [
-        ("mesh run --takeover", "run --takeover"),
-        ("mesh check", "check"),
-        ("mesh check -o json", "check"),
         ("mesh connections --service a --sort rtt --watch", "connections"),
         ("mesh circuit", "circuit"),
         ("mesh circuit trip checkout 10.0.0.1:80", "circuit"),

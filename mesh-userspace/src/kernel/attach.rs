@@ -2,6 +2,7 @@
 
 use super::{
     KernelError, Pins,
+    runs::{Replaced, Runs},
     sys::{self, AttachType},
 };
 use std::{
@@ -18,6 +19,8 @@ pub(super) struct Attached {
     pub(super) link: OwnedFd,
     /// Whether the link is new, so that nothing was attached before.
     pub(super) new: bool,
+    /// What the program that it replaced had counted.
+    pub(super) replaced: Option<Runs>,
     /// What was in the way.
     pub(super) note: Option<String>,
 }
@@ -45,10 +48,12 @@ pub(super) fn attach(
                 note = Some(format!("the pin {} held {what}: it was removed", path.display()));
             }
             None => {
-                let same = sys::link_info(link.as_fd())
-                    .is_ok_and(|info| cgroup.metadata().is_ok_and(|m| m.ino() == info.cgroup));
-                if same && sys::link_update(link.as_fd(), program).is_ok() {
-                    return Ok(Attached { link, new: false, note });
+                let info = sys::link_info(link.as_fd());
+                if let Some(info) = info.ok().filter(|info| cgroup.metadata().is_ok_and(|m| m.ino() == info.cgroup)) {
+                    let old = Replaced::hold(info.program);
+                    if sys::link_update(link.as_fd(), program).is_ok() {
+                        return Ok(Attached { link, new: false, replaced: old.map(Replaced::runs), note });
+                    }
                 }
                 // The link's cgroup is gone or another one is configured now: the pin holds nothing of use.
                 pins.remove_link(name)?;
@@ -61,7 +66,7 @@ pub(super) fn attach(
         let path = pins.link(name);
         sys::obj_pin(link.as_fd(), &path).map_err(|e| KernelError::io(format!("pinning {}", path.display()), e))?;
     }
-    Ok(Attached { link, new: true, note })
+    Ok(Attached { link, new: true, replaced: None, note })
 }
 
 fn pinned(pins: &Pins, name: &str) -> Result<Option<OwnedFd>, KernelError> {

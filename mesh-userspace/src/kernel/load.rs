@@ -7,15 +7,17 @@ use super::{
     host::open_cgroup,
     live::Live,
     offsets,
-    pinned::Pinned,
     pins::{Found, Shape},
     probe_rows::PROBE_ROWS,
+    put_back,
+    runs::EarlierRuns,
     sys::AttachType,
+    versions,
     work::{Detached, Work},
 };
 use aya::{
     Ebpf, EbpfLoader,
-    programs::{Program, ProgramError},
+    programs::{Program, ProgramError, ProgramInfo},
 };
 use mesh_common::{
     connection::Record,
@@ -63,15 +65,15 @@ pub struct Options<'a> {
 }
 
 /// One program of the object: what it is for, whether the daemon is any use without it.
-struct Spec {
-    name: &'static str,
-    hook: &'static str,
-    at: AttachType,
-    required: bool,
+pub(super) struct Spec {
+    pub(super) name: &'static str,
+    pub(super) hook: &'static str,
+    pub(super) at: AttachType,
+    pub(super) required: bool,
 }
 
 /// In the order of attaching: readers first, so that a connection is known to them from its first moment; connect last.
-const PROGRAMS: [Spec; 6] = [
+pub(super) const PROGRAMS: [Spec; 6] = [
     Spec { name: "mesh_sock_ops", hook: "sock_ops", at: AttachType::SockOps, required: true },
     Spec { name: "mesh_peername4", hook: "cgroup/getpeername4", at: AttachType::Getpeername4, required: false },
     Spec { name: "mesh_peername6", hook: "cgroup/getpeername6", at: AttachType::Getpeername6, required: false },
@@ -131,12 +133,17 @@ pub struct MapStatus {
 /// The programs at work. Dropping it leaves them at work: the pins hold them.
 #[derive(Debug)]
 pub struct Kernel {
-    ebpf: Ebpf,
+    pub(super) ebpf: Ebpf,
     tables: Tables,
     live: Result<Live, String>,
-    missing: Missing,
+    /// Why live connections are not looked at by the iterator.
+    iterator: Option<String>,
+    pub(super) missing: Missing,
+    pub(super) earlier: Option<EarlierRuns>,
     work: Mutex<Work>,
-    pub(super) pinned: Option<Pinned>,
+    pins: Option<Pins>,
+    /// Every pinned map by its name.
+    pub(super) maps: Vec<(&'static str, OwnedFd)>,
     /// What the kernel does not show on this host, and what follows from it.
     pub notes: Vec<String>,
     /// Whether tables of an earlier daemon were adopted.
@@ -170,6 +177,7 @@ pub fn try_load(options: &Options<'_>) -> Result<Kernel, KernelError> {
     let mut sizes = None;
     if let Some(pins) = options.pins {
         pins.create()?;
+        bypass = versions::bypass(pins);
         grow::recover(pins)?;
         match pins.check(&shapes) {
             Found::Nothing => {}
@@ -177,7 +185,7 @@ pub fn try_load(options: &Options<'_>) -> Result<Kernel, KernelError> {
             Found::Unfit(why) => {
                 notes.push(format!("pinned tables were not adopted, their counters start again: {why}"));
                 let settings = Tables::pinned_settings(&pins.map(names::SETTINGS));
-                bypass = settings.is_some_and(|s| s.flags & flags::BYPASS != 0);
+                bypass |= settings.is_some_and(|s| s.flags & flags::BYPASS != 0);
                 // Programs that are attached go on with the old tables until they are replaced.
                 pins.remove_maps()?;
             }
@@ -190,8 +198,11 @@ pub fn try_load(options: &Options<'_>) -> Result<Kernel, KernelError> {
         pins.remove_maps()?;
     }
     let (mut ebpf, tables, missing) = loaded?;
-    let live = Live::load(&mut ebpf, ITERATOR);
-    if let Err(why) = &live {
+    let (live, why) = match Live::load(&mut ebpf, ITERATOR) {
+        Ok((live, why)) => (Ok(live), why),
+        Err(why) => (Err(why.clone()), Some(why)),
+    };
+    if let Some(why) = &why {
         notes.push(format!("what live connections carry is counted when they close only: {why}"));
     }
     // Cgroups that are left alone are, until the daemon looks for them again. The kill switch holds until it is
@@ -199,8 +210,16 @@ pub fn try_load(options: &Options<'_>) -> Result<Kernel, KernelError> {
     bypass |= tables.settings().flags & flags::BYPASS != 0;
     let kept = tables.settings().flags & flags::BYPASSED | if bypass { flags::BYPASS } else { 0 };
     tables.put_settings(&Settings { flags: options.settings.flags | kept, ..options.settings });
-    let pinned = options.pins.map(Pinned::open).transpose()?;
-    Ok(Kernel { ebpf, tables, live, missing, work: Mutex::default(), pinned, notes, adopted })
+    let (mut maps, mut earlier) = (Vec::new(), None);
+    if let Some(pins) = options.pins {
+        maps = put_back::open_maps(pins)?;
+        match EarlierRuns::open(pins, u32::try_from(PROGRAMS.len()).unwrap_or(u32::MAX)) {
+            Ok(runs) => earlier = Some(runs),
+            Err(why) => notes.push(format!("runs of replaced programs are not counted: {why}")),
+        }
+    }
+    let (work, pins) = (Mutex::default(), options.pins.cloned());
+    Ok(Kernel { ebpf, tables, live, iterator: why, missing, earlier, work, pins, maps, notes, adopted })
 }
 
 /// Whether a daemon with tables of this size would go on with those that are pinned; `None`: there are none.
@@ -275,7 +294,7 @@ impl Kernel {
         let mut notes = Vec::new();
         let pins = self.pins();
         let mut made = Vec::new();
-        for spec in &PROGRAMS {
+        for (position, spec) in PROGRAMS.iter().enumerate() {
             if self.missing.iter().any(|(name, _)| *name == spec.name) {
                 // An older version that is still attached would work on tables that may not be these.
                 if let Some(pins) = pins.filter(|pins| pins.link(spec.name).exists()) {
@@ -285,6 +304,9 @@ impl Kernel {
             }
             match self.attach_one(spec, &directory) {
                 Ok(attached) => {
+                    if let (Some(earlier), Some(runs)) = (&self.earlier, attached.replaced) {
+                        earlier.add(position, runs);
+                    }
                     if attached.new {
                         made.push(spec.name);
                     }
@@ -301,6 +323,17 @@ impl Kernel {
                 Err(why) => work.missing.push((spec.name, why)),
             }
         }
+        if let Some(pins) = pins {
+            // Both translate for a moment: whoever comes first leaves an endpoint's address, which is no VIP to the
+            // other.
+            match versions::succeed(pins) {
+                Ok(others) => notes.extend(others.iter().map(|path| {
+                    format!("{} is of another layout: it serves the connections it has until they end", path.display())
+                })),
+                Err(why) => notes.push(why.to_string()),
+            }
+            work.hold_maps(pins);
+        }
         *self.work() = work;
         Ok(notes)
     }
@@ -315,8 +348,8 @@ impl Kernel {
         self.work.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn pins(&self) -> Option<&Pins> {
-        self.pinned.as_ref().map(|pinned| &pinned.pins)
+    pub(super) fn pins(&self) -> Option<&Pins> {
+        self.pins.as_ref()
     }
 
     /// What the kernel said to every program, attached or not.
@@ -329,8 +362,7 @@ impl Kernel {
             required: spec.required,
             refused: refused(spec.name),
         };
-        let live =
-            Verdict { name: ITERATOR, hook: "iter/tcp", required: false, refused: self.live.as_ref().err().cloned() };
+        let live = Verdict { name: ITERATOR, hook: "iter/tcp", required: false, refused: self.iterator.clone() };
         PROGRAMS.iter().map(of).chain([live]).collect()
     }
 
@@ -359,15 +391,19 @@ impl Kernel {
     #[must_use]
     pub fn programs(&self) -> Vec<ProgramStatus> {
         let work = self.work();
-        let status = |spec: &Spec| {
+        let status = |(position, spec): (usize, &Spec)| {
             let refused = self.missing.iter().chain(&work.missing).find(|(name, _)| *name == spec.name);
             let gone = || (!work.is_attached(spec.name)).then(|| work.detached().to_string());
             let missing = refused.map(|(_, why)| why.clone()).or_else(gone);
             let info = self.ebpf.program(spec.name).and_then(|p| p.info().ok());
-            let runs = info.map(|i| (i.run_count(), u64::try_from(i.run_time().as_nanos()).unwrap_or(u64::MAX)));
+            let (runs, ns) = self.earlier.as_ref().map_or((0, 0), |earlier| earlier.of(position));
+            let in_all = |i: ProgramInfo| {
+                (runs + i.run_count(), ns.saturating_add(u64::try_from(i.run_time().as_nanos()).unwrap_or(u64::MAX)))
+            };
+            let runs = info.map(in_all);
             ProgramStatus { name: spec.name, hook: spec.hook, runs: runs.filter(|_| missing.is_none()), missing }
         };
-        PROGRAMS.iter().map(status).collect()
+        PROGRAMS.iter().enumerate().map(status).collect()
     }
 
     /// What the tables take up.

@@ -5,6 +5,7 @@
 
 mod attach;
 mod btf;
+mod diag;
 mod error;
 mod grow;
 mod host;
@@ -17,9 +18,12 @@ mod others;
 mod pinned;
 mod pins;
 mod probe_rows;
+mod put_back;
+mod runs;
 mod summed;
 mod sys;
 mod tables;
+mod versions;
 mod wire;
 mod work;
 
@@ -35,6 +39,7 @@ pub use offsets::{FieldSeen, fields};
 pub use others::{OtherProgram, others_than};
 pub use pins::{Pins, unload};
 pub use tables::{Existing, Tables};
+pub use versions::retire;
 pub use work::Detached;
 
 /// The eBPF object that this binary was built with.

@@ -1,30 +1,19 @@
 //! Pins that somebody took away under a running daemon. Its descriptors keep links and maps alive; only the next daemon
 //! would not find them, so they are pinned again.
 
-use super::{Kernel, KernelError, Pins, sys};
+use super::{Kernel, KernelError, Pins, sys, work::Work};
 use std::{
     fs,
     os::fd::{AsFd, OwnedFd},
     path::PathBuf,
 };
 
-/// What is pinned, by descriptors.
-#[derive(Debug)]
-pub(super) struct Pinned {
-    pub(super) pins: Pins,
-    /// By their place.
-    maps: Vec<(PathBuf, OwnedFd)>,
-}
-
-impl Pinned {
-    /// Opens the pinned maps, those that were set aside too. What is no map is not ours to keep.
-    pub(super) fn open(pins: &Pins) -> Result<Self, KernelError> {
-        let directory = pins.map("");
-        let entries =
-            fs::read_dir(&directory).map_err(|e| KernelError::io(format!("reading {}", directory.display()), e))?;
-        let paths = entries.filter_map(Result::ok).map(|entry| entry.path());
-        let maps = paths.filter_map(|path| sys::obj_get(&path).ok().map(|map| (path, map))).collect();
-        Ok(Self { pins: pins.clone(), maps })
+impl Work {
+    /// Opens all maps that are pinned now, those that were set aside too. What is no map is not ours to keep.
+    pub(super) fn hold_maps(&mut self, pins: &Pins) {
+        let entries = fs::read_dir(pins.map("")).into_iter().flatten().filter_map(Result::ok);
+        let paths = entries.map(|entry| entry.path());
+        self.maps = paths.filter_map(|path| sys::obj_get(&path).ok().map(|map| (path, map))).collect();
     }
 }
 
@@ -39,9 +28,9 @@ impl Kernel {
     ///
     /// # Errors
     /// [`KernelError`], where the directory cannot be made or the kernel refuses.
-    pub fn pin_again(&self) -> Result<usize, KernelError> {
-        if let Some(pinned) = &self.pinned {
-            pinned.pins.create()?;
+    pub fn pin_lost(&self) -> Result<usize, KernelError> {
+        if let Some(pins) = self.pins() {
+            pins.create()?;
         }
         let lost = self.lost().unwrap_or_default();
         for (path, fd) in &lost {
@@ -54,13 +43,13 @@ impl Kernel {
     /// Pins that are missing, with what they ought to hold. `None`: a program is detached, and so whoever took pins
     /// away wanted more than that (links go first when a daemon's things are unloaded).
     fn lost(&self) -> Option<Vec<(PathBuf, OwnedFd)>> {
-        let pinned = self.pinned.as_ref()?;
+        let pins = self.pins()?;
         let work = self.work();
         if work.links.is_empty() || !work.links.iter().all(|(name, _)| work.is_attached(name)) {
             return None;
         }
-        let links = work.links.iter().map(|(name, fd)| (pinned.pins.link(name), fd));
-        let maps = pinned.maps.iter().map(|(path, fd)| (path.clone(), fd));
+        let links = work.links.iter().map(|(name, fd)| (pins.link(name), fd));
+        let maps = work.maps.iter().map(|(path, fd)| (path.clone(), fd));
         // Links first here too: whoever finds maps finds what uses them.
         let lost = links.chain(maps).filter(|(path, _)| !path.exists());
         Some(lost.filter_map(|(path, fd)| Some((path, fd.try_clone().ok()?))).collect())

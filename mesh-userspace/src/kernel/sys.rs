@@ -107,12 +107,12 @@ struct InfoAttr {
 pub(super) struct LinkInfo {
     kind: u32,
     id: u32,
-    /// The program's id.
+    /// Id of the program.
     pub(super) program: u32,
     zero: u32,
     /// The cgroup's id (its inode); 0 once the cgroup is gone.
     pub(super) cgroup: u64,
-    /// Its [`AttachType`].
+    /// Where, of [`AttachType`].
     pub(super) attach_type: u32,
     zero2: u32,
 }
@@ -240,6 +240,19 @@ pub(super) fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
     };
     bpf(OBJ_GET_INFO_BY_FD, &attr)?;
     Ok(info)
+}
+
+/// The id of a map: two descriptors are of the same map if it is the same.
+pub(super) fn map_id(map: BorrowedFd<'_>) -> io::Result<u32> {
+    // The head of `struct bpf_map_info`: type, id.
+    let mut info = [0_u32; 2];
+    let attr = InfoAttr {
+        fd: raw(map),
+        length: u32::try_from(size_of_val(&info)).map_err(io::Error::other)?,
+        info: (&raw mut info) as u64,
+    };
+    bpf(OBJ_GET_INFO_BY_FD, &attr)?;
+    Ok(info[1])
 }
 
 /// Whether a descriptor is that of a link, and not of a map or a program.

@@ -19,6 +19,8 @@ pub(super) struct Work {
     pub(super) inode: u64,
     /// By program.
     pub(super) links: Vec<(&'static str, OwnedFd)>,
+    /// Pinned maps, by their place.
+    pub(super) maps: Vec<(PathBuf, OwnedFd)>,
     /// Optional programs that could not be attached, and why.
     pub(super) missing: Vec<(&'static str, String)>,
 }

@@ -5,7 +5,7 @@ mod probe;
 mod service;
 mod snapshot;
 
-pub use overrides::{OverrideError, Overrides};
+pub use overrides::{Override, OverrideError, Overrides};
 pub use probe::{PROBE_V4, PROBE_V6, is_probe};
 pub use service::{Endpoint, Policy, Protocol, Service};
 pub use snapshot::Snapshot;

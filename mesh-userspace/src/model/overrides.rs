@@ -15,6 +15,46 @@ pub struct Overrides {
     endpoints: HashMap<String, BTreeMap<SocketAddr, EndpointOverride>>,
 }
 
+/// One runtime change, as it is handed from one daemon to the next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Override {
+    /// How a service's endpoints are picked.
+    Policy {
+        /// The service.
+        service: String,
+        /// The policy.
+        policy: Policy,
+    },
+    /// What is different about an endpoint.
+    Endpoint {
+        /// Of this service.
+        service: String,
+        /// Where it listens.
+        address: SocketAddr,
+        /// Its weight; `None`: as its source says.
+        weight: Option<u16>,
+        /// Whether it drains; `None`: as its source says.
+        draining: Option<bool>,
+    },
+}
+
+/// Changes of services and endpoints that are not there wait until they are.
+impl FromIterator<Override> for Overrides {
+    fn from_iter<I: IntoIterator<Item = Override>>(changes: I) -> Self {
+        let mut overrides = Self::default();
+        for change in changes {
+            match change {
+                Override::Policy { service, policy } => drop(overrides.policies.insert(service, policy)),
+                Override::Endpoint { service, address, weight, draining } => {
+                    let endpoints = overrides.endpoints.entry(service).or_default();
+                    endpoints.insert(address, EndpointOverride { weight, draining });
+                }
+            }
+        }
+        overrides
+    }
+}
+
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct EndpointOverride {
     weight: Option<u16>,
@@ -96,6 +136,21 @@ impl Overrides {
         Ok(self.endpoints.entry(service.to_owned()).or_default().entry(address).or_default())
     }
 
+    /// Every change, in no particular order.
+    pub fn list(&self) -> impl Iterator<Item = Override> + '_ {
+        let policies = self.policies.iter();
+        let policies = policies.map(|(service, policy)| Override::Policy { service: service.clone(), policy: *policy });
+        let endpoints = self.endpoints.iter().flat_map(|(service, endpoints)| {
+            endpoints.iter().map(|(address, change)| Override::Endpoint {
+                service: service.clone(),
+                address: *address,
+                weight: change.weight,
+                draining: change.draining,
+            })
+        });
+        policies.chain(endpoints)
+    }
+
     /// `service` as it is after these changes; `None` if none concerns it.
     #[must_use]
     pub fn apply(&self, service: &Service) -> Option<Service> {
@@ -117,4 +172,31 @@ impl Overrides {
 
 fn find<'a>(services: &'a [Arc<Service>], name: &str) -> Result<&'a Service, OverrideError> {
     services.iter().map(Arc::as_ref).find(|s| s.name == name).ok_or_else(|| OverrideError::NoService(name.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Endpoint, Protocol};
+
+    #[test]
+    fn changes_are_the_same_after_they_were_handed_on() {
+        let address: SocketAddr = "10.0.0.1:80".parse().unwrap();
+        let service = Arc::new(Service {
+            name: "web".to_owned(),
+            addresses: Vec::new(),
+            protocol: Protocol::Tcp,
+            policy: Policy::RoundRobin,
+            endpoints: vec![Endpoint::new(address)],
+        });
+        let services = [service];
+        let mut overrides = Overrides::default();
+        overrides.set_policy(&services, "web", Policy::Random).unwrap();
+        overrides.set_draining(&services, "web", address, true).unwrap();
+        overrides.set_weight(&services, "web", address, 3).unwrap();
+        assert_eq!(overrides.list().collect::<Overrides>(), overrides);
+        let changed = overrides.list().collect::<Overrides>().apply(&services[0]).unwrap();
+        assert_eq!((changed.policy, changed.endpoints[0].weight), (Policy::Random, 3));
+        assert!(changed.endpoints[0].draining);
+    }
 }
