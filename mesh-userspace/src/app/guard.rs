@@ -7,7 +7,10 @@ use super::{
 };
 use crate::kernel::{self, Detached, Kernel};
 use std::{
-    sync::{Mutex, PoisonError},
+    io,
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -28,6 +31,17 @@ struct State {
     pins_seen: Option<Instant>,
 }
 
+impl Guard {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Copies of the locks on what was made again, to pass on.
+    pub(super) fn locks(&self) -> io::Result<Vec<(PathBuf, OwnedFd)>> {
+        self.state().locks.copies()
+    }
+}
+
 impl State {
     fn warn(&mut self, text: String) {
         if self.said.as_ref() != Some(&text) {
@@ -41,11 +55,12 @@ impl Daemon {
     /// Looks after programs and pins. Called from time to time.
     pub(super) fn guard(&self) {
         let Some(kernel) = self.kernel() else { return };
-        // Another daemon is at it during a takeover.
-        if self.state().may_change().is_err() {
+        // Held to the end, so that no takeover begins meanwhile; during one all of this is the other daemon's.
+        let daemon = self.state();
+        if daemon.may_change().is_err() {
             return;
         }
-        let mut state = self.guard.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.guard.state();
         match kernel.detached() {
             Some(Detached::CgroupRenewed) => match self.attach_again(kernel, &mut state.locks) {
                 Ok(notes) => {
@@ -60,7 +75,7 @@ impl Daemon {
             None => {
                 if state.pins_seen.is_none_or(|seen| seen.elapsed() >= PINS_EVERY) {
                     state.pins_seen = Some(Instant::now());
-                    self.guard_pins(kernel, &mut state);
+                    guard_pins(kernel, &daemon.config.dataplane.bpffs, &mut state);
                 }
             }
         }
@@ -68,36 +83,40 @@ impl Daemon {
 
     fn attach_again(&self, kernel: &Kernel, locks: &mut Locks) -> Result<Vec<String>, String> {
         let cgroup = self.cgroup.as_ref().ok_or("there is none")?;
-        *locks = Locks::default();
-        locks.add("cgroup", cgroup).map_err(|e| e.to_string())?;
+        hold(locks, "cgroup", cgroup)?;
         kernel.attach(cgroup).map_err(|e| e.to_string())
     }
+}
 
-    fn guard_pins(&self, kernel: &Kernel, state: &mut State) {
-        if !kernel.pins_lost() {
-            return;
+fn guard_pins(kernel: &Kernel, bpffs: &Path, state: &mut State) {
+    if !kernel.pins_lost() {
+        return;
+    }
+    let mut again = || -> Result<usize, String> {
+        if let Some(point) = kernel::ensure_bpffs(bpffs).map_err(|e| e.to_string())? {
+            tracing::warn!("the bpf file system is gone: mounted one at {}", point.display());
         }
-        let bpffs = self.state().config.dataplane.bpffs.clone();
-        let mut again = || -> Result<usize, String> {
-            if let Some(point) = kernel::ensure_bpffs(&bpffs).map_err(|e| e.to_string())? {
-                tracing::warn!("the bpf file system is gone: mounted one at {}", point.display());
-            }
-            match state.locks.add("pin directory", &bpffs) {
-                // Where the directory itself stayed, it is ours still.
-                Err(LockError::Held { pid: Some(pid), .. }) if pid == std::process::id() => {}
-                taken => taken.map_err(|e| e.to_string())?,
-            }
-            kernel.pin_again().map_err(|e| e.to_string())
-        };
-        match again() {
-            Ok(pins) => {
-                tracing::warn!(pins, "pins were gone from {}: pinned again; nothing was interrupted", bpffs.display());
-                state.said = None;
-            }
-            Err(why) => state.warn(format!(
-                "pins are gone from {} and cannot be made again, so the next daemon will start with empty tables: {why}",
-                bpffs.display()
-            )),
+        hold(&mut state.locks, "pin directory", bpffs)?;
+        kernel.pin_lost().map_err(|e| e.to_string())
+    };
+    match again() {
+        Ok(pins) => {
+            tracing::warn!(pins, "pins were gone from {}: pinned again; nothing was interrupted", bpffs.display());
+            state.said = None;
         }
+        Err(why) => state.warn(format!(
+            "pins are gone from {} and cannot be made again, so the next daemon will start with empty tables: {why}",
+            bpffs.display()
+        )),
+    }
+}
+
+/// Holds what has the place of something that we held.
+fn hold(locks: &mut Locks, what: &'static str, path: &Path) -> Result<(), String> {
+    locks.forget(path);
+    match locks.add(what, path) {
+        // It is the same as before, which the daemon holds since its start.
+        Err(LockError::Held { pid: Some(pid), .. }) if pid == std::process::id() => Ok(()),
+        taken => taken.map_err(|e| e.to_string()),
     }
 }

@@ -35,6 +35,11 @@ impl Locks {
         Self { held: Vec::new(), inherited }
     }
 
+    /// Lets go of a place.
+    pub(super) fn forget(&mut self, path: &Path) {
+        self.held.retain(|(held, _)| held != path);
+    }
+
     /// Lets go of inherited locks that nobody has asked for.
     pub(super) fn forget_the_rest(&mut self) {
         self.inherited.clear();
@@ -103,10 +108,15 @@ enum Holder {
     Unknown,
 }
 
+/// A file as `/proc/locks` has it.
+fn place(file: &File) -> Option<String> {
+    let m = file.metadata().ok()?;
+    Some(format!("{:02x}:{:02x}:{}", libc::major(m.dev()), libc::minor(m.dev()), m.ino()))
+}
+
 /// The process that holds the lock on a file.
 fn holder(file: &File) -> Holder {
-    let Ok(metadata) = file.metadata() else { return Holder::Unknown };
-    let place = format!("{:02x}:{:02x}:{}", libc::major(metadata.dev()), libc::minor(metadata.dev()), metadata.ino());
+    let Some(place) = place(file) else { return Holder::Unknown };
     // The descriptor may have been passed on since: what counts is who has it now, not who locked it.
     let mut other = None;
     for pid in processes() {

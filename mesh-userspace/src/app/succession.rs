@@ -142,15 +142,20 @@ impl Succession {
 
     /// Hands everything over.
     fn pass_on(&self, daemon: &Daemon, line: &Line) -> Result<(), LineError> {
-        let (what, descriptors) = self.descriptors().map_err(LineError::Io)?;
+        let (what, descriptors) = self.descriptors(daemon).map_err(LineError::Io)?;
         let estate = daemon.estate(what);
         let descriptors: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
         line.send(&estate, &descriptors, PATIENCE)
     }
 
-    fn descriptors(&self) -> io::Result<(Vec<Passed>, Vec<OwnedFd>)> {
+    fn descriptors(&self, daemon: &Daemon) -> io::Result<(Vec<Passed>, Vec<OwnedFd>)> {
         let inner = self.inner();
-        let locks = inner.locks.copies()?.into_iter().map(|(path, fd)| Ok((Passed::Lock { path }, fd)));
+        let locks = inner
+            .locks
+            .copies()?
+            .into_iter()
+            .chain(daemon.guard.locks()?)
+            .map(|(path, fd)| Ok((Passed::Lock { path }, fd)));
         let listeners = inner.listeners.iter().map(|(what, fd)| Ok((what.clone(), fd.try_clone()?)));
         listeners.chain(locks).collect::<io::Result<Vec<_>>>().map(|all| all.into_iter().unzip())
     }
@@ -268,6 +273,8 @@ impl Daemon {
             }
         }
         state.frozen = None;
+        drop(state);
+        self.truth.doubt();
         Ok(())
     }
 }

@@ -136,6 +136,8 @@ pub struct Kernel {
     ebpf: Ebpf,
     tables: Tables,
     live: Result<Live, String>,
+    /// Why the kernel does not run the iterator.
+    iterator: Option<String>,
     missing: Missing,
     pub(super) earlier: Option<EarlierRuns>,
     work: Mutex<Work>,
@@ -197,7 +199,7 @@ pub fn try_load(options: &Options<'_>) -> Result<Kernel, KernelError> {
         Ok((live, why)) => (Ok(live), why),
         Err(why) => (Err(why.clone()), Some(why)),
     };
-    if let Some(why) = why {
+    if let Some(why) = &why {
         notes.push(format!("what live connections carry is counted when they close only: {why}"));
     }
     // Cgroups that are left alone are, until the daemon looks for them again. The kill switch holds until it is
@@ -211,7 +213,7 @@ pub fn try_load(options: &Options<'_>) -> Result<Kernel, KernelError> {
     }
     let earlier = earlier.and_then(Result::ok);
     let pinned = options.pins.map(Pinned::open).transpose()?;
-    Ok(Kernel { ebpf, tables, live, missing, earlier, work: Mutex::default(), pinned, notes, adopted })
+    Ok(Kernel { ebpf, tables, live, iterator: why, missing, earlier, work: Mutex::default(), pinned, notes, adopted })
 }
 
 /// Whether a daemon with tables of this size would go on with those that are pinned; `None`: there are none.
@@ -358,8 +360,7 @@ impl Kernel {
             required: spec.required,
             refused: refused(spec.name),
         };
-        let live =
-            Verdict { name: ITERATOR, hook: "iter/tcp", required: false, refused: self.live.as_ref().err().cloned() };
+        let live = Verdict { name: ITERATOR, hook: "iter/tcp", required: false, refused: self.iterator.clone() };
         PROGRAMS.iter().map(of).chain([live]).collect()
     }
 

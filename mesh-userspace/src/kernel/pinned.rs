@@ -39,7 +39,7 @@ impl Kernel {
     ///
     /// # Errors
     /// [`KernelError`], where the directory cannot be made or the kernel refuses.
-    pub fn pin_again(&self) -> Result<usize, KernelError> {
+    pub fn pin_lost(&self) -> Result<usize, KernelError> {
         if let Some(pinned) = &self.pinned {
             pinned.pins.create()?;
         }

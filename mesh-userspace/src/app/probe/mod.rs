@@ -119,7 +119,9 @@ impl Daemon {
     /// Probes once; `None` where it is known without that nothing is translated.
     fn probe(&self) -> Option<Verdict> {
         let (kernel, cgroup) = (self.kernel()?, self.cgroup.as_deref()?);
-        if self.mode != Mode::Ebpf || self.bypass() || kernel.detached().is_some() {
+        // During a takeover the tables are the other daemon's to write.
+        let none = || self.bypass() || kernel.detached().is_some() || self.state().may_change().is_err();
+        if self.mode != Mode::Ebpf || none() {
             return None;
         }
         let programs = kernel.programs();
@@ -132,7 +134,7 @@ impl Daemon {
         }
         .probe();
         // What happened meanwhile explains the outcome better than the outcome does.
-        (!self.bypass() && kernel.detached().is_none()).then_some(verdict)
+        (!none()).then_some(verdict)
     }
 
     /// Whether connects are intercepted, as far as it is known, and why not or why that is not known.
