@@ -1,16 +1,24 @@
-//! The two questions the harness asks the kernel with raw system calls: may we use BPF, and what is attached here?
+//! What the harness asks the kernel with raw system calls: may we use BPF, what is attached here, what is still there?
 //!
 //! On purpose not through the product's own library: these answers judge it.
 
 use std::{
-    fs::File,
+    ffi::CString,
+    fs::{self, File},
     io,
-    os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
+    os::{
+        fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
+        unix::ffi::OsStrExt,
+    },
     path::Path,
 };
 
 const BPF_MAP_CREATE: libc::c_long = 0;
+const BPF_OBJ_GET: libc::c_long = 7;
+const BPF_PROG_GET_FD_BY_ID: libc::c_long = 13;
+const BPF_MAP_GET_FD_BY_ID: libc::c_long = 14;
 const BPF_PROG_QUERY: libc::c_long = 16;
+const BPF_LINK_GET_FD_BY_ID: libc::c_long = 30;
 const BPF_MAP_TYPE_ARRAY: u32 = 2;
 /// More attach types than any kernel has; the ones it does not know answer `EINVAL`.
 const ATTACH_TYPES: u32 = 80;
@@ -19,8 +27,8 @@ const ATTACH_TYPES: u32 = 80;
 type Attr = [u32; 16];
 
 fn bpf(command: libc::c_long, attr: &mut Attr) -> io::Result<libc::c_long> {
-    // SAFETY: `attr` is valid for reads and writes of the size given, and lives over the call. Pointers are put into
-    // it by no command used here.
+    // SAFETY: `attr` is valid for reads and writes of the size given, and lives over the call. So does the path that
+    // the one command with a pointer is given.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, attr.as_mut_ptr(), size_of::<Attr>()) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
@@ -53,6 +61,46 @@ pub fn attached_programs(path: &Path) -> io::Result<u32> {
         }
     };
     Ok((0..ATTACH_TYPES).map(count).sum())
+}
+
+/// What a pin holds, and what that holds in turn: `map_id`, `link_id` or `prog_id`, with the number.
+///
+/// # Errors
+/// Where it is no pin.
+pub fn pinned_ids(path: &Path) -> io::Result<Vec<(String, u32)>> {
+    let name = CString::new(path.as_os_str().as_bytes()).map_err(io::Error::other)?;
+    let address = (name.as_ptr() as u64).to_ne_bytes();
+    let half = |at: usize| u32::from_ne_bytes([address[at], address[at + 1], address[at + 2], address[at + 3]]);
+    let mut attr: Attr = [0; 16];
+    // pathname (2 words)
+    attr[..2].copy_from_slice(&[half(0), half(4)]);
+    let held = owned(bpf(BPF_OBJ_GET, &mut attr)?)?;
+    let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", held.as_raw_fd()))?;
+    let ids = info.lines().filter_map(|line| {
+        let (kind, id) = line.split_once(':').filter(|(kind, _)| kind.ends_with("_id"))?;
+        let known = ["map_id", "link_id", "prog_id"].contains(&kind);
+        known.then_some((kind.to_owned(), id.trim().parse().ok()?))
+    });
+    Ok(ids.collect())
+}
+
+/// Whether the kernel still has something with this id, of a kind that [`pinned_ids`] names.
+///
+/// # Errors
+/// What the kernel answered other than that it does not have it.
+pub fn exists(kind: &str, id: u32) -> io::Result<bool> {
+    let command = match kind {
+        "prog_id" => BPF_PROG_GET_FD_BY_ID,
+        "map_id" => BPF_MAP_GET_FD_BY_ID,
+        _ => BPF_LINK_GET_FD_BY_ID,
+    };
+    let mut attr: Attr = [0; 16];
+    attr[0] = id;
+    match bpf(command, &mut attr).and_then(owned) {
+        Ok(_) => Ok(true),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(e) => Err(e),
+    }
 }
 
 /// Takes a duplicate of descriptor `fd` of process `pid`.
