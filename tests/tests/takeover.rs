@@ -117,6 +117,18 @@ fn assert_well(world: &World, mesh: &Daemon, when: &str) {
     assert_eq!(ready.status, 200, "{when}: {ready:?}");
 }
 
+/// How many connects [`kill_successors`] makes itself.
+const OWN_CONNECTS: u64 = 25 * 6;
+
+/// Every connect was answered and counted once: those of the hammer and those of [`kill_successors`].
+fn assert_all_counted(mesh: &Daemon, tally: &Tally) {
+    tally.assert_flawless();
+    let dialled: u64 = tally.answers[VIP].values().sum();
+    holds("every connection is counted once", || totals(mesh)[0] + totals(mesh)[3], |n| *n == dialled + OWN_CONNECTS);
+    let active = [E1, E2].map(|address| mesh.endpoint("web", address)["active_connections"].clone());
+    assert_eq!(active, [0, 0], "and is over");
+}
+
 /// How often the daemon said that it goes on.
 fn times_gone_on(mesh: &Daemon) -> usize {
     mesh.log().matches("not taken over").count()
@@ -155,7 +167,7 @@ fn a_successor_killed_at_any_moment_was_none() {
     let mut mesh = world.daemon(services());
     let hammer = Hammer::start(world.cgroup(), world.netns(), &[VIP]);
     kill_successors(&world, &mut mesh, |_, _| ());
-    hammer.stop().assert_flawless();
+    assert_all_counted(&mesh, &hammer.stop());
     assert!(times_gone_on(&mesh) >= 2, "no kill came in the middle: {}", mesh.log());
     mesh.take_over();
     assert_well(&world, &mesh, "afterwards");
@@ -170,7 +182,7 @@ fn a_successor_with_larger_tables_killed_at_any_moment_was_none() {
     // Larger than what any of those before left.
     let change = |config: &mut Value, number| config["dataplane"]["max_endpoints"] = json!(20_000 + 10 * number);
     kill_successors(&world, &mut mesh, change);
-    hammer.stop().assert_flawless();
+    assert_all_counted(&mesh, &hammer.stop());
     assert!(mesh.log().contains("pinned again"), "no kill came between tables and end: {}", mesh.log());
 }
 

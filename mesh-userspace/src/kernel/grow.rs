@@ -51,10 +51,23 @@ pub(super) fn recover(pins: &Pins) -> Result<(), KernelError> {
 /// The smaller tables of counters that were set aside.
 pub(super) fn earlier(pins: &Pins, name: &str) -> Result<Vec<MapData>, KernelError> {
     let paths = (0..).map(|n| aside(pins, name, n)).take_while(|path| path.exists());
-    let open = |path: PathBuf| {
-        MapData::from_pin(&path).map_err(|e| KernelError::Map { map: name.to_owned(), why: super::error::chain(&e) })
-    };
-    paths.map(open).collect()
+    paths.map(|path| open(name, &path)).collect()
+}
+
+/// Those, and the table of now.
+pub(super) fn all(pins: &Pins, name: &str) -> Result<Vec<MapData>, KernelError> {
+    let mut all = earlier(pins, name)?;
+    all.push(open(name, &pins.map(name))?);
+    Ok(all)
+}
+
+/// Whether the table with this id is one of counters that was set aside.
+pub(super) fn is_set_aside(pins: &Pins, name: &str, id: u32) -> Result<bool, KernelError> {
+    Ok(earlier(pins, name)?.iter().any(|map| map.info().is_ok_and(|info| info.id() == id)))
+}
+
+fn open(name: &str, path: &Path) -> Result<MapData, KernelError> {
+    MapData::from_pin(path).map_err(|e| KernelError::Map { map: name.to_owned(), why: super::error::chain(&e) })
 }
 
 /// Forgets that the table of counters with this map id was set aside: it is the one of now again.

@@ -114,7 +114,7 @@ pub struct Kernel {
     tables: Tables,
     live: Result<Live, String>,
     pub(super) missing: Missing,
-    earlier: Option<EarlierRuns>,
+    pub(super) earlier: Option<EarlierRuns>,
     pub(super) links: Mutex<Vec<(&'static str, OwnedFd)>>,
     /// Every pinned map by its name.
     pub(super) maps: Vec<(&'static str, OwnedFd)>,

@@ -29,6 +29,7 @@ impl Kernel {
     /// [`KernelError::Io`].
     pub fn pin_again(&self, pins: &Pins) -> Result<Vec<&'static str>, KernelError> {
         pins.create()?;
+        grow::recover(pins)?;
         let mut again = Vec::new();
         for (name, map) in &self.maps {
             let path = pins.map(name);
@@ -36,6 +37,11 @@ impl Kernel {
             let own = sys::map_id(map.as_fd()).map_err(failed)?;
             match sys::obj_get(&path).and_then(|found| sys::map_id(found.as_fd())) {
                 Ok(found) if found == own => continue,
+                // Larger counters are in its place, and the next start adds up both: so does this daemon.
+                Ok(_) if grow::is_set_aside(pins, name, own)? => {
+                    self.tables().count_all(pins, name)?;
+                    continue;
+                }
                 Ok(_) => fs::remove_file(&path).map_err(failed)?,
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {}
                 Err(e) => return Err(failed(e)),
@@ -54,8 +60,11 @@ impl Kernel {
     /// [`KernelError::Required`].
     pub fn attach_again(&self, pins: &Pins, cgroup: &File) -> Result<Vec<String>, KernelError> {
         let mut problems = Vec::new();
-        for spec in PROGRAMS.iter().filter(|spec| !self.missing.iter().any(|(name, _)| *name == spec.name)) {
-            match self.attach_one_again(spec, pins, cgroup) {
+        for (position, spec) in PROGRAMS.iter().enumerate() {
+            if self.missing.iter().any(|(name, _)| *name == spec.name) {
+                continue;
+            }
+            match self.attach_one_again(position, spec, pins, cgroup) {
                 Ok(()) => {}
                 Err(why) if spec.required => {
                     return Err(KernelError::Required { program: spec.name, hook: spec.hook, why });
@@ -68,10 +77,14 @@ impl Kernel {
         Ok(problems)
     }
 
-    fn attach_one_again(&self, spec: &Spec, pins: &Pins, cgroup: &File) -> Result<(), String> {
+    fn attach_one_again(&self, position: usize, spec: &Spec, pins: &Pins, cgroup: &File) -> Result<(), String> {
         let program = self.ebpf.program(spec.name).ok_or("the object does not have it")?;
+        let own = program.info().map(|i| (i.run_count(), u64::try_from(i.run_time().as_nanos()).unwrap_or(u64::MAX)));
         let program = program.fd().map_err(|e| chain(&e))?;
         let attached = attach::attach(pins, spec.name, program.as_fd(), cgroup, spec.at).map_err(|e| e.to_string())?;
+        if let (Some(earlier), Some(replaced), Ok(own)) = (&self.earlier, attached.replaced, own) {
+            earlier.replace(position, replaced, own);
+        }
         // The other daemon may have replaced the link itself.
         let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
         links.retain(|(name, _)| *name != spec.name);

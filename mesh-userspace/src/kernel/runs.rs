@@ -34,6 +34,13 @@ impl EarlierRuns {
         row.map_or((0, 0), |[runs, ns]| (runs, ns))
     }
 
+    /// Adds what a replaced program had counted, and takes away what its predecessor had, which is at work again.
+    pub(super) fn replace(&self, program: usize, replaced: Runs, again: Runs) {
+        let ((runs, ns), Ok(row)) = (self.of(program), u32::try_from(program)) else { return };
+        let changed = |now: u64, more, less| now.saturating_add(more).saturating_sub(less);
+        self.0.write(row, &[changed(runs, replaced.0, again.0), changed(ns, replaced.1, again.1)], 0..2);
+    }
+
     /// Adds what a replaced program had counted.
     pub(super) fn add(&self, program: usize, more: Runs) {
         let ((runs, ns), Ok(row)) = (self.of(program), u32::try_from(program)) else { return };

@@ -74,6 +74,15 @@ impl Tables {
         })
     }
 
+    /// Adds up the counters in every pinned table of this name, where that is a table of counters.
+    pub(super) fn count_all(&self, pins: &Pins, name: &str) -> Result<(), KernelError> {
+        match name {
+            names::SERVICE_COUNTS => self.service_counts.join(name, grow::all(pins, name)?),
+            names::ENDPOINT_COUNTS => self.endpoint_counts.join(name, grow::all(pins, name)?),
+            _ => Ok(()),
+        }
+    }
+
     /// The settings in a table that another daemon pinned, if it has our shape.
     pub(super) fn pinned_settings(pin: &Path) -> Option<Settings> {
         Mapped::<Settings>::new(names::SETTINGS, MapData::from_pin(pin).ok()?).ok()?.read(0)
