@@ -1,16 +1,19 @@
 //! What the daemon knows, in the shapes of the contract.
 
-use super::daemon::{Daemon, FILES};
+use super::{
+    daemon::{Daemon, FILES},
+    others,
+};
 use crate::{
     api::{self, CircuitState, ConfigStatus, EndpointHealth, Memory, Mode, Refusal, Source, Status},
     config,
     datapath::{Datapath, Limits},
-    kernel::{Kernel, Tables},
+    kernel::{Kernel, OtherProgram, Tables},
     model::{self, Endpoint, Service},
-    telemetry::metrics::{Report, ServiceReport},
+    telemetry::metrics::{EndpointReport, Report, ServiceReport},
 };
 use mesh_common::{
-    endpoint::EndpointCounts,
+    endpoint::{EndpointCounts, EndpointTimes},
     names,
     reason::{Failure, Reason, ServiceCounts},
 };
@@ -24,6 +27,11 @@ impl Counts<'_> {
         self.0.map_or_else(EndpointCounts::default, |(tables, datapath)| {
             datapath.endpoint_counts(tables, service, address)
         })
+    }
+
+    fn times(&self, service: &str, address: SocketAddr) -> EndpointTimes {
+        self.0
+            .map_or_else(EndpointTimes::default, |(tables, datapath)| datapath.endpoint_times(tables, service, address))
     }
 
     fn service(&self, service: &str) -> ServiceCounts {
@@ -70,6 +78,9 @@ impl Daemon {
             not_intercepted_reason: not_intercepted,
             active_connections: sum(EndpointCounts::active),
             connections_total: sum(|c| c.opened),
+            connect_failures_total: sum(EndpointCounts::failed),
+            retransmits_total: sum(|c| c.retransmits),
+            connects_local_trouble_total: reasons[Reason::LocalTrouble as usize],
             sent_bytes_total: sum(|c| c.sent),
             received_bytes_total: sum(|c| c.received),
             connects_refused_total: by_reason(Reason::refuses),
@@ -89,7 +100,7 @@ impl Daemon {
             return Some("bypass is on".to_owned());
         }
         if let Some(why) = self.kernel().and_then(Kernel::detached) {
-            return Some(why.to_owned());
+            return Some(format!("the programs are {why}"));
         }
         if service.addresses.is_empty() {
             return Some("it has no address".to_owned());
@@ -108,7 +119,10 @@ impl Daemon {
         let wanted = wanted(state.snapshot.services(), service)?;
         let endpoints = wanted.iter().flat_map(|s| {
             let counts = &counts;
-            s.endpoints.iter().map(move |e| endpoint(s, e, &counts.endpoint(&s.name, e.address)))
+            s.endpoints.iter().map(move |e| {
+                let times = counts.times(&s.name, e.address);
+                endpoint(s, e, &counts.endpoint(&s.name, e.address), times.connect.mean_ns())
+            })
         });
         Ok(endpoints.collect())
     }
@@ -125,6 +139,14 @@ impl Daemon {
         if self.bypass() {
             warnings.push("bypass is on: nothing is translated; `mesh bypass off` ends it".to_owned());
         }
+        if let (_, Some(why)) = self.interception()
+            && self.mode == Mode::Ebpf
+            && !self.bypass()
+        {
+            warnings.push(format!("interception: {why}"));
+        }
+        let others = self.others().unwrap_or_default();
+        warnings.extend(self.warnings_of_others(&others));
         warnings.extend(state.warnings.iter().cloned());
         warnings.extend(state.datapath.iter().flat_map(|d| d.problems().iter().cloned()));
         let stats = state.config.dataplane.program_stats;
@@ -135,7 +157,7 @@ impl Daemon {
             uptime_s: self.started.elapsed().as_secs(),
             mode: self.mode,
             bypass: self.bypass(),
-            interception_ok: self.interception_ok(),
+            interception_ok: self.interception().0,
             config: ConfigStatus {
                 path: (state.had_main_file || main.exists())
                     .then(|| std::path::absolute(&main).unwrap_or(main).display().to_string()),
@@ -160,6 +182,7 @@ impl Daemon {
                 kernel_bytes: self.kernel().map(|_| maps.iter().filter_map(|m| m.bytes).sum()),
             }),
             maps,
+            other_programs: others.into_iter().map(other_program).collect(),
             warnings,
         }
     }
@@ -201,10 +224,14 @@ impl Daemon {
         maps
     }
 
-    fn interception_ok(&self) -> Option<bool> {
-        // Known to be false where nothing translates; that it is true takes a probe.
-        let translates = self.kernel().is_some_and(|k| k.detached().is_none()) && self.mode == Mode::Ebpf;
-        (!translates).then_some(false)
+    /// Programs of others at our hooks; `None`: there are none of ours, or the kernel does not say.
+    pub(super) fn others(&self) -> Option<Vec<OtherProgram>> {
+        self.kernel()?.others().ok()
+    }
+
+    /// What is worth a word about programs of others.
+    pub(super) fn warnings_of_others(&self, others: &[OtherProgram]) -> Vec<String> {
+        others.iter().filter_map(others::warning).collect()
     }
 
     /// Everything that is exported as metrics.
@@ -218,7 +245,13 @@ impl Daemon {
             endpoints: service
                 .endpoints
                 .iter()
-                .map(|e| (e.address.to_string(), counts.endpoint(&service.name, e.address)))
+                .map(|e| EndpointReport {
+                    address: e.address.to_string(),
+                    counts: counts.endpoint(&service.name, e.address),
+                    times: Some(counts.times(&service.name, e.address))
+                        .filter(|times| times.connect.count() > 0)
+                        .map(Box::new),
+                })
                 .collect(),
         });
         let used = state.datapath.as_ref().map(Datapath::used);
@@ -240,11 +273,16 @@ impl Daemon {
                 .collect(),
             sources: vec![(FILES, true, state.updates, state.reload_failures)],
             reload_failures: state.reload_failures,
-            interception_ok: self.interception_ok(),
+            interception_ok: self.interception().0,
             bypass: self.bypass(),
             problems: state.datapath.as_ref().map_or(0, |d| d.problems().len() as u64),
         }
     }
+}
+
+fn other_program(other: OtherProgram) -> api::OtherProgram {
+    let OtherProgram { hook, id, name, runs_first, .. } = other;
+    api::OtherProgram { hook: hook.to_owned(), id, name, runs_first }
 }
 
 fn wanted<'a>(services: &'a [Arc<Service>], name: Option<&str>) -> Result<&'a [Arc<Service>], Refusal> {
@@ -255,7 +293,7 @@ fn wanted<'a>(services: &'a [Arc<Service>], name: Option<&str>) -> Result<&'a [A
     }
 }
 
-fn endpoint(service: &Service, endpoint: &Endpoint, counts: &EndpointCounts) -> api::Endpoint {
+fn endpoint(service: &Service, endpoint: &Endpoint, counts: &EndpointCounts, connect_ns: Option<u64>) -> api::Endpoint {
     let known = |text: &String| Some(text.clone()).filter(|t| !t.is_empty());
     let failures = Failure::ALL.into_iter().map(|f| (f.word().to_owned(), counts.failures[f as usize]));
     api::Endpoint {
@@ -273,6 +311,8 @@ fn endpoint(service: &Service, endpoint: &Endpoint, counts: &EndpointCounts) -> 
         sent_bytes_total: counts.sent,
         received_bytes_total: counts.received,
         latency_ewma_ms: None,
+        retransmits_total: counts.retransmits,
+        connect_ms: connect_ns.map(|ns| ns as f64 / 1e6),
         region: known(&endpoint.region),
         node: known(&endpoint.node),
         picked_total: counts.picked,
@@ -286,7 +326,7 @@ fn entries(map: &str, used: &Limits) -> Option<u64> {
     let entries = match map {
         names::VIPS => used.vips,
         names::SERVICES | names::CURSORS | names::SERVICE_COUNTS => used.services,
-        names::ENDPOINTS | names::ENDPOINT_COUNTS => used.endpoints,
+        names::ENDPOINTS | names::ENDPOINT_COUNTS | names::ENDPOINT_TIMES => used.endpoints,
         names::SLOTS => used.slots,
         names::SETTINGS => 1,
         _ => return None,

@@ -1,6 +1,6 @@
 //! What can be typed.
 
-use crate::api::Policy;
+use crate::api::{ConnectionOrder, Policy};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use std::{ffi::OsString, net::SocketAddr, path::PathBuf};
@@ -83,6 +83,18 @@ pub(super) enum Verb {
         takeover: bool,
     },
 
+    /// Say whether the daemon can start here and intercept connections, and what to do where not; needs no daemon
+    ///
+    /// It loads every program and sends a real connection through them, in a cgroup of its own that is removed again.
+    /// A daemon that runs is not disturbed. Exit code 1: something that is required is missing.
+    Check {
+        /// The configuration [env: MESH_CONFIG] [default: /etc/mesh/mesh.yaml]
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        #[command(flatten)]
+        listing: Listing,
+    },
+
     /// Check, print, or reload the configuration
     #[command(subcommand)]
     Config(ConfigVerb),
@@ -113,6 +125,27 @@ pub(super) enum Verb {
         listing: Listing,
         #[command(subcommand)]
         change: Option<EndpointVerb>,
+    },
+
+    /// List live connections: whose they are, where they go, what they carried until now
+    Connections {
+        /// Only those of this service
+        #[arg(long, value_name = "SERVICE")]
+        service: Option<String>,
+        /// Only those to this endpoint
+        #[arg(long, value_name = "ADDRESS", value_parser = address)]
+        endpoint: Option<SocketAddr>,
+        /// The largest first, of age the oldest: sent, received, age, or rtt [default: by service, endpoint, client]
+        #[arg(long, value_name = "BY", value_parser = orders(), hide_possible_values = true)]
+        sort: Option<ConnectionOrder>,
+        /// No more than so many
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+        limit: Option<u32>,
+        /// Show them again every second until interrupted, with what they carry a second
+        #[arg(long)]
+        watch: bool,
+        #[command(flatten)]
+        listing: Listing,
     },
 
     /// Say what a connection to an address would meet now, and why
@@ -162,10 +195,6 @@ pub(super) enum Verb {
 #[derive(Debug, Subcommand)]
 pub(super) enum LaterVerb {
     #[command(hide = true, disable_help_flag = true)]
-    Check(Rest),
-    #[command(hide = true, disable_help_flag = true)]
-    Connections(Rest),
-    #[command(hide = true, disable_help_flag = true)]
     Circuit(Rest),
     #[command(hide = true, disable_help_flag = true)]
     Register(Rest),
@@ -186,8 +215,6 @@ pub(super) enum LaterVerb {
 impl LaterVerb {
     pub(super) const fn name(&self) -> &'static str {
         match self {
-            Self::Check(_) => "check",
-            Self::Connections(_) => "connections",
             Self::Circuit(_) => "circuit",
             Self::Register(_) => "register",
             Self::Deregister(_) => "deregister",
@@ -308,6 +335,12 @@ fn address(text: &str) -> Result<SocketAddr, String> {
 
 fn weight(text: &str) -> Result<u16, String> {
     text.parse().map_err(|_| "expected a whole number from 0 to 65535".to_owned())
+}
+
+fn orders() -> impl clap::builder::TypedValueParser<Value = ConnectionOrder> {
+    use clap::builder::{PossibleValuesParser, TypedValueParser as _};
+    PossibleValuesParser::new(ConnectionOrder::ALL.iter().map(|order| order.word()))
+        .try_map(|word| word.parse::<ConnectionOrder>())
 }
 
 fn policies() -> impl clap::builder::TypedValueParser<Value = Policy> {

@@ -2,11 +2,12 @@
 
 use super::{
     args::{Format, Offered},
-    command::{Action, ClientCommand},
+    command::{Action, ClientCommand, Show},
     output::{Style, complain, document, line, note, print},
+    rates::Rated,
     views, watch,
 };
-use crate::api::{Client, ClientError, Endpoint, Explanation, Refusal, Request, Service, Status, Time};
+use crate::api::{Check, Client, ClientError, Endpoint, Explanation, Refusal, Request, Service, Status, Time};
 use clap::CommandFactory;
 use clap_complete::Shell;
 use serde_json::Value;
@@ -32,6 +33,22 @@ pub fn execute(command: ClientCommand) -> ExitCode {
         Action::Change(request) => block_on(change(&Client::new(socket), &request)),
     };
     result.err().unwrap_or(ExitCode::SUCCESS)
+}
+
+/// Prints what `mesh check` found; the exit code says whether the daemon can start.
+#[must_use]
+pub fn report(check: &Check, show: Show) -> ExitCode {
+    let text = match show.format {
+        Format::Table => Ok(views::check(check, Style::for_stdout(show.color))),
+        format => document(check, format),
+    };
+    let printed = text.map_err(|e| unprintable(&e)).and_then(|text| print(&text));
+    // A reader that has seen enough changes nothing about what was found.
+    match printed {
+        Ok(()) if check.ok => ExitCode::SUCCESS,
+        Err(code) if check.ok => code,
+        _ => ExitCode::FAILURE,
+    }
 }
 
 fn complain_later(name: &str) {
@@ -86,6 +103,7 @@ pub(super) enum Shown {
     Services(Vec<Service>),
     Service(Service, Vec<Endpoint>),
     Endpoints(Vec<Endpoint>),
+    Connections(Vec<Rated>),
     Explanation(Box<Explanation>),
     Config(Value),
 }
@@ -120,6 +138,10 @@ impl Screen {
                 }
             }
             Request::Endpoints { service } => Shown::Endpoints(client.endpoints(service.clone()).await?),
+            Request::Connections(_) => {
+                let connections = client.connections(&self.request).await?;
+                Shown::Connections(connections.into_iter().map(Rated::from).collect())
+            }
             Request::Explain { .. } => Shown::Explanation(Box::new(client.explain(&self.request).await?)),
             Request::ConfigDump => Shown::Config(client.config().await?),
             _ => Shown::Status(Box::new(client.status().await?)),
@@ -135,12 +157,15 @@ impl Screen {
             (Format::Table, Shown::Services(services)) => Ok(views::services(services, style)),
             (Format::Table, Shown::Endpoints(endpoints)) if endpoints.is_empty() => Ok(String::new()),
             (Format::Table, Shown::Endpoints(endpoints)) => Ok(views::endpoints(endpoints, style)),
+            (Format::Table, Shown::Connections(connections)) if connections.is_empty() => Ok(String::new()),
+            (Format::Table, Shown::Connections(connections)) => Ok(views::connections(connections, style)),
             (Format::Table, Shown::Explanation(explanation)) => Ok(views::explanation(explanation, style)),
             (_, Shown::Service(service, endpoints)) => Ok(views::service(service, endpoints, style)),
             (format, Shown::Config(config)) => document(config, format),
             (format, Shown::Status(status)) => document(status, format),
             (format, Shown::Services(services)) => document(services, format),
             (format, Shown::Endpoints(endpoints)) => document(endpoints, format),
+            (format, Shown::Connections(connections)) => document(connections, format),
             (format, Shown::Explanation(explanation)) => document(explanation, format),
         };
         text.map_err(|e| unprintable(&e))
@@ -153,6 +178,7 @@ impl Screen {
             Shown::Services(services) => line(services),
             Shown::Service(service, _) => line(&[service]),
             Shown::Endpoints(endpoints) => line(endpoints),
+            Shown::Connections(connections) => line(connections),
             Shown::Explanation(explanation) => line(explanation),
             Shown::Config(config) => line(config),
         }
@@ -165,6 +191,7 @@ impl Screen {
             _ if self.format != Format::Table => None,
             Shown::Services(services) if services.is_empty() => Some("no services"),
             Shown::Endpoints(endpoints) if endpoints.is_empty() => Some("no endpoints"),
+            Shown::Connections(connections) if connections.is_empty() => Some("no connections"),
             _ => None,
         }
     }
