@@ -4,7 +4,7 @@
 
 use std::{
     ffi::CString,
-    fs::File,
+    fs::{self, File},
     io,
     os::{
         fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
@@ -18,8 +18,11 @@ const BPF_MAP_UPDATE_ELEM: libc::c_long = 2;
 const BPF_PROG_LOAD: libc::c_long = 5;
 const BPF_OBJ_PIN: libc::c_long = 6;
 const BPF_OBJ_GET: libc::c_long = 7;
+const BPF_PROG_GET_FD_BY_ID: libc::c_long = 13;
+const BPF_MAP_GET_FD_BY_ID: libc::c_long = 14;
 const BPF_PROG_QUERY: libc::c_long = 16;
 const BPF_LINK_CREATE: libc::c_long = 28;
+const BPF_LINK_GET_FD_BY_ID: libc::c_long = 30;
 const BPF_MAP_TYPE_ARRAY: u32 = 2;
 /// More attach types than any kernel has; the ones it does not know answer `EINVAL`.
 const ATTACH_TYPES: u32 = 80;
@@ -63,6 +66,44 @@ pub fn attached_programs(path: &Path) -> io::Result<u32> {
         }
     };
     Ok((0..ATTACH_TYPES).map(count).sum())
+}
+
+/// What a pin holds, and what that holds in turn: `map_id`, `link_id` or `prog_id`, with the number.
+///
+/// # Errors
+/// Where it is no pin.
+pub fn pinned_ids(path: &Path) -> io::Result<Vec<(String, u32)>> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let mut attr: Attr = [0; 32];
+    // pathname (2 words)
+    attr[..2].copy_from_slice(&words(path.as_ptr() as u64));
+    let held = owned(bpf(BPF_OBJ_GET, &mut attr)?)?;
+    let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", held.as_raw_fd()))?;
+    let ids = info.lines().filter_map(|line| {
+        let (kind, id) = line.split_once(':').filter(|(kind, _)| kind.ends_with("_id"))?;
+        let known = ["map_id", "link_id", "prog_id"].contains(&kind);
+        known.then_some((kind.to_owned(), id.trim().parse().ok()?))
+    });
+    Ok(ids.collect())
+}
+
+/// Whether the kernel still has something with this id, of a kind that [`pinned_ids`] names.
+///
+/// # Errors
+/// What the kernel answered other than that it does not have it.
+pub fn exists(kind: &str, id: u32) -> io::Result<bool> {
+    let command = match kind {
+        "prog_id" => BPF_PROG_GET_FD_BY_ID,
+        "map_id" => BPF_MAP_GET_FD_BY_ID,
+        _ => BPF_LINK_GET_FD_BY_ID,
+    };
+    let mut attr: Attr = [0; 32];
+    attr[0] = id;
+    match bpf(command, &mut attr).and_then(owned) {
+        Ok(_) => Ok(true),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(e) => Err(e),
+    }
 }
 
 /// A program of somebody else, attached to the `connect4` hook of a cgroup: it lets everything pass. It is gone with the

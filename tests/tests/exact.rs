@@ -397,7 +397,7 @@ fn skip(stream: &TcpStream, n: u64) {
         // SAFETY: with MSG_TRUNC TCP writes nothing, and no buffer is needed.
         let read = unsafe { libc::recv(stream.as_raw_fd(), std::ptr::null_mut(), most, libc::MSG_TRUNC) };
         assert!(read > 0, "{left} bytes before the end: {}", std::io::Error::last_os_error());
-        left -= read as u64;
+        left -= read.cast_unsigned() as u64;
     }
 }
 

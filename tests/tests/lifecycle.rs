@@ -6,7 +6,7 @@
     reason = "in tests a broken expectation is a failure"
 )]
 
-use mesh_tests::{Backend, Value, World, hammer::Tally, holds, json, process, service, world};
+use mesh_tests::{Backend, Value, World, hammer::Tally, holds, json, kernel, process, service, world};
 use std::io::{Read, Write};
 
 const VIP: &str = "10.96.0.10:80";
@@ -170,6 +170,26 @@ fn unload_removes_everything_and_says_so() {
     mesh.unload(&[]).done();
     mesh.start();
     assert_eq!(world.ask(VIP).unwrap(), "B1", "and it can start again");
+}
+
+#[test]
+fn unload_leaves_no_program_link_or_table_in_the_kernel() {
+    let world = world!();
+    let _backends = two(&world);
+    let mut mesh = world.daemon(web(&[E1]));
+    assert_eq!(world.ask(VIP).unwrap(), "B1");
+    // A connection that is open holds none of it either.
+    let _client = world.dial(VIP).unwrap();
+    let ids: Vec<_> = mesh.pins().iter().flat_map(|pin| kernel::pinned_ids(pin).unwrap()).collect();
+    for (kind, least) in [("map_id", 8), ("link_id", 5), ("prog_id", 5)] {
+        assert!(ids.iter().filter(|(k, _)| k == kind).count() >= least, "{ids:?}");
+    }
+    let left = || ids.iter().filter(|(kind, id)| kernel::exists(kind, *id).unwrap()).collect::<Vec<_>>();
+    assert_eq!(left().len(), ids.len());
+    mesh.terminate();
+    mesh.unload(&[]).done();
+    holds("nothing is left", left, Vec::is_empty);
+    assert_eq!(mesh.left_behind(), (Vec::new(), 0));
 }
 
 #[test]

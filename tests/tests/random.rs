@@ -7,7 +7,7 @@
 )]
 
 use mesh_tests::{
-    Backend, Daemon, World, eventually, http, json,
+    Backend, Daemon, Value, World, eventually, http, json,
     load::{self, Load, Random, Totals},
     metrics::Metrics,
     service, world,
@@ -41,12 +41,15 @@ fn start(world: &World) -> (Vec<Backend>, Daemon) {
     let reuse = || std::fs::write("/proc/sys/net/ipv4/tcp_tw_reuse", "1");
     world.netns().enter(reuse).unwrap();
     let servers = ENDPOINTS.map(|endpoint| load::server(world.netns(), endpoint));
-    let services = json!([
+    (servers.into(), world.daemon(services()))
+}
+
+fn services() -> Value {
+    json!([
         service("web", &VIPS, &ENDPOINTS),
         service("four", &[REFUSING_VIPS[0]], &[NOBODY[0]]),
         service("six", &[REFUSING_VIPS[1]], &[NOBODY[1]]),
-    ]);
-    (servers.into(), world.daemon(services))
+    ])
 }
 
 fn loads(world: &World, seed: u64, processes: u64, threads: u64) -> Vec<Load> {
@@ -63,8 +66,7 @@ fn counters(metrics: &Metrics) -> BTreeMap<String, f64> {
     kept.map(|s| (format!("{}{:?}", s.name, s.labels), s.value)).collect()
 }
 
-/// Scrapes over and over until told to stop, past any death of the daemon: nothing may go backwards. Returns how many
-/// scrapes there were.
+/// Scrapes over and over until told to stop, past any death of the daemon: nothing may go backwards.
 fn watch(admin: &str, stop: &AtomicBool, scrapes: &AtomicU64) {
     let mut last: BTreeMap<String, f64> = BTreeMap::new();
     while !stop.load(Ordering::Relaxed) {
@@ -127,6 +129,21 @@ fn what_clients_counted_adds_up_while_counters_are_read() {
     eprintln!("{scrapes} scrapes; {clients:?}");
     assert!(scrapes > 20, "{scrapes}");
     adds_up(&mesh, &clients);
+}
+
+#[test]
+fn two_daemons_side_by_side_count_each_their_own() {
+    let (world, seed) = (world!(), seed());
+    let other = world.sibling();
+    let (_servers, mesh) = start(&world);
+    let neighbour = other.daemon(services());
+    let (mine, theirs) = (loads(&world, seed, 1, 3), loads(&other, seed + 500, 1, 3));
+    thread::sleep(Duration::from_secs(3));
+    for (mesh, loads) in [(&mesh, mine), (&neighbour, theirs)] {
+        let mut clients = Totals::default();
+        loads.into_iter().for_each(|load| clients.add(load.stop()));
+        adds_up(mesh, &clients);
+    }
 }
 
 /// `MESH_TEST_KILLS` says how many times the daemon dies; 60 are enough for every day.
