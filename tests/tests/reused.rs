@@ -150,7 +150,8 @@ fn a_connect_without_a_route_is_local_trouble_and_forgotten() {
         client
     });
     // The last attempt of each socket is only over once the socket does something else.
-    (troubled(&mesh, "four", 2), troubled(&mesh, "six", 1));
+    troubled(&mesh, "four", 2);
+    troubled(&mesh, "six", 1);
     world.netns().ip("route add local 10.66.0.0/16 dev lo");
     world.netns().ip("address add fd66::1/64 dev lo nodad");
     let _echoes = [world.echo(four), world.echo(six)];
@@ -162,7 +163,8 @@ fn a_connect_without_a_route_is_local_trouble_and_forgotten() {
         echo(client, 1000);
     }
     drop(clients);
-    (troubled(&mesh, "four", 4), troubled(&mesh, "six", 2));
+    troubled(&mesh, "four", 4);
+    troubled(&mesh, "six", 2);
     counted(&mesh, "four", four, [0; 5]);
     counted(&mesh, "six", six, [0; 5]);
     // With a route, the same socket may go to the VIP again.
@@ -222,7 +224,8 @@ fn a_connect_that_is_cancelled_is_held_against_nobody() {
     drop(client);
     counted(&mesh, "web", E1, [1, 0, 0, 5000, 5000]);
     counted(&mesh, "hole", hole, [3, 0, 0, 0, 0]);
-    (troubled(&mesh, "hole", 0), troubled(&mesh, "web", 0));
+    troubled(&mesh, "hole", 0);
+    troubled(&mesh, "web", 0);
 }
 
 /// An echo server that speaks MPTCP.

@@ -95,7 +95,7 @@ fn request(family: libc::c_int, map: BorrowedFd<'_>) -> Vec<u8> {
     message.extend(DUMP.to_ne_bytes());
     message.extend([0; 8]);
     // struct inet_diag_req_v2: family, protocol, extensions, padding, states, and a socket's id that matches all.
-    message.extend([family as u8, libc::IPPROTO_TCP as u8, 1 << (INET_DIAG_INFO - 1), 0]);
+    message.extend([family.cast_unsigned() as u8, libc::IPPROTO_TCP as u8, 1 << (INET_DIAG_INFO - 1), 0]);
     message.extend(u32::MAX.to_ne_bytes());
     message.extend([0; 48]);
     // The map, in a nested attribute.
