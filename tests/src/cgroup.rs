@@ -93,6 +93,11 @@ impl Cgroup {
         Self { path }
     }
 
+    /// Removes it, with everything in it.
+    pub fn remove(&self) {
+        remove(&self.path, Duration::from_secs(5));
+    }
+
     /// Removes it, with everything in it, and makes another one under the same name, as a restarted unit does.
     ///
     /// # Panics

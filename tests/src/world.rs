@@ -49,7 +49,13 @@ impl World {
         Self { sockets, cgroup, netns }
     }
 
-    /// As a pod: a cgroup of this name below this one, with clients in a new network namespace of their own. To be dropped first.
+    /// Removes the cgroup with everything in it.
+    pub fn remove_cgroup(&self) {
+        self.cgroup.remove();
+    }
+
+    /// As a pod: a cgroup of this name below this one, with clients in a new network namespace of their own. To be
+    /// dropped first.
     ///
     /// # Panics
     /// Where they cannot be made.

@@ -29,14 +29,14 @@ fn start(object: &[u8], pins: &PinDirectory, cgroup: &Cgroup) -> Result<Kernel, 
 
 fn start_with(object: &[u8], pins: &PinDirectory, cgroup: &Cgroup, services: u32) -> Result<Kernel, KernelError> {
     let pins = Pins::new(pins.path());
-    let mut kernel = kernel::load(&Options {
+    let kernel = kernel::load(&Options {
         object,
-        pins: &pins,
+        pins: Some(&pins),
         capacity: Capacity { services, vips: 4, endpoints: 8, slots: 32 },
         log_level: 0,
         settings: Settings::default(),
     })?;
-    kernel.attach(&pins, &kernel::open_cgroup(cgroup.path())?)?;
+    kernel.attach(cgroup.path())?;
     Ok(kernel)
 }
 

@@ -1,6 +1,6 @@
 //! The daemon's state: what is configured, what operators changed, what the kernel was told.
 
-use super::{bypass::BypassedCgroups, host};
+use super::{bypass::BypassedCgroups, guard::Guard, host, probe::Truth};
 use crate::{
     api::{Mode, Time},
     config::{self, Config},
@@ -47,6 +47,9 @@ pub(super) struct Daemon {
     /// What was worth a word at the start and still holds.
     pub(super) notes: Vec<String>,
     pub(super) stopping: AtomicBool,
+    /// Whether connects are really intercepted.
+    pub(super) truth: Truth,
+    pub(super) guard: Guard,
     /// The node's name where the configuration has none: that of the start, whatever the host is called since.
     host_name: String,
     /// The most verbose level that the programs were loaded with.
@@ -180,6 +183,8 @@ impl Daemon {
             levels,
             notes,
             stopping: AtomicBool::new(false),
+            truth: Truth::default(),
+            guard: Guard::default(),
             host_name: host().name,
             programs_level,
             looking: Mutex::new(()),

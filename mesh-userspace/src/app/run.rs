@@ -3,16 +3,18 @@
 use super::{
     admin::Admin,
     bypass::BypassedCgroups,
+    cgroup,
     daemon::{self, Daemon, State},
     host,
     lock::{LockError, Locks},
+    probe,
     source::Watch,
     succession::{End, Succession},
     takeover::{self, Inheritance},
 };
 use crate::{
     api::{Addresses, Mode},
-    config::{self, Cgroup, Config},
+    config::{self, Config},
     datapath::{self, Datapath},
     kernel::{self, Capacity, Kernel, KernelError, Options, Pins},
     model::{Overrides, Snapshot},
@@ -98,10 +100,14 @@ pub fn run(named: Option<PathBuf>, takeover: bool) -> Result<(), String> {
         file.remove();
     }
     let admin = admin.serve(&daemon, &succession)?;
+    let probing = probe::start(&daemon).map_err(|e| format!("the probe cannot start: {e}"))?;
     let end = runtime.block_on(serve(&daemon, signals, watch, programs_log, end));
     // Not while another one is ready in its place.
     daemon.stopping.store(!matches!(end, Some(End::Followed)), Ordering::Relaxed);
     succession.close();
+    daemon.truth.stop();
+    // A probe that is under way ends at once, and takes its cgroup along.
+    let _ = probing.join();
     admin.stop();
     match end {
         None => tracing::info!("stopped; the kernel goes on with what it was told last (`mesh unload` removes it)"),
@@ -221,11 +227,7 @@ fn load(loaded: &config::Loaded, overrides: &Overrides, observe: bool, locks: &m
     if !missing.is_empty() {
         return Err(KernelError::Capabilities(missing).into());
     }
-    let path = match &config.dataplane.cgroup {
-        Cgroup::Auto => kernel::cgroup2_root()?,
-        Cgroup::Path(path) => path.clone(),
-    };
-    let cgroup = kernel::open_cgroup(&path)?;
+    let path = cgroup(&config.dataplane)?;
     let bpffs = &config.dataplane.bpffs;
     if let Some(point) = kernel::ensure_bpffs(bpffs)? {
         tracing::info!("no bpf file system was mounted: mounted one at {}", point.display());
@@ -236,7 +238,7 @@ fn load(loaded: &config::Loaded, overrides: &Overrides, observe: bool, locks: &m
     let pins = Pins::new(bpffs);
     let mut kernel = kernel::load(&Options {
         object: kernel::OBJECT,
-        pins: &pins,
+        pins: Some(&pins),
         capacity: capacity(config),
         log_level: log::most_verbose(&config.telemetry.log.level),
         settings: Settings {
@@ -257,7 +259,8 @@ fn load(loaded: &config::Loaded, overrides: &Overrides, observe: bool, locks: &m
     let mut bypassed = BypassedCgroups::new(&root, &config.dataplane.bypass.cgroups);
     bypassed.refresh(kernel.tables());
     kernel.tables().beat(daemon::now());
-    kernel.attach(&pins, &cgroup)?;
+    let notes = kernel.attach(&path)?;
+    kernel.notes.extend(notes);
     Ok((kernel, datapath, bypassed, path))
 }
 
@@ -275,7 +278,7 @@ fn stale_after(config: &Config) -> u64 {
 
 /// How much the tables must hold: as configured, else what the configuration needs with a quarter to spare, and no
 /// less than what a small node grows into without a restart.
-fn capacity(config: &Config) -> Capacity {
+pub(super) fn capacity(config: &Config) -> Capacity {
     let needs = datapath::needs(&config.services());
     let roomy = |needed: u32, floor: u32| needed.saturating_add(needed / 4).max(floor);
     let services = config.dataplane.max_services.exact().unwrap_or_else(|| roomy(needs.services, 4096));
@@ -338,7 +341,11 @@ async fn serve(
                 }
                 let daemon = Arc::clone(daemon);
                 // Large tables take their time, and the heartbeat goes on meanwhile.
-                let _ = tokio::task::spawn_blocking(move || daemon.tick()).await;
+                let _ = tokio::task::spawn_blocking(move || {
+                    daemon.tick();
+                    daemon.guard();
+                })
+                .await;
                 if let Some(flush) = &mut programs_log {
                     flush();
                 }
