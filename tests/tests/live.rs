@@ -23,13 +23,19 @@ fn exchange(mut client: &Socket, bytes: usize) {
     client.read_exact(&mut vec![0; bytes]).unwrap();
 }
 
+/// A counter among the metrics.
+#[expect(clippy::cast_sign_loss, reason = "counters are not negative")]
+fn count(metrics: &Metrics, name: &str, labels: &[(&str, &str)]) -> u64 {
+    metrics.count(name, labels) as u64
+}
+
 /// Sent and received bytes as the endpoint, the service, and the metrics have them.
 fn bytes(mesh: &Daemon) -> [(u64, u64); 3] {
     let (endpoint, service, metrics) = (mesh.endpoint("web", E1), mesh.service("web"), mesh.metrics());
     let of = |row: &mesh_tests::Value| {
         (row["sent_bytes_total"].as_u64().unwrap(), row["received_bytes_total"].as_u64().unwrap())
     };
-    let metric = |name: &str| metrics.count(name, &OF_E1) as u64;
+    let metric = |name: &str| count(&metrics, name, &OF_E1);
     [of(&endpoint), of(&service), (metric("mesh_tcp_sent_bytes_total"), metric("mesh_tcp_received_bytes_total"))]
 }
 
@@ -117,8 +123,7 @@ fn an_endpoint_begins_with_empty_histograms_even_in_a_used_row() {
 fn trouble(mesh: &Daemon, wanted: (u64, u64, u64)) {
     let look = || {
         let metrics = mesh.metrics();
-        let of_web = [("service", "web")];
-        let count = |name: &str| metrics.count(name, &of_web) as u64;
+        let count = |name: &str| count(&metrics, name, &[("service", "web")]);
         (
             count("mesh_connects_local_trouble_total"),
             count("mesh_tcp_connect_failures_total"),

@@ -4,6 +4,7 @@ use super::daemon::Daemon;
 use crate::{
     api::{self, ConnectionClient, ConnectionOrder, Connections, Kind, Refusal},
     kernel::{CgroupPaths, Connection},
+    model::{Service, is_probe},
 };
 use mesh_common::{
     addr::Address,
@@ -12,6 +13,7 @@ use mesh_common::{
 use std::{
     cmp::Reverse,
     net::{IpAddr, SocketAddr},
+    sync::Arc,
 };
 
 /// A connection on its way into a listing.
@@ -27,7 +29,7 @@ impl Daemon {
     pub(super) fn connections(&self, wanted: &Connections) -> Result<Vec<api::Connection>, Refusal> {
         let mut seen = Vec::new();
         let mut visit = |connection: Connection| {
-            if wanted.endpoint.is_none_or(|endpoint| endpoint == self::endpoint(&connection.live.record)) {
+            if is_wanted(&connection.live.record, wanted) {
                 seen.push(connection);
             }
         };
@@ -59,8 +61,13 @@ impl Daemon {
     }
 }
 
+/// Whether a connection may be in the listing; its service is looked at later. The daemon's own probe is none of anyone's.
+fn is_wanted(record: &Record, wanted: &Connections) -> bool {
+    wanted.endpoint.is_none_or(|address| address == endpoint(record)) && !is_probe(original(record))
+}
+
 /// Whether what is asked for is there at all, connections aside.
-fn known(services: &[std::sync::Arc<crate::model::Service>], wanted: &Connections) -> Result<(), Refusal> {
+fn known(services: &[Arc<Service>], wanted: &Connections) -> Result<(), Refusal> {
     let mut of_service = services.iter().filter(|s| wanted.service.as_ref().is_none_or(|name| *name == s.name));
     if let (Some(name), true) = (&wanted.service, of_service.clone().next().is_none()) {
         return Err(Refusal::not_found(format!("no service is named {name:?}; `mesh services` lists them")));
@@ -111,7 +118,7 @@ fn told(row: &Row<'_>, now: u64, cgroups: &mut CgroupPaths) -> api::Connection {
             cgroup_id: record.cgroup,
             netns_cookie: record.netns,
         },
-        original_destination: address(record.original, record.original_port),
+        original_destination: original(record),
         path: api::Path::Direct,
         state: state(live.state).to_owned(),
         sent_bytes: live.traffic.sent,
@@ -127,6 +134,10 @@ fn told(row: &Row<'_>, now: u64, cgroups: &mut CgroupPaths) -> api::Connection {
 
 fn endpoint(record: &Record) -> SocketAddr {
     address(record.endpoint, record.endpoint_port)
+}
+
+fn original(record: &Record) -> SocketAddr {
+    address(record.original, record.original_port)
 }
 
 fn client(record: &Record) -> Option<SocketAddr> {
@@ -162,6 +173,7 @@ const fn state(number: u32) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::{PROBE_V4, PROBE_V6};
     use mesh_common::connection::{Live, Traffic};
 
     fn row(service: &'static str, port: u16, sent: u64, rtt_us: u32, picked_at: u64) -> Row<'static> {
@@ -191,6 +203,18 @@ mod tests {
         sort(&mut rows, None);
         let sent: Vec<u64> = rows.iter().map(|row| row.seen.live.traffic.sent).collect();
         assert_eq!(sent, [9, 5]);
+    }
+
+    #[test]
+    fn the_daemons_own_probe_is_not_listed() {
+        let to = |vip: SocketAddr| Record {
+            original: Address::from(vip.ip()),
+            original_port: vip.port().to_be(),
+            ..Record::default()
+        };
+        let all = Connections::default();
+        assert!(is_wanted(&to(SocketAddr::from(([127, 109, 101, 115], 80))), &all));
+        assert!(!is_wanted(&to(PROBE_V4), &all) && !is_wanted(&to(PROBE_V6), &all));
     }
 
     #[test]

@@ -65,45 +65,74 @@ pub struct EndpointReport {
 /// # Errors
 /// The encoder's, which concern malformed names only.
 pub fn encode(report: &Report) -> Result<Vec<u8>, prometheus::Error> {
-    let mut text = Vec::new();
-    let encoder = TextEncoder::new();
-    // One family at a time: with 100,000 services they would fill gigabytes together.
-    let mut emit = |family: MetricFamily| {
-        if family.get_metric().is_empty() { Ok(()) } else { encoder.encode(&[family], &mut text) }
-    };
-    per_service(report, &mut emit)?;
-    per_endpoint(report, &mut emit)?;
-    of_the_daemon(report).into_iter().chain(ProcessCollector::for_self().collect()).try_for_each(&mut emit)?;
-    Ok(text)
+    let mut text = Text::default();
+    per_service(report, &mut text)?;
+    per_endpoint(report, &mut text)?;
+    let whole = of_the_daemon(report).into_iter().chain(ProcessCollector::for_self().collect());
+    whole.filter(|family| !family.get_metric().is_empty()).try_for_each(|family| text.add(family))?;
+    Ok(text.0)
 }
 
-type Emit<'a> = &'a mut dyn FnMut(MetricFamily) -> Result<(), prometheus::Error>;
+/// How many metrics are made at once. The encoder wants each as a tree of its own, some 400 bytes: of 300,000 endpoints
+/// a family would take more memory than its text.
+const PART: usize = 4096;
 
-fn per_service(report: &Report, emit: Emit<'_>) -> Result<(), prometheus::Error> {
+/// The text so far.
+#[derive(Default)]
+struct Text(Vec<u8>);
+
+impl Text {
+    fn add(&mut self, family: MetricFamily) -> Result<(), prometheus::Error> {
+        TextEncoder::new().encode(&[family], &mut self.0)
+    }
+
+    /// Adds a family of any size, part by part.
+    fn family(
+        &mut self,
+        (name, help, kind): (&str, &str, MetricType),
+        mut metrics: impl Iterator<Item = Metric>,
+    ) -> Result<(), prometheus::Error> {
+        let mut part: Vec<Metric> = metrics.by_ref().take(PART).collect();
+        let mut is_first = true;
+        while !part.is_empty() {
+            let start = self.0.len();
+            self.add(family(name, help, kind, part))?;
+            if !is_first {
+                // Every part comes with a head (`# HELP`, `# TYPE`), and a family has one.
+                let lines = self.0[start..].split_inclusive(|byte| *byte == b'\n');
+                let head: usize = lines.take_while(|line| line.starts_with(b"#")).map(<[u8]>::len).sum();
+                self.0.drain(start..start + head);
+            }
+            is_first = false;
+            part = metrics.by_ref().take(PART).collect();
+        }
+        Ok(())
+    }
+}
+
+fn per_service(report: &Report, text: &mut Text) -> Result<(), prometheus::Error> {
     let by_reason = |wanted: fn(Reason) -> bool| {
-        let services = report.services.iter();
-        let metrics = services.flat_map(move |service| {
+        report.services.iter().flat_map(move |service| {
             let reasons = Reason::ALL.into_iter().filter(move |reason| wanted(*reason));
             reasons.map(move |reason| {
                 let labels = [("service", service.name.as_str()), ("reason", reason.word())];
                 counter(&labels, service.counts[reason as usize])
             })
-        });
-        metrics.collect()
+        })
     };
     let of_reason = |reason: Reason| {
         let services = report.services.iter();
-        services.map(|s| counter(&[("service", s.name.as_str())], s.counts[reason as usize])).collect()
+        services.map(move |s| counter(&[("service", s.name.as_str())], s.counts[reason as usize]))
     };
     let kind = MetricType::COUNTER;
     let help = "Connects to a VIP that the kernel refused with ECONNREFUSED.";
-    emit(family("mesh_tcp_connects_refused_total", help, kind, by_reason(Reason::refuses)))?;
+    text.family(("mesh_tcp_connects_refused_total", help, kind), by_reason(Reason::refuses))?;
     let help = "Connects to a VIP that went on untouched.";
-    emit(family("mesh_connects_passed_total", help, kind, by_reason(Reason::passes)))?;
+    text.family(("mesh_connects_passed_total", help, kind), by_reason(Reason::passes))?;
     let help = "Connects that were forwarded and that this node could not make: no route, or no local port.";
-    emit(family("mesh_connects_local_trouble_total", help, kind, of_reason(Reason::LocalTrouble)))?;
+    text.family(("mesh_connects_local_trouble_total", help, kind), of_reason(Reason::LocalTrouble))?;
     let help = "Connects that were forwarded without a record, for want of kernel memory: not counted further.";
-    emit(family("mesh_connects_untracked_total", help, kind, of_reason(Reason::Untracked)))
+    text.family(("mesh_connects_untracked_total", help, kind), of_reason(Reason::Untracked))
 }
 
 /// A counter of every endpoint: name, help, and where its value lies.
@@ -119,7 +148,7 @@ const OF_ENDPOINTS: [OfEndpoint; 7] = [
     ("mesh_tcp_retransmits_total", "Segments that clients sent again.", |c| c.retransmits),
 ];
 
-fn per_endpoint(report: &Report, emit: Emit<'_>) -> Result<(), prometheus::Error> {
+fn per_endpoint(report: &Report, text: &mut Text) -> Result<(), prometheus::Error> {
     let endpoints = || {
         let services = report.services.iter();
         services.flat_map(|s| s.endpoints.iter().map(|e| (s.name.as_str(), e.address.as_str(), &e.counts)))
@@ -127,19 +156,19 @@ fn per_endpoint(report: &Report, emit: Emit<'_>) -> Result<(), prometheus::Error
     for (name, help, value) in OF_ENDPOINTS {
         let metrics =
             endpoints().map(|(service, at, counts)| counter(&[("service", service), ("endpoint", at)], value(counts)));
-        emit(family(name, help, MetricType::COUNTER, metrics.collect()))?;
+        text.family((name, help, MetricType::COUNTER), metrics)?;
     }
     let active =
         endpoints().map(|(service, at, counts)| gauge(&[("service", service), ("endpoint", at)], counts.active()));
     let help = "Connections open now, those being opened included.";
-    emit(family("mesh_tcp_connections_active", help, MetricType::GAUGE, active.collect()))?;
+    text.family(("mesh_tcp_connections_active", help, MetricType::GAUGE), active)?;
     let failures = endpoints().flat_map(|(service, at, counts)| {
         Failure::ALL.into_iter().map(move |failure| {
             let labels = [("service", service), ("endpoint", at), ("reason", failure.word())];
             counter(&labels, counts.failures[failure as usize])
         })
     });
-    emit(family("mesh_tcp_connect_failures_total", "Connects that failed.", MetricType::COUNTER, failures.collect()))?;
+    text.family(("mesh_tcp_connect_failures_total", "Connects that failed.", MetricType::COUNTER), failures)?;
     for (name, help, value) in TIMES_OF_ENDPOINTS {
         let services = report.services.iter();
         let measured = services.flat_map(|s| {
@@ -148,7 +177,7 @@ fn per_endpoint(report: &Report, emit: Emit<'_>) -> Result<(), prometheus::Error
                 Some(histogram(&[("service", &s.name), ("endpoint", &e.address)], times))
             })
         });
-        emit(family(name, help, MetricType::HISTOGRAM, measured.collect()))?;
+        text.family((name, help, MetricType::HISTOGRAM), measured)?;
     }
     Ok(())
 }
@@ -339,7 +368,21 @@ mod tests {
         }
         let measured = text.lines().filter(|l| l.starts_with("mesh_tcp_connect_duration_seconds_count")).count();
         assert_eq!(measured, 1, "none of an endpoint that nobody ever talked to");
+        let heads = text.lines().filter(|l| l.starts_with("# TYPE mesh_tcp_connections_active ")).count();
+        assert_eq!(heads, 1);
         assert!(text.contains("process_resident_memory_bytes"));
         assert!(!text.contains("mesh_interception_ok"), "what is not known is not printed");
+    }
+
+    #[test]
+    fn a_family_of_many_parts_is_one_family() {
+        let mut text = Text::default();
+        let metrics = (0..2 * PART + 1).map(|n| counter(&[("n", &n.to_string())], 1));
+        text.family(("many_total", "Many.", MetricType::COUNTER), metrics).unwrap();
+        let text = String::from_utf8(text.0).unwrap();
+        let mut lines = text.lines();
+        assert_eq!((lines.next(), lines.next()), (Some("# HELP many_total Many."), Some("# TYPE many_total counter")));
+        let values: Vec<String> = (0..2 * PART + 1).map(|n| format!("many_total{{n=\"{n}\"}} 1")).collect();
+        assert!(lines.eq(values));
     }
 }
