@@ -56,6 +56,8 @@ pub(crate) fn connect(ctx: &SockAddrContext, dialled: &Dialled) -> i32 {
     if !record.is_null() {
         // SAFETY: the socket's record.
         unsafe { account::settle(record) };
+        // SAFETY: the socket has a record, so it is not null.
+        unsafe { forget_for_peer(sk.cast()) };
     }
     let Some((service, bypassed)) = maps::service(&key) else { return PROCEED };
     match forward(ctx, dialled, &key, service, bypassed, record) {
@@ -228,6 +230,22 @@ fn remember_for_peer(sk: *mut c_void, key: &VipKey, choice: &Choice) {
         (*record).endpoint = choice.row.address;
         (*record).endpoint_port = choice.row.port;
         (*record).stage = stage::SHOWN;
+    }
+}
+
+/// Undoes [`remember_for_peer`] of an earlier connect, which must not be shown if this one goes elsewhere.
+///
+/// # Safety
+/// `sk` is the context's socket, not null.
+#[inline(always)]
+unsafe fn forget_for_peer(sk: *mut c_void) {
+    let application = sock::application_socket(sk);
+    if application.is_null() {
+        return;
+    }
+    // SAFETY: a socket, not null; it is locked while it connects.
+    if let Some(record) = unsafe { maps::record(application, 0).as_mut() } {
+        record.stage = stage::NONE;
     }
 }
 

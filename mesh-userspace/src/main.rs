@@ -8,6 +8,9 @@ use mesh_userspace::{
 use std::{io::Write, process::ExitCode};
 
 fn main() -> ExitCode {
+    if let Some(code) = app::probe_client(std::env::args_os()) {
+        return code;
+    }
     let command = match cli::parse(std::env::args_os()) {
         Ok(command) => command,
         Err(code) => return code,
@@ -28,6 +31,7 @@ fn main() -> ExitCode {
             }
             Err(e) => Err(e.to_string()),
         },
+        Command::Check { config, show } => return cli::report(&app::check(config.as_deref()), show),
         Command::Unload { config, force } => {
             app::unload(config.as_deref(), force).map(|done| say(&mut std::io::stdout(), &done))
         }

@@ -72,6 +72,22 @@ impl Cgroup {
         Ok(Self { path })
     }
 
+    /// A new cgroup below this one, removed when dropped.
+    ///
+    /// # Panics
+    /// Where it cannot be made.
+    #[must_use]
+    pub fn below(&self, name: &str) -> Self {
+        let path = self.path.join(name);
+        fs::create_dir(&path).expect("a test's cgroup can have others below it");
+        Self { path }
+    }
+
+    /// Removes it, with everything in it.
+    pub fn remove(&self) {
+        remove(&self.path, Duration::from_secs(5));
+    }
+
     /// Removes it, with everything in it, and makes another one under the same name, as a restarted unit does.
     ///
     /// # Panics

@@ -24,6 +24,7 @@ pub mod daemon;
 pub mod hammer;
 pub mod http;
 pub mod kernel;
+pub mod load;
 pub mod metrics;
 pub mod netns;
 pub mod poll;

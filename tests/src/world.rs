@@ -3,7 +3,13 @@
 use crate::{Backend, Cgroup, Daemon, Hammer, Netns, Outcome, backend, daemon::Setup, process, skip, sockets::Sockets};
 use serde_json::Value;
 use socket2::{Domain, Protocol, Socket, Type};
-use std::{io, net::SocketAddr, process::Command, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    process::{Child, Command},
+    sync::Arc,
+    time::Duration,
+};
 
 /// A cgroup and a network namespace with clients in both. Backends are in the namespace, outside the cgroup.
 #[derive(Debug)]
@@ -39,6 +45,11 @@ impl World {
         let cgroup = Cgroup::new().expect("a cgroup can be made");
         let sockets = Sockets::new(&cgroup, &netns).expect("the helper program starts");
         Self { sockets, cgroup, netns }
+    }
+
+    /// Removes the cgroup with everything in it.
+    pub fn remove_cgroup(&self) {
+        self.cgroup.remove();
     }
 
     /// Removes the cgroup and makes another one under the same name, with clients of its own.
@@ -163,20 +174,41 @@ impl World {
         Hammer::start(&self.cgroup, &self.netns, addresses)
     }
 
+    /// A process inside the cgroup that connects to `address`, sends so many bytes and takes what comes.
+    ///
+    /// # Panics
+    /// Where it does not start.
+    #[must_use]
+    pub fn holding(&self, address: &str, bytes: u64) -> Child {
+        let mut command = Command::new(process::peer());
+        command.args(["hold", address, &bytes.to_string()]);
+        process::place(&mut command, Some(&self.cgroup), Some(&self.netns)).expect("a test's cgroup can be joined");
+        command.spawn().expect("the helper program starts")
+    }
+
     /// Runs a program as an application inside the cgroup and the namespace.
     ///
     /// # Panics
     /// Where it does not start.
     pub fn run(&self, program: &str, arguments: &[&str]) -> Outcome {
+        self.run_in(&self.cgroup, program, arguments)
+    }
+
+    fn run_in(&self, cgroup: &Cgroup, program: &str, arguments: &[&str]) -> Outcome {
         let mut command = Command::new(program);
         command.args(arguments);
-        process::place(&mut command, Some(&self.cgroup), Some(&self.netns)).expect("a test's cgroup can be joined");
+        process::place(&mut command, Some(cgroup), Some(&self.netns)).expect("a test's cgroup can be joined");
         process::run(&mut command)
     }
 
     /// A separate program inside the cgroup connects once: its output has the peer's address, then the answer.
     pub fn connect_program(&self, address: &str) -> Outcome {
-        self.run(&process::peer().to_string_lossy(), &["connect", address])
+        self.connect_program_in(&self.cgroup, address)
+    }
+
+    /// As [`World::connect_program`], in another cgroup.
+    pub fn connect_program_in(&self, cgroup: &Cgroup, address: &str) -> Outcome {
+        self.run_in(cgroup, &process::peer().to_string_lossy(), &["connect", address])
     }
 }
 

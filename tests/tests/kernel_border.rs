@@ -7,7 +7,7 @@ use mesh_common::{
     connection::tcp,
     endpoint::{EndpointRow, Slot},
     service::{ServiceRow, SlotRange, VipKey, VipRow},
-    settings::Settings,
+    settings::{Settings, flags},
 };
 use mesh_tests::{World, bpffs::PinDirectory, cgroup::Cgroup, holds, skip, world};
 use mesh_userspace::kernel::{self, Capacity, Kernel, KernelError, OBJECT, Options, Pins};
@@ -29,14 +29,14 @@ fn start(object: &[u8], pins: &PinDirectory, cgroup: &Cgroup) -> Result<Kernel, 
 
 fn start_with(object: &[u8], pins: &PinDirectory, cgroup: &Cgroup, services: u32) -> Result<Kernel, KernelError> {
     let pins = Pins::new(pins.path());
-    let mut kernel = kernel::load(&Options {
+    let kernel = kernel::load(&Options {
         object,
-        pins: &pins,
+        pins: Some(&pins),
         capacity: Capacity { services, vips: 4, endpoints: 8, slots: 32 },
         log_level: 0,
         settings: Settings::default(),
     })?;
-    kernel.attach(&pins, &kernel::open_cgroup(cgroup.path())?)?;
+    kernel.attach(cgroup.path())?;
     Ok(kernel)
 }
 
@@ -186,6 +186,40 @@ fn live_connections_are_seen_with_and_without_the_iterator() {
         let folded = kernel.tables().endpoint_counts(3);
         assert_eq!((folded.sent, folded.received, folded.active()), (5000, 5000, 0));
     }
+}
+
+#[test]
+fn a_set_of_another_layout_serves_its_connections_to_their_end_and_is_removed_then() {
+    let Some((_, pins)) = place() else { return };
+    let world = world!();
+    let _echo = world.echo("10.1.0.1:8080");
+    let begin = || {
+        let kernel = start(OBJECT, &pins, world.cgroup()).unwrap();
+        one_service(&kernel);
+        kernel
+    };
+    let first = begin();
+    let open = world.dial("240.0.0.1:80").unwrap();
+    first.tables().set_flag(flags::BYPASS, true);
+    drop(first);
+    let here = Pins::new(pins.path());
+    let retire = || kernel::retire(&here, || kernel::namespaces(world.cgroup().path())).unwrap();
+    let ours = here.map("any").parent().unwrap().parent().unwrap().to_owned();
+    std::fs::rename(&ours, ours.with_file_name("v1")).unwrap();
+    let second = begin();
+    assert!(!second.adopted);
+    assert!(second.notes[0].contains("v1 is of another layout"), "{:?}", second.notes);
+    assert_ne!(second.tables().settings().flags & flags::BYPASS, 0, "the kill switch stays on");
+    second.tables().set_flag(flags::BYPASS, false);
+    assert_eq!(world.cgroup().attached_programs(), 6 + 4, "all but the connect hooks of the other");
+    assert_eq!(retire(), [""; 0].map(std::path::PathBuf::from));
+    let peer = |socket: &socket2::Socket| socket.peer_addr().unwrap().as_socket().unwrap().to_string();
+    assert_eq!(peer(&open), "240.0.0.1:80");
+    assert_eq!(peer(&world.dial("240.0.0.1:80").unwrap()), "240.0.0.1:80");
+    assert_eq!(second.tables().endpoint_counts(3).opened, 1);
+    drop(open);
+    holds("nobody needs it any more", retire, |retired| retired == &[ours.with_file_name("v1")]);
+    assert_eq!(world.cgroup().attached_programs(), 6);
 }
 
 #[test]

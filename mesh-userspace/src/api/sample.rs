@@ -166,6 +166,7 @@ pub(crate) fn status() -> Status {
         cgroup: Some("/sys/fs/cgroup".to_owned()),
         bpffs: Some("/sys/fs/bpf/mesh".to_owned()),
         memory: Some(Memory { resident_bytes: Some(12 << 20), kernel_bytes: Some(8 << 20) }),
+        other_programs: Vec::new(),
         warnings: vec!["service search: 127.0.0.1:80 is a loopback address".to_owned()],
     }
 }

@@ -1,11 +1,14 @@
 //! What the daemon knows, in the shapes of the contract.
 
-use super::daemon::{Daemon, FILES};
+use super::{
+    daemon::{Daemon, FILES},
+    others,
+};
 use crate::{
     api::{self, CircuitState, ConfigStatus, EndpointHealth, Memory, Mode, Refusal, Source, Status},
     config,
     datapath::{Datapath, Limits},
-    kernel::{Kernel, Tables},
+    kernel::{Kernel, OtherProgram, Tables},
     model::{self, Endpoint, Service},
     telemetry::metrics::{Report, ServiceReport},
 };
@@ -89,7 +92,7 @@ impl Daemon {
             return Some("bypass is on".to_owned());
         }
         if let Some(why) = self.kernel().and_then(Kernel::detached) {
-            return Some(why.to_owned());
+            return Some(format!("the programs are {why}"));
         }
         if service.addresses.is_empty() {
             return Some("it has no address".to_owned());
@@ -125,6 +128,14 @@ impl Daemon {
         if self.bypass() {
             warnings.push("bypass is on: nothing is translated; `mesh bypass off` ends it".to_owned());
         }
+        if let (_, Some(why)) = self.interception()
+            && self.mode == Mode::Ebpf
+            && !self.bypass()
+        {
+            warnings.push(format!("interception: {why}"));
+        }
+        let others = self.others().unwrap_or_default();
+        warnings.extend(self.warnings_of_others(&others));
         warnings.extend(state.warnings.iter().cloned());
         warnings.extend(state.datapath.iter().flat_map(|d| d.problems().iter().cloned()));
         let stats = state.config.dataplane.program_stats;
@@ -135,7 +146,7 @@ impl Daemon {
             uptime_s: self.started.elapsed().as_secs(),
             mode: self.mode,
             bypass: self.bypass(),
-            interception_ok: self.interception_ok(),
+            interception_ok: self.interception().0,
             config: ConfigStatus {
                 path: (state.had_main_file || main.exists())
                     .then(|| std::path::absolute(&main).unwrap_or(main).display().to_string()),
@@ -160,6 +171,7 @@ impl Daemon {
                 kernel_bytes: self.kernel().map(|_| maps.iter().filter_map(|m| m.bytes).sum()),
             }),
             maps,
+            other_programs: others.into_iter().map(other_program).collect(),
             warnings,
         }
     }
@@ -201,10 +213,14 @@ impl Daemon {
         maps
     }
 
-    fn interception_ok(&self) -> Option<bool> {
-        // Known to be false where nothing translates; that it is true takes a probe.
-        let translates = self.kernel().is_some_and(|k| k.detached().is_none()) && self.mode == Mode::Ebpf;
-        (!translates).then_some(false)
+    /// Programs of others at our hooks; `None`: there are none of ours, or the kernel does not say.
+    pub(super) fn others(&self) -> Option<Vec<OtherProgram>> {
+        self.kernel()?.others().ok()
+    }
+
+    /// What is worth a word about programs of others.
+    pub(super) fn warnings_of_others(&self, others: &[OtherProgram]) -> Vec<String> {
+        others.iter().filter_map(others::warning).collect()
     }
 
     /// Everything that is exported as metrics.
@@ -240,11 +256,16 @@ impl Daemon {
                 .collect(),
             sources: vec![(FILES, true, state.updates, state.reload_failures)],
             reload_failures: state.reload_failures,
-            interception_ok: self.interception_ok(),
+            interception_ok: self.interception().0,
             bypass: self.bypass(),
             problems: state.datapath.as_ref().map_or(0, |d| d.problems().len() as u64),
         }
     }
+}
+
+fn other_program(other: OtherProgram) -> api::OtherProgram {
+    let OtherProgram { hook, id, name, runs_first, .. } = other;
+    api::OtherProgram { hook: hook.to_owned(), id, name, runs_first }
 }
 
 fn wanted<'a>(services: &'a [Arc<Service>], name: Option<&str>) -> Result<&'a [Arc<Service>], Refusal> {

@@ -20,13 +20,14 @@ pub(super) struct BypassedCgroups {
 }
 
 impl BypassedCgroups {
-    /// Cgroups by their absolute paths, or by paths below `root`.
+    /// Cgroups by their paths in the file system, or by paths below `root`, where cgroup2 is mounted.
     pub(super) fn new(root: &Path, configured: &[String]) -> Self {
-        let paths = configured.iter().map(|path| match path.strip_prefix('/') {
-            Some(below) if !Path::new(path).exists() => root.join(below),
-            _ => root.join(path),
-        });
-        Self { paths: paths.collect(), told: None, seen: BTreeMap::new() }
+        let place = |path: &String| match Path::new(path) {
+            // Also if it is not there yet.
+            whole if whole.starts_with(root) || whole.exists() => whole.to_owned(),
+            below => root.join(below.strip_prefix("/").unwrap_or(below)),
+        };
+        Self { paths: configured.iter().map(place).collect(), told: None, seen: BTreeMap::new() }
     }
 
     /// What the kernel was told may not be what it knows now.

@@ -1,11 +1,11 @@
 //! The daemon's state: what is configured, what operators changed, what the kernel was told.
 
-use super::{bypass::BypassedCgroups, host};
+use super::{bypass::BypassedCgroups, guard::Guard, host, probe::Truth};
 use crate::{
     api::{Mode, Time},
     config::{self, Config},
     datapath::Datapath,
-    kernel::{Kernel, Tables},
+    kernel::{self, Kernel, Pins, Tables},
     model::{Overrides, Service, Snapshot},
     telemetry::log::{Levels, most_verbose},
 };
@@ -26,6 +26,9 @@ pub(super) const FILES: &str = "files";
 /// How often cgroups that are left alone are looked for, in nanoseconds.
 const BYPASSED_AGAIN: u64 = 2_000_000_000;
 
+/// How often it is looked whether sets of other layouts are still needed, in nanoseconds.
+const RETIRE_AGAIN: u64 = 5_000_000_000;
+
 /// A running daemon.
 #[derive(Debug)]
 pub(super) struct Daemon {
@@ -38,10 +41,15 @@ pub(super) struct Daemon {
     pub(super) kernel: Result<Kernel, String>,
     /// The intercepted cgroup, where there are programs.
     pub(super) cgroup: Option<PathBuf>,
+    /// Where everything is pinned.
+    pins: Pins,
     pub(super) levels: Levels,
     /// What was worth a word at the start and still holds.
     pub(super) notes: Vec<String>,
     pub(super) stopping: AtomicBool,
+    /// Whether connects are really intercepted.
+    pub(super) truth: Truth,
+    pub(super) guard: Guard,
     /// The node's name where the configuration has none: that of the start, whatever the host is called since.
     host_name: String,
     /// The most verbose level that the programs were loaded with.
@@ -74,6 +82,8 @@ pub(super) struct State {
     pub(super) datapath: Option<Datapath>,
     /// Cgroups that are left alone, and when they are looked at again.
     pub(super) bypassed: Option<(BypassedCgroups, u64)>,
+    /// When sets of other layouts are looked at again.
+    retire_at: u64,
     /// When the tables want another look, in nanoseconds of the monotonic clock.
     again_at: Option<u64>,
     pub(super) updates: u64,
@@ -139,6 +149,7 @@ impl State {
             warnings: loaded.warnings.iter().map(ToString::to_string).collect(),
             fingerprint: loaded.fingerprint,
             config: loaded.config,
+            retire_at: 0,
             again_at: None,
             updates: 1,
             reload_failures: 0,
@@ -160,6 +171,7 @@ impl Daemon {
         notes: Vec<String>,
         state: State,
     ) -> Self {
+        let pins = Pins::new(&state.config.dataplane.bpffs);
         let programs_level = most_verbose(&state.config.telemetry.log.level);
         Self {
             started: Instant::now(),
@@ -167,9 +179,12 @@ impl Daemon {
             mode,
             kernel,
             cgroup,
+            pins,
             levels,
             notes,
             stopping: AtomicBool::new(false),
+            truth: Truth::default(),
+            guard: Guard::default(),
             host_name: host().name,
             programs_level,
             looking: Mutex::new(()),
@@ -186,6 +201,13 @@ impl Daemon {
     /// The kernel's tables, where there are programs.
     pub(super) fn tables(&self) -> Option<&Tables> {
         self.kernel.as_ref().ok().map(Kernel::tables)
+    }
+
+    /// Tells the hooks that the daemon lives.
+    pub(super) fn beat(&self) {
+        if let Some(tables) = self.tables() {
+            tables.beat(now());
+        }
     }
 
     /// Whether the kill switch is on.
@@ -227,6 +249,25 @@ impl Daemon {
         {
             bypassed.refresh(tables);
             *at = now() + BYPASSED_AGAIN;
+        }
+        let is_due = self.kernel.is_ok() && state.retire_at <= now();
+        if is_due {
+            state.retire_at = now() + RETIRE_AGAIN;
+        }
+        drop(state);
+        if is_due {
+            self.retire();
+        }
+    }
+
+    /// Removes what daemons of other layouts left, once nobody needs it.
+    fn retire(&self) {
+        let Some(cgroup) = &self.cgroup else { return };
+        match kernel::retire(&self.pins, || kernel::namespaces(cgroup)) {
+            Ok(retired) => {
+                retired.iter().for_each(|path| tracing::info!("{} is removed: its connections ended", path.display()))
+            }
+            Err(why) => tracing::debug!("{why}"),
         }
     }
 

@@ -6,8 +6,8 @@ use super::{
 };
 use crate::{
     api::{
-        BoxFuture, Changed, Door, HandOver, Health, HealthComponent, Kind, Policy as Word, Readiness, Refusal, Request,
-        Response,
+        BoxFuture, Changed, Door, HandOver, Health, HealthComponent, Kind, Mode, Policy as Word, Readiness, Refusal,
+        Request, Response,
     },
     config,
     kernel::Kernel,
@@ -40,19 +40,40 @@ impl Door for Doorkeeper {
         let dataplane = match &self.0.kernel {
             Ok(kernel) => match kernel.detached() {
                 None => component(true, Some(format!("{} programs attached", kernel.attached()))),
-                Some(why) => component(false, Some(why.to_owned())),
+                Some(why) => component(false, Some(format!("programs are {why}"))),
             },
             Err(why) => component(false, Some(why.clone())),
         };
+        let (works, why) = self.0.interception();
+        let why = why.or_else(|| works.is_none().then(|| "not probed yet".to_owned()));
+        let interception = component(works != Some(false), why);
+        let mut components = vec![("dataplane", dataplane), ("interception", interception)];
+        if let Some(others) = self.0.others() {
+            let (others, warnings) = (others.len(), self.0.warnings_of_others(&others));
+            let detail = match warnings.is_empty() {
+                true => format!("{others} programs of others at our hooks"),
+                false => warnings.join("; "),
+            };
+            components.push(("other_programs", component(warnings.is_empty(), Some(detail))));
+        }
         // The state's lock is not waited for: this answers when everything else is stuck.
-        Health { ok: true, components: [("dataplane".to_owned(), dataplane)].into() }
+        Health { ok: true, components: components.into_iter().map(|(name, it)| (name.to_owned(), it)).collect() }
     }
 
     fn ready(&self) -> Readiness {
         let mut reasons = Vec::new();
         match &self.0.kernel {
             Err(why) => reasons.push(format!("no programs are attached: {why}")),
-            Ok(kernel) => reasons.extend(kernel.detached().map(|why| format!("programs are {why}"))),
+            Ok(kernel) => match kernel.detached() {
+                Some(why) => reasons.push(format!("programs are {why}")),
+                // Whoever switched it off knows; in observe mode nothing is to be intercepted.
+                None if self.0.bypass() || self.0.mode == Mode::Observe => {}
+                None => {
+                    if let (Some(false), Some(why)) = self.0.interception() {
+                        reasons.push(format!("interception does not work: {why}"));
+                    }
+                }
+            },
         }
         if self.0.is_stopping() {
             reasons.push("the daemon is stopping".to_owned());
@@ -209,6 +230,7 @@ impl Daemon {
         let _state = self.state_to_change()?;
         tables.set_flag(flags::BYPASS, on);
         tracing::warn!(on, "bypass switched");
+        self.truth.doubt();
         Ok(Response::Changed(Changed::new(if on {
             "bypass on: every hook passes everything untouched, VIPs lead nowhere"
         } else {

@@ -85,6 +85,14 @@ fn same_file(a: &File, b: &File) -> bool {
     matches!((identity(a), identity(b)), (Ok(a), Ok(b)) if a == b)
 }
 
+/// The process that holds a place, as far as it is known.
+pub(super) fn holder_of(path: &Path) -> Option<u32> {
+    match holder(&File::open(path).ok()?) {
+        Holder::Daemon(pid) | Holder::Other(pid) => Some(pid),
+        Holder::Unknown => None,
+    }
+}
+
 /// Who holds a lock.
 enum Holder {
     /// A process of this one's user, as a daemon is that may attach programs.

@@ -3,22 +3,35 @@
 mod admin;
 mod answer;
 mod bypass;
+mod check;
 mod daemon;
 mod door;
 mod explain;
+mod guard;
 mod live;
 mod lock;
+mod others;
+mod probe;
 mod run;
 mod source;
 mod succession;
 mod takeover;
 mod unload;
 
+pub use check::check;
+pub use probe::probe_client;
 pub use run::run;
 pub use unload::unload;
 
-use crate::config;
-use std::{env, net::IpAddr, path::Path};
+use crate::{
+    config,
+    kernel::{self, KernelError},
+};
+use std::{
+    env,
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
 
 /// Checks a configuration file and says everything that is wrong with it. `Ok`: what is allowed and worth a word.
 ///
@@ -27,6 +40,16 @@ use std::{env, net::IpAddr, path::Path};
 pub fn validate(file: &Path) -> Result<Vec<String>, String> {
     let loaded = config::load(Some(file), &host()).map_err(|errors| errors.to_string())?;
     Ok(loaded.warnings.iter().map(ToString::to_string).collect())
+}
+
+/// The intercepted cgroup's directory, which is on a cgroup2 file system.
+fn cgroup(dataplane: &config::Dataplane) -> Result<PathBuf, KernelError> {
+    let path = match &dataplane.cgroup {
+        config::Cgroup::Auto => kernel::cgroup2_root()?,
+        config::Cgroup::Path(path) => path.clone(),
+    };
+    kernel::open_cgroup(&path)?;
+    Ok(path)
 }
 
 /// What a configuration depends on besides its files.

@@ -3,16 +3,18 @@
 use super::{
     admin::Admin,
     bypass::BypassedCgroups,
+    cgroup,
     daemon::{self, Daemon, State},
     host,
     lock::{LockError, Locks},
+    probe,
     source::Watch,
     succession::{End, Succession},
     takeover::{self, Inheritance},
 };
 use crate::{
     api::{Addresses, Mode},
-    config::{self, Cgroup, Config},
+    config::{self, Config},
     datapath::{self, Datapath},
     kernel::{self, Capacity, Kernel, KernelError, Options, Pins},
     model::{Overrides, Snapshot},
@@ -87,6 +89,7 @@ pub fn run(named: Option<PathBuf>, takeover: bool) -> Result<(), String> {
     let daemon = Arc::new(daemon);
     // Again, for whatever did not fit at first and for what there is to say about it.
     daemon.publish(&mut daemon.state());
+    daemon.beat();
     locks.forget_the_rest();
     let socket_file = admin.file.take();
     let (succession, end) = Succession::new(locks, mem::take(&mut admin.copies), socket_file.clone());
@@ -97,10 +100,14 @@ pub fn run(named: Option<PathBuf>, takeover: bool) -> Result<(), String> {
         file.remove();
     }
     let admin = admin.serve(&daemon, &succession)?;
+    let probing = probe::start(&daemon).map_err(|e| format!("the probe cannot start: {e}"))?;
     let end = runtime.block_on(serve(&daemon, signals, watch, programs_log, end));
     // Not while another one is ready in its place.
     daemon.stopping.store(!matches!(end, Some(End::Followed)), Ordering::Relaxed);
     succession.close();
+    daemon.truth.stop();
+    // A probe that is under way ends at once, and takes its cgroup along.
+    let _ = probing.join();
     admin.stop();
     match end {
         None => tracing::info!("stopped; the kernel goes on with what it was told last (`mesh unload` removes it)"),
@@ -220,11 +227,7 @@ fn load(loaded: &config::Loaded, overrides: &Overrides, observe: bool, locks: &m
     if !missing.is_empty() {
         return Err(KernelError::Capabilities(missing).into());
     }
-    let path = match &config.dataplane.cgroup {
-        Cgroup::Auto => kernel::cgroup2_root()?,
-        Cgroup::Path(path) => path.clone(),
-    };
-    let cgroup = kernel::open_cgroup(&path)?;
+    let path = cgroup(&config.dataplane)?;
     let bpffs = &config.dataplane.bpffs;
     if let Some(point) = kernel::ensure_bpffs(bpffs)? {
         tracing::info!("no bpf file system was mounted: mounted one at {}", point.display());
@@ -235,7 +238,7 @@ fn load(loaded: &config::Loaded, overrides: &Overrides, observe: bool, locks: &m
     let pins = Pins::new(bpffs);
     let mut kernel = kernel::load(&Options {
         object: kernel::OBJECT,
-        pins: &pins,
+        pins: Some(&pins),
         capacity: capacity(config),
         log_level: log::most_verbose(&config.telemetry.log.level),
         settings: Settings {
@@ -245,6 +248,8 @@ fn load(loaded: &config::Loaded, overrides: &Overrides, observe: bool, locks: &m
             stale_after: stale_after(config),
         },
     })?;
+    // A start may take longer than `dataplane.stale_after`: each step of it is a sign of life.
+    kernel.tables().beat(daemon::now());
     // Tables first, programs after them: no connect is ever looked up in tables that are not filled.
     let bypassed = config.dataplane.bypass.cidrs.iter().map(|cidr| cidr.0).collect();
     let mut datapath = Datapath::adopt(kernel.tables(), bypassed, daemon::now());
@@ -253,7 +258,9 @@ fn load(loaded: &config::Loaded, overrides: &Overrides, observe: bool, locks: &m
     let root = kernel::cgroup2_root().unwrap_or_else(|_| path.clone());
     let mut bypassed = BypassedCgroups::new(&root, &config.dataplane.bypass.cgroups);
     bypassed.refresh(kernel.tables());
-    kernel.attach(&pins, &cgroup)?;
+    kernel.tables().beat(daemon::now());
+    let notes = kernel.attach(&path)?;
+    kernel.notes.extend(notes);
     Ok((kernel, datapath, bypassed, path))
 }
 
@@ -271,7 +278,7 @@ fn stale_after(config: &Config) -> u64 {
 
 /// How much the tables must hold: as configured, else what the configuration needs with a quarter to spare, and no
 /// less than what a small node grows into without a restart.
-fn capacity(config: &Config) -> Capacity {
+pub(super) fn capacity(config: &Config) -> Capacity {
     let needs = datapath::needs(&config.services());
     let roomy = |needed: u32, floor: u32| needed.saturating_add(needed / 4).max(floor);
     let services = config.dataplane.max_services.exact().unwrap_or_else(|| roomy(needs.services, 4096));
@@ -334,7 +341,11 @@ async fn serve(
                 }
                 let daemon = Arc::clone(daemon);
                 // Large tables take their time, and the heartbeat goes on meanwhile.
-                let _ = tokio::task::spawn_blocking(move || daemon.tick()).await;
+                let _ = tokio::task::spawn_blocking(move || {
+                    daemon.tick();
+                    daemon.guard();
+                })
+                .await;
                 if let Some(flush) = &mut programs_log {
                     flush();
                 }
@@ -348,9 +359,7 @@ async fn beat(daemon: Arc<Daemon>) {
     let mut beats = interval(BEAT);
     loop {
         beats.tick().await;
-        if let Some(tables) = daemon.tables() {
-            tables.beat(daemon::now());
-        }
+        daemon.beat();
     }
 }
 

@@ -12,7 +12,6 @@ use crate::{
         Estate, Farewell, Greeting, HandOver, Kind, Line, LineError, Passed, Ready, Refusal, RuntimeChange, SocketFile,
     },
     datapath::Datapath,
-    kernel::{self, Pins},
     model::Override,
 };
 use mesh_common::settings::Settings;
@@ -248,9 +247,8 @@ impl Daemon {
     fn thaw(&self, frozen: &Frozen) -> Result<(), String> {
         let mut state = self.state();
         if let (Some(kernel), Some(settings)) = (self.kernel(), frozen.settings) {
-            let pins = Pins::new(&state.config.dataplane.bpffs);
             let lost = |e| format!("what another daemon left cannot be put right: {e}; start the daemon again");
-            let again = kernel.pin_again(&pins).map_err(lost)?;
+            let again = kernel.put_back().map_err(lost)?;
             if !again.is_empty() {
                 tracing::warn!("pinned again in place of the other daemon's tables: {}", again.join(", "));
             }
@@ -265,8 +263,7 @@ impl Daemon {
                 bypassed.refresh(tables);
             }
             if let Some(cgroup) = self.cgroup.as_ref().filter(|_| frozen.attached) {
-                let cgroup = kernel::open_cgroup(cgroup).map_err(lost)?;
-                let problems = kernel.attach_again(&pins, &cgroup).map_err(lost)?;
+                let problems = kernel.attach(cgroup).map_err(lost)?;
                 problems.iter().for_each(|problem| tracing::warn!("{problem}"));
             }
         }

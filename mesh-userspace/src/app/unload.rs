@@ -1,8 +1,8 @@
 //! `mesh unload`: everything out of the kernel, with no daemon needed.
 
-use super::lock::Locks;
+use super::{cgroup, lock::Locks, probe};
 use crate::{config, kernel};
-use std::path::Path;
+use std::{fs, path::Path};
 
 /// Removes what any daemon with this configuration ever put into the kernel. Returns what was done, in a sentence.
 ///
@@ -21,6 +21,10 @@ pub fn unload(named: Option<&Path>, force: bool) -> Result<String, String> {
         && !force
     {
         return Err(format!("{why}; stop it first, or unload under it with --force"));
+    }
+    // What a daemon left that was killed while it probed. Somebody else's is not empty, or not worth more.
+    if let Ok(cgroup) = cgroup(&dataplane) {
+        let _ = fs::remove_dir(cgroup.join(probe::CGROUP));
     }
     let removed = kernel::unload(bpffs).map_err(|e| e.to_string())?;
     let links = removed.iter().filter(|path| path.parent().is_some_and(|p| p.ends_with("links"))).count();

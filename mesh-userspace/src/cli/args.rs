@@ -83,6 +83,18 @@ pub(super) enum Verb {
         takeover: bool,
     },
 
+    /// Say whether the daemon can start here and intercept connections, and what to do where not; needs no daemon
+    ///
+    /// It loads every program and sends a real connection through them, in a cgroup of its own that is removed again.
+    /// A daemon that runs is not disturbed. Exit code 1: something that is required is missing.
+    Check {
+        /// The configuration [env: MESH_CONFIG] [default: /etc/mesh/mesh.yaml]
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        #[command(flatten)]
+        listing: Listing,
+    },
+
     /// Check, print, or reload the configuration
     #[command(subcommand)]
     Config(ConfigVerb),
@@ -162,8 +174,6 @@ pub(super) enum Verb {
 #[derive(Debug, Subcommand)]
 pub(super) enum LaterVerb {
     #[command(hide = true, disable_help_flag = true)]
-    Check(Rest),
-    #[command(hide = true, disable_help_flag = true)]
     Connections(Rest),
     #[command(hide = true, disable_help_flag = true)]
     Circuit(Rest),
@@ -186,7 +196,6 @@ pub(super) enum LaterVerb {
 impl LaterVerb {
     pub(super) const fn name(&self) -> &'static str {
         match self {
-            Self::Check(_) => "check",
             Self::Connections(_) => "connections",
             Self::Circuit(_) => "circuit",
             Self::Register(_) => "register",

@@ -25,6 +25,13 @@ pub enum Command {
         /// Take over from the daemon that runs, if one does.
         takeover: bool,
     },
+    /// Say whether the daemon can start, and work.
+    Check {
+        /// The configuration that was named; `None`: the one at the default path, if there is one.
+        config: Option<PathBuf>,
+        /// How to print what was found.
+        show: Show,
+    },
     /// Check a configuration.
     ConfigValidate {
         /// The file.
@@ -41,6 +48,13 @@ pub enum Command {
     },
     /// Something that [`execute`](super::execute()) does.
     Client(ClientCommand),
+}
+
+/// How something is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Show {
+    pub(super) format: Format,
+    pub(super) color: Color,
 }
 
 /// A command that talks to a daemon, or to nobody.
@@ -105,6 +119,9 @@ where
     };
     let command = match verb {
         Verb::Run { config, takeover } => Command::Run { config: named(config), takeover },
+        Verb::Check { config, listing } => {
+            Command::Check { config: named(config), show: Show { format: listing.output, color } }
+        }
         Verb::Config(ConfigVerb::Validate { file }) => Command::ConfigValidate { file },
         Verb::Config(ConfigVerb::Schema) => Command::ConfigSchema,
         Verb::Config(ConfigVerb::Dump { output }) => show(Request::ConfigDump, output),

@@ -2,11 +2,11 @@
 
 use super::{
     args::{Format, Offered},
-    command::{Action, ClientCommand},
+    command::{Action, ClientCommand, Show},
     output::{Style, complain, document, line, note, print},
     views, watch,
 };
-use crate::api::{Client, ClientError, Endpoint, Explanation, Refusal, Request, Service, Status, Time};
+use crate::api::{Check, Client, ClientError, Endpoint, Explanation, Refusal, Request, Service, Status, Time};
 use clap::CommandFactory;
 use clap_complete::Shell;
 use serde_json::Value;
@@ -32,6 +32,22 @@ pub fn execute(command: ClientCommand) -> ExitCode {
         Action::Change(request) => block_on(change(&Client::new(socket), &request)),
     };
     result.err().unwrap_or(ExitCode::SUCCESS)
+}
+
+/// Prints what `mesh check` found; the exit code says whether the daemon can start.
+#[must_use]
+pub fn report(check: &Check, show: Show) -> ExitCode {
+    let text = match show.format {
+        Format::Table => Ok(views::check(check, Style::for_stdout(show.color))),
+        format => document(check, format),
+    };
+    let printed = text.map_err(|e| unprintable(&e)).and_then(|text| print(&text));
+    // A reader that has seen enough changes nothing about what was found.
+    match printed {
+        Ok(()) if check.ok => ExitCode::SUCCESS,
+        Err(code) if check.ok => code,
+        _ => ExitCode::FAILURE,
+    }
 }
 
 fn complain_later(name: &str) {

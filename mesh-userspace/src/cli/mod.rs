@@ -13,8 +13,8 @@ mod units;
 mod views;
 mod watch;
 
-pub use command::{ClientCommand, Command, parse};
-pub use execute::execute;
+pub use command::{ClientCommand, Command, Show, parse};
+pub use execute::{execute, report};
 
 #[cfg(test)]
 mod tests;

@@ -6,6 +6,7 @@ use super::{
     report::{Place, Report},
     types::Service,
 };
+use crate::model;
 use std::{
     collections::{HashMap, HashSet},
     net::SocketAddr,
@@ -20,6 +21,12 @@ pub(super) fn check(config: &Config, merged: &Merged<'_>, host: &Host, report: &
     let mut owners: HashMap<SocketAddr, (usize, usize)> = HashMap::with_capacity(config.services.len());
     for (index, (service, source)) in config.services.iter().zip(&merged.services).enumerate() {
         for (i, vip) in service.addresses.iter().enumerate() {
+            if model::is_probe(vip.0) {
+                let (at, field) = source.item("addresses", i);
+                let problem = format!("{} is the address that the daemon probes interception with", vip.0);
+                report.mistake(at, field, problem, Some("use another one".to_owned()));
+                continue;
+            }
             if let Some((other, j)) = owners.get(&vip.0) {
                 let (first, _) = merged.services[*other].item("addresses", *j);
                 let (at, field) = source.item("addresses", i);

@@ -70,6 +70,16 @@ fn open(name: &str, path: &Path) -> Result<MapData, KernelError> {
     MapData::from_pin(path).map_err(|e| KernelError::Map { map: name.to_owned(), why: super::error::chain(&e) })
 }
 
+/// Forgets that the table of counters with this map id was set aside: it is the one of now again.
+pub(super) fn take_back(pins: &Pins, name: &str, map: u32) -> Result<(), KernelError> {
+    let is_it =
+        |path: &PathBuf| sys::obj_get(path).and_then(|found| sys::map_id(found.as_fd())).is_ok_and(|id| id == map);
+    match (0..).map(|n| aside(pins, name, n)).take_while(|path| path.exists()).find(is_it) {
+        Some(path) => remove(&path),
+        None => Ok(()),
+    }
+}
+
 /// Where the larger table waits. (bpffs takes no dots in names.)
 fn fresh(pins: &Pins, name: &str) -> PathBuf {
     pins.map(&format!("{name}_new"))

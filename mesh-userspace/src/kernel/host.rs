@@ -74,6 +74,18 @@ pub fn ensure_bpffs(path: &Path) -> Result<Option<PathBuf>, KernelError> {
     Ok(mounted)
 }
 
+/// Whether `path` is, or would be made, on a bpf file system that is mounted already.
+#[must_use]
+pub fn on_bpffs(path: &Path) -> bool {
+    path.ancestors().find(|p| p.exists()).is_some_and(|nearest| is(nearest, BPF_FS_MAGIC))
+}
+
+/// Whether this process may mount file systems.
+#[must_use]
+pub fn can_mount() -> bool {
+    capabilities().is_none_or(|set| has(set, SYS_ADMIN))
+}
+
 fn is(path: &Path, kind: FsType) -> bool {
     statfs(path).is_ok_and(|s| s.filesystem_type() == kind)
 }
@@ -81,23 +93,32 @@ fn is(path: &Path, kind: FsType) -> bool {
 /// Which of the capabilities that loading and attaching need this process lacks.
 #[must_use]
 pub fn missing_capabilities() -> Vec<&'static str> {
-    // Numbers of include/uapi/linux/capability.h. CAP_SYS_ADMIN stands for CAP_BPF and CAP_PERFMON.
     const NET_ADMIN: u32 = 12;
-    const SYS_ADMIN: u32 = 21;
     const PERFMON: u32 = 38;
     const BPF: u32 = 39;
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    let Some(set) = effective.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()) else { return Vec::new() };
-    let has = |capability: u32| set >> capability & 1 == 1;
+    let Some(set) = capabilities() else { return Vec::new() };
     let mut missing = Vec::new();
-    if !has(NET_ADMIN) {
+    if !has(set, NET_ADMIN) {
         missing.push("CAP_NET_ADMIN");
     }
     for (capability, name) in [(BPF, "CAP_BPF"), (PERFMON, "CAP_PERFMON")] {
-        if !has(capability) && !has(SYS_ADMIN) {
+        if !has(set, capability) && !has(set, SYS_ADMIN) {
             missing.push(name);
         }
     }
     missing
+}
+
+// Numbers of include/uapi/linux/capability.h. CAP_SYS_ADMIN stands for CAP_BPF and CAP_PERFMON.
+const SYS_ADMIN: u32 = 21;
+
+/// The effective capabilities of this process; `None`: not known.
+fn capabilities() -> Option<u64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
+    u64::from_str_radix(effective.trim(), 16).ok()
+}
+
+const fn has(set: u64, capability: u32) -> bool {
+    set >> capability & 1 == 1
 }

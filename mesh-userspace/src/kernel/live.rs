@@ -1,17 +1,20 @@
 //! Live connections, namespace by namespace. Looking at them also brings their endpoints' counters up to now.
 
-use super::{diag, error::chain, namespaces::Namespace, sys};
+use super::{
+    diag,
+    error::chain,
+    namespaces::{self, Namespace},
+    sys,
+};
 use aya::{Ebpf, maps::Map, programs::Program};
 use mesh_common::{
     connection::{self, Counters, Record, stage},
     names,
 };
-use nix::sched::{CloneFlags, setns};
 use std::{
     fs::File,
     io::{self, Read},
     os::fd::{AsFd, OwnedFd},
-    thread,
 };
 
 /// How live connections are looked at.
@@ -79,24 +82,10 @@ impl Live {
         namespaces: &[Namespace],
         visit: &mut (dyn FnMut(Connection) + Send),
     ) -> io::Result<Vec<String>> {
-        // A thread changes its namespace for good: one for this look, that nobody else depends on.
-        thread::scope(|scope| {
-            let look = thread::Builder::new().name("connections".to_owned()).spawn_scoped(scope, || {
-                let mut problems = Vec::new();
-                for namespace in namespaces {
-                    if let Err(e) = self.read_one(namespace, visit) {
-                        problems.push(format!("network namespace {}: {e}", namespace.inode));
-                    }
-                }
-                problems
-            })?;
-            look.join().map_err(|_| io::Error::other("the look at connections failed"))
-        })
+        namespaces::visit(namespaces, &mut |namespace| self.read_one(namespace, visit))
     }
 
-    /// In the namespace of the calling thread from now on.
     fn read_one(&self, namespace: &Namespace, visit: &mut dyn FnMut(Connection)) -> io::Result<()> {
-        setns(&namespace.file, CloneFlags::CLONE_NEWNET)?;
         let mut show = |live| visit(Connection { namespace: namespace.inode, live });
         match self {
             Self::Iterator(iterator) => iterator.read(&mut show),

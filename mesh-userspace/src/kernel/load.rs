@@ -4,12 +4,16 @@ use super::{
     KernelError, Pins, Tables, attach,
     error::chain,
     grow,
+    host::open_cgroup,
     live::Live,
     offsets,
+    pinned::Pinned,
     pins::{Found, Shape},
-    put_back,
-    runs::EarlierRuns,
-    sys::{self, AttachType},
+    probe_rows::PROBE_ROWS,
+    runs::{EarlierRuns, Runs},
+    sys::AttachType,
+    versions,
+    work::{Detached, Work},
 };
 use aya::{
     Ebpf, EbpfLoader,
@@ -25,8 +29,12 @@ use mesh_common::{
 };
 use std::{
     fs::{self, File},
-    os::fd::{AsFd, AsRawFd, OwnedFd},
-    sync::{Mutex, PoisonError},
+    os::{
+        fd::{AsFd, AsRawFd, OwnedFd},
+        unix::fs::MetadataExt,
+    },
+    path::Path,
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 /// How much the tables hold. Kernel memory: 96 bytes a VIP, 104 a service, 128 an endpoint, 8 a slot.
@@ -46,8 +54,8 @@ pub struct Capacity {
 pub struct Options<'a> {
     /// The eBPF object: [`super::OBJECT`], or a test's own.
     pub object: &'a [u8],
-    /// Where maps and links are pinned.
-    pub pins: &'a Pins,
+    /// Where maps and links are pinned; `None`: nowhere, and all is gone from the kernel with the [`Kernel`].
+    pub pins: Option<&'a Pins>,
     /// The least that the tables must hold; adopted ones may hold more.
     pub capacity: Capacity,
     /// The most verbose level of the programs' own logs, 0 (none) to 5 (trace). What is above costs nothing.
@@ -80,7 +88,10 @@ const ITERATOR: &str = "mesh_live";
 /// Cgroups that `dataplane.bypass` can name.
 pub const MAX_BYPASSED: u32 = 1024;
 
-const DETACHED: &str = "detached: its cgroup is gone, or somebody unloaded it; restart the daemon";
+/// Where each of our programs runs, by its name: hook and attach type.
+pub(super) fn places() -> impl Iterator<Item = (&'static str, &'static str, AttachType)> {
+    PROGRAMS.iter().map(|spec| (spec.name, spec.hook, spec.at))
+}
 
 /// What became of a program.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,6 +104,19 @@ pub struct ProgramStatus {
     pub missing: Option<String>,
     /// Runs and nanoseconds in all, where the kernel keeps such statistics.
     pub runs: Option<(u64, u64)>,
+}
+
+/// What the kernel said to a program.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// Its name.
+    pub name: &'static str,
+    /// The hook it is for.
+    pub hook: &'static str,
+    /// Whether nothing can be intercepted without it.
+    pub required: bool,
+    /// Why it was refused; `None`: it was not.
+    pub refused: Option<String>,
 }
 
 /// What a map holds.
@@ -109,14 +133,13 @@ pub struct MapStatus {
 /// The programs at work. Dropping it leaves them at work: the pins hold them.
 #[derive(Debug)]
 pub struct Kernel {
-    pub(super) ebpf: Ebpf,
+    ebpf: Ebpf,
     tables: Tables,
     live: Result<Live, String>,
-    pub(super) missing: Missing,
+    missing: Missing,
     pub(super) earlier: Option<EarlierRuns>,
-    pub(super) links: Mutex<Vec<(&'static str, OwnedFd)>>,
-    /// Every pinned map by its name.
-    pub(super) maps: Vec<(&'static str, OwnedFd)>,
+    work: Mutex<Work>,
+    pub(super) pinned: Option<Pinned>,
     /// What the kernel does not show on this host, and what follows from it.
     pub notes: Vec<String>,
     /// Whether tables of an earlier daemon were adopted.
@@ -130,27 +153,43 @@ pub struct Kernel {
 /// # Errors
 /// [`KernelError`]: what is wrong and what to do; nothing new stays in the kernel then.
 pub fn load(options: &Options<'_>) -> Result<Kernel, KernelError> {
-    let pins = options.pins;
+    let kernel = try_load(options)?;
+    let required = kernel.verdicts().into_iter().find(|v| v.required && v.refused.is_some());
+    let Some(Verdict { name, hook, refused: Some(why), .. }) = required else { return Ok(kernel) };
+    if let Some(pins) = options.pins.filter(|_| !kernel.adopted) {
+        pins.remove_maps()?;
+    }
+    Err(KernelError::Required { program: name, hook, why })
+}
+
+/// As [`load`], but without required programs too, where the kernel refuses them: [`Kernel::verdicts`] has them all.
+///
+/// # Errors
+/// [`KernelError`], where not even the tables can be had.
+pub fn try_load(options: &Options<'_>) -> Result<Kernel, KernelError> {
     let mut notes = Vec::new();
-    pins.create()?;
-    let mut bypass = false;
+    let mut bypass = options.pins.is_some_and(versions::bypass);
     let shapes = shapes(&options.capacity);
-    grow::recover(pins)?;
-    let sizes = match pins.check(&shapes) {
-        Found::Nothing => None,
-        Found::Fit(sizes) => Some(grown(pins, &shapes, sizes)?),
-        Found::Unfit(why) => {
-            notes.push(format!("pinned tables were not adopted, their counters start again: {why}"));
-            bypass = Tables::pinned_settings(&pins.map(names::SETTINGS)).is_some_and(|s| s.flags & flags::BYPASS != 0);
-            // Programs that are attached go on with the old tables until they are replaced.
-            pins.remove_maps()?;
-            None
+    let mut sizes = None;
+    if let Some(pins) = options.pins {
+        pins.create()?;
+        grow::recover(pins)?;
+        match pins.check(&shapes) {
+            Found::Nothing => {}
+            Found::Fit(found) => sizes = Some(grown(pins, &shapes, found)?),
+            Found::Unfit(why) => {
+                notes.push(format!("pinned tables were not adopted, their counters start again: {why}"));
+                let settings = Tables::pinned_settings(&pins.map(names::SETTINGS));
+                bypass |= settings.is_some_and(|s| s.flags & flags::BYPASS != 0);
+                // Programs that are attached go on with the old tables until they are replaced.
+                pins.remove_maps()?;
+            }
         }
-    };
+    }
     let adopted = sizes.is_some();
     let sizes = sizes.unwrap_or_else(|| shapes.iter().map(|s| s.entries).collect());
     let loaded = load_object(options, &shapes, &sizes, &mut notes);
-    if loaded.is_err() && !adopted {
+    if let Some(pins) = options.pins.filter(|_| loaded.is_err() && !adopted) {
         pins.remove_maps()?;
     }
     let (mut ebpf, tables, missing) = loaded?;
@@ -161,12 +200,30 @@ pub fn load(options: &Options<'_>) -> Result<Kernel, KernelError> {
     if let Some(why) = why {
         notes.push(format!("what live connections carry is counted when they close only: {why}"));
     }
-    // Cgroups that are left alone are, until the daemon looks for them again. The kill switch holds until it is switched off, whoever restarts the daemon.
+    // Cgroups that are left alone are, until the daemon looks for them again. The kill switch holds until it is
+    // switched off, whoever restarts the daemon.
     bypass |= tables.settings().flags & flags::BYPASS != 0;
     let kept = tables.settings().flags & flags::BYPASSED | if bypass { flags::BYPASS } else { 0 };
     tables.put_settings(&Settings { flags: options.settings.flags | kept, ..options.settings });
-    let maps = put_back::open_maps(pins)?;
-    Ok(Kernel { ebpf, tables, live, missing, earlier: None, links: Mutex::default(), maps, notes, adopted })
+    let earlier = options.pins.map(|pins| EarlierRuns::open(pins, u32::try_from(PROGRAMS.len()).unwrap_or(u32::MAX)));
+    if let Some(Err(why)) = &earlier {
+        notes.push(format!("runs of replaced programs are not counted: {why}"));
+    }
+    let earlier = earlier.and_then(Result::ok);
+    let pinned = options.pins.map(Pinned::open).transpose()?;
+    Ok(Kernel { ebpf, tables, live, missing, earlier, work: Mutex::default(), pinned, notes, adopted })
+}
+
+/// Whether a daemon with tables of this size would go on with those that are pinned; `None`: there are none.
+///
+/// # Errors
+/// Why it would not, and so start with new ones.
+pub fn adoptable(pins: &Pins, capacity: &Capacity) -> Result<Option<()>, String> {
+    match pins.check(&shapes(capacity)) {
+        Found::Nothing => Ok(None),
+        Found::Fit(_) => Ok(Some(())),
+        Found::Unfit(why) => Err(why),
+    }
 }
 
 /// Puts larger tables in the place of those that are too small. Returns the sizes of now.
@@ -194,7 +251,9 @@ fn load_object(
         if shape.entries > 0 {
             loader.map_max_entries(shape.name, *entries);
         }
-        loader.map_pin_path(shape.name, options.pins.map(shape.name));
+        if let Some(pins) = options.pins {
+            loader.map_pin_path(shape.name, pins.map(shape.name));
+        }
     }
     let offsets = offsets::find(notes);
     for (name, value) in &offsets {
@@ -205,12 +264,8 @@ fn load_object(
     let tables = Tables::take(&mut ebpf, options.pins)?;
     let mut missing = Vec::new();
     for spec in &PROGRAMS {
-        match load_program(&mut ebpf, spec.name) {
-            Ok(()) => {}
-            Err(why) if spec.required => {
-                return Err(KernelError::Required { program: spec.name, hook: spec.hook, why });
-            }
-            Err(why) => missing.push((spec.name, why)),
+        if let Err(why) = load_program(&mut ebpf, spec.name) {
+            missing.push((spec.name, why));
         }
     }
     Ok((ebpf, tables, missing))
@@ -218,53 +273,94 @@ fn load_object(
 
 impl Kernel {
     /// Puts the programs to work on a cgroup, under links that an earlier daemon pinned or under new ones. The tables
-    /// must be filled by now: from the first program on, connects are looked up in them.
+    /// must be filled by now: from the first program on, connects are looked up in them. Returns what is worth a word.
+    ///
+    /// Called again, it puts them to work on the cgroup that has the place of one that was removed.
     ///
     /// # Errors
-    /// [`KernelError::Required`]; links that are new are gone again then.
-    pub fn attach(&mut self, pins: &Pins, cgroup: &File) -> Result<(), KernelError> {
+    /// [`KernelError::Cgroup`]; [`KernelError::Required`], and links that are new are gone again then.
+    pub fn attach(&self, cgroup: &Path) -> Result<Vec<String>, KernelError> {
+        let directory = open_cgroup(cgroup)?;
+        let inode = directory.metadata().map_err(|e| KernelError::io("looking at the cgroup", e))?.ino();
+        let mut work = Work { cgroup: cgroup.to_owned(), inode, ..Work::default() };
+        let mut notes = Vec::new();
+        let pins = self.pins();
         let mut made = Vec::new();
-        let earlier = EarlierRuns::open(pins, u32::try_from(PROGRAMS.len()).unwrap_or(u32::MAX));
-        if let Err(why) = &earlier {
-            self.notes.push(format!("runs of replaced programs are not counted: {why}"));
-        }
-        self.earlier = earlier.ok();
         for (position, spec) in PROGRAMS.iter().enumerate() {
             if self.missing.iter().any(|(name, _)| *name == spec.name) {
                 // An older version that is still attached would work on tables that may not be these.
-                if pins.link(spec.name).exists() {
+                if let Some(pins) = pins.filter(|pins| pins.link(spec.name).exists()) {
                     let _ = pins.remove_link(spec.name);
                 }
                 continue;
             }
-            match self.attach_one(spec, pins, cgroup) {
+            // Not 0 where it was at work before, and another daemon's program after it.
+            let own = self.runs_of(spec.name);
+            match self.attach_one(spec, &directory) {
                 Ok(attached) => {
-                    if let (Some(earlier), Some(runs)) = (&self.earlier, attached.replaced) {
-                        earlier.add(position, runs);
+                    if let (Some(earlier), Some(replaced)) = (&self.earlier, attached.replaced) {
+                        earlier.replace(position, replaced, own);
                     }
                     if attached.new {
                         made.push(spec.name);
                     }
-                    let links = self.links.get_mut().unwrap_or_else(PoisonError::into_inner);
-                    links.push((spec.name, attached.link));
+                    notes.extend(attached.note);
+                    work.links.push((spec.name, attached.link));
                 }
                 Err(why) if spec.required => {
                     for program in made {
                         // Worth a try; what is reported is why the program could not be attached.
-                        let _ = pins.remove_link(program);
+                        let _ = pins.map(|pins| pins.remove_link(program));
                     }
                     return Err(KernelError::Required { program: spec.name, hook: spec.hook, why });
                 }
-                Err(why) => self.missing.push((spec.name, why)),
+                Err(why) => work.missing.push((spec.name, why)),
             }
         }
-        Ok(())
+        // Both translate for a moment: whoever comes first leaves an endpoint's address, which is no VIP to the other.
+        match pins.map_or(Ok(Vec::new()), versions::succeed) {
+            Ok(others) => notes.extend(others.iter().map(|path| {
+                format!("{} is of another layout: it serves the connections it has until they end", path.display())
+            })),
+            Err(why) => notes.push(why.to_string()),
+        }
+        *self.work() = work;
+        Ok(notes)
     }
 
-    fn attach_one(&self, spec: &Spec, pins: &Pins, cgroup: &File) -> Result<attach::Attached, String> {
+    fn attach_one(&self, spec: &Spec, cgroup: &File) -> Result<attach::Attached, String> {
         let program = self.ebpf.program(spec.name).ok_or("the object does not have it")?;
         let fd = program.fd().map_err(|e| chain(&e))?;
-        attach::attach(pins, spec.name, fd.as_fd(), cgroup, spec.at).map_err(|e| e.to_string())
+        attach::attach(self.pins(), spec.name, fd.as_fd(), cgroup, spec.at).map_err(|e| e.to_string())
+    }
+
+    /// What the program counted in its life.
+    fn runs_of(&self, name: &str) -> Runs {
+        let info = self.ebpf.program(name).and_then(|p| p.info().ok());
+        info.map_or((0, 0), |i| (i.run_count(), u64::try_from(i.run_time().as_nanos()).unwrap_or(u64::MAX)))
+    }
+
+    pub(super) fn work(&self) -> MutexGuard<'_, Work> {
+        self.work.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn pins(&self) -> Option<&Pins> {
+        self.pinned.as_ref().map(|pinned| &pinned.pins)
+    }
+
+    /// What the kernel said to every program, attached or not.
+    #[must_use]
+    pub fn verdicts(&self) -> Vec<Verdict> {
+        let refused = |name| self.missing.iter().find(|(n, _)| *n == name).map(|(_, why)| why.clone());
+        let of = |spec: &Spec| Verdict {
+            name: spec.name,
+            hook: spec.hook,
+            required: spec.required,
+            refused: refused(spec.name),
+        };
+        let live =
+            Verdict { name: ITERATOR, hook: "iter/tcp", required: false, refused: self.live.as_ref().err().cloned() };
+        PROGRAMS.iter().map(of).chain([live]).collect()
     }
 
     /// The tables.
@@ -291,10 +387,11 @@ impl Kernel {
     /// What became of every program.
     #[must_use]
     pub fn programs(&self) -> Vec<ProgramStatus> {
+        let work = self.work();
         let status = |(position, spec): (usize, &Spec)| {
-            let refused = self.missing.iter().find(|(name, _)| *name == spec.name).map(|(_, why)| why.clone());
-            let gone = || (!self.is_attached(spec.name)).then(|| DETACHED.to_owned());
-            let missing = refused.or_else(gone);
+            let refused = self.missing.iter().chain(&work.missing).find(|(name, _)| *name == spec.name);
+            let gone = || (!work.is_attached(spec.name)).then(|| work.detached().to_string());
+            let missing = refused.map(|(_, why)| why.clone()).or_else(gone);
             let info = self.ebpf.program(spec.name).and_then(|p| p.info().ok());
             let (runs, ns) = self.earlier.as_ref().map_or((0, 0), |earlier| earlier.of(position));
             let in_all = |i: ProgramInfo| {
@@ -316,22 +413,21 @@ impl Kernel {
     /// How many programs are attached now.
     #[must_use]
     pub fn attached(&self) -> usize {
-        PROGRAMS.iter().filter(|spec| self.is_attached(spec.name)).count()
+        let work = self.work();
+        PROGRAMS.iter().filter(|spec| work.is_attached(spec.name)).count()
     }
 
-    /// Why connects are not intercepted although the programs were attached; `None`: they are.
+    /// Why connects are not intercepted although the programs were attached, and what comes of it; `None`: they are.
     #[must_use]
-    pub fn detached(&self) -> Option<&'static str> {
-        let required = PROGRAMS.iter().filter(|spec| spec.required);
-        let all = required.into_iter().all(|spec| self.is_attached(spec.name));
-        (!all).then_some(DETACHED)
+    pub fn detached(&self) -> Option<Detached> {
+        let work = self.work();
+        let all = PROGRAMS.iter().filter(|spec| spec.required).all(|spec| work.is_attached(spec.name));
+        (!all).then(|| work.detached())
     }
 
-    /// Whether a program's link still holds it to a living cgroup.
-    fn is_attached(&self, program: &str) -> bool {
-        let links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
-        let link = links.iter().find(|(name, _)| *name == program);
-        link.is_some_and(|(_, link)| sys::link_info(link.as_fd()).is_ok_and(|info| info.cgroup != 0))
+    /// The numbers of our programs, as the kernel lists them.
+    pub(super) fn program_ids(&self) -> Vec<u32> {
+        PROGRAMS.iter().filter_map(|spec| Some(self.ebpf.program(spec.name)?.info().ok()?.id())).collect()
     }
 }
 
@@ -345,6 +441,7 @@ pub fn program_stats() -> Result<OwnedFd, KernelError> {
 }
 
 fn shapes(capacity: &Capacity) -> [Shape; 11] {
+    let with_probe = |rows: u32| rows.saturating_add(PROBE_ROWS);
     // enum bpf_map_type and flags of include/uapi/linux/bpf.h.
     const HASH: u32 = 1;
     const ARRAY: u32 = 2;
@@ -366,15 +463,15 @@ fn shapes(capacity: &Capacity) -> [Shape; 11] {
             key: size_of::<VipKey>() as u32,
             value: size_of::<VipRow>() as u32,
             flags: 0,
-            entries: capacity.vips,
+            entries: with_probe(capacity.vips),
         },
-        array(names::SERVICES, size_of::<ServiceRow>(), capacity.services),
-        array(names::SLOTS, size_of::<Slot>(), capacity.slots),
-        array(names::ENDPOINTS, size_of::<EndpointRow>(), capacity.endpoints),
-        array(names::CURSORS, size_of::<u64>(), capacity.services),
-        array(names::SERVICE_COUNTS, size_of::<ServiceCounts>(), capacity.services),
-        array(names::ENDPOINT_COUNTS, size_of::<EndpointCounts>(), capacity.endpoints),
-        array(names::ENDPOINT_TIMES, size_of::<EndpointTimes>(), capacity.endpoints),
+        array(names::SERVICES, size_of::<ServiceRow>(), with_probe(capacity.services)),
+        array(names::SLOTS, size_of::<Slot>(), with_probe(capacity.slots)),
+        array(names::ENDPOINTS, size_of::<EndpointRow>(), with_probe(capacity.endpoints)),
+        array(names::CURSORS, size_of::<u64>(), with_probe(capacity.services)),
+        array(names::SERVICE_COUNTS, size_of::<ServiceCounts>(), with_probe(capacity.services)),
+        array(names::ENDPOINT_COUNTS, size_of::<EndpointCounts>(), with_probe(capacity.endpoints)),
+        array(names::ENDPOINT_TIMES, size_of::<EndpointTimes>(), with_probe(capacity.endpoints)),
         Shape {
             name: names::BYPASSED,
             kind: HASH,

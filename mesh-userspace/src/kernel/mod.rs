@@ -14,21 +14,33 @@ mod load;
 mod mapped;
 mod namespaces;
 mod offsets;
+mod others;
+mod pinned;
 mod pins;
+mod probe_rows;
 mod put_back;
 mod runs;
 mod summed;
 mod sys;
 mod tables;
+mod versions;
 mod wire;
+mod work;
 
 pub use error::KernelError;
-pub use host::{cgroup2_root, ensure_bpffs, missing_capabilities, open_cgroup};
+pub use host::{can_mount, cgroup2_root, ensure_bpffs, missing_capabilities, on_bpffs, open_cgroup};
 pub use live::{Connection, Live};
-pub use load::{Capacity, Kernel, MAX_BYPASSED, MapStatus, Options, ProgramStatus, load, program_stats};
+pub use load::{
+    Capacity, Kernel, MAX_BYPASSED, MapStatus, Options, ProgramStatus, Verdict, adoptable, load, program_stats,
+    try_load,
+};
 pub use namespaces::{Namespace, namespaces};
+pub use offsets::{FieldSeen, fields};
+pub use others::{OtherProgram, others_than};
 pub use pins::{Pins, unload};
 pub use tables::{Existing, Tables};
+pub use versions::retire;
+pub use work::Detached;
 
 /// The eBPF object that this binary was built with.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/mesh.bpf.o"));

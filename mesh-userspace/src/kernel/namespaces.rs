@@ -1,12 +1,16 @@
 //! Which network namespaces the processes of a cgroup are in.
 
-use nix::sys::statfs::{FsType, fstatfs};
+use nix::{
+    sched::{CloneFlags, setns},
+    sys::statfs::{FsType, fstatfs},
+};
 use std::{
     collections::BTreeMap,
     fs::{self, File},
-    io::{BufRead, BufReader},
+    io::{self, BufRead, BufReader},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
+    thread,
 };
 
 /// `NSFS_MAGIC` of include/uapi/linux/magic.h.
@@ -37,6 +41,30 @@ pub fn namespaces(cgroup: &Path) -> Vec<Namespace> {
         }
     }
     found.into_iter().map(|(inode, file)| Namespace { inode, file }).collect()
+}
+
+/// Does some `work` inside each of some namespaces. Returns why it failed in some; the others were visited.
+///
+/// # Errors
+/// If no thread can be made.
+pub(super) fn visit(
+    namespaces: &[Namespace],
+    work: &mut (dyn FnMut(&Namespace) -> io::Result<()> + Send),
+) -> io::Result<Vec<String>> {
+    // A thread changes its namespace for good: one for this visit, that nobody else depends on.
+    thread::scope(|scope| {
+        let visitor = thread::Builder::new().name("namespaces".to_owned()).spawn_scoped(scope, || {
+            let mut problems = Vec::new();
+            for namespace in namespaces {
+                let entered = setns(&namespace.file, CloneFlags::CLONE_NEWNET).map_err(io::Error::from);
+                if let Err(e) = entered.and_then(|()| work(namespace)) {
+                    problems.push(format!("network namespace {}: {e}", namespace.inode));
+                }
+            }
+            problems
+        })?;
+        visitor.join().map_err(|_| io::Error::other("the visit of network namespaces failed"))
+    })
 }
 
 fn add(found: &mut BTreeMap<u64, File>, path: &Path) {

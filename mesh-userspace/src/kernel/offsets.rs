@@ -29,6 +29,10 @@ const FIELDS: [Field; 9] = [
     field("OFFSET_SRTT", "tcp_sock", "srtt_us", LIVE),
 ];
 
+/// A bit field: it has a mask too.
+const IPV6ONLY: Field =
+    field("OFFSET_IPV6ONLY", "sock_common", "skc_ipv6only", "IPV6_V6ONLY sockets may be sent to IPv4 endpoints");
+
 /// The globals of the object with their values, 0 where this kernel does not show the field. What follows from that is
 /// added to `notes`.
 pub(super) fn find(notes: &mut Vec<String>) -> Vec<(&'static str, u32)> {
@@ -44,12 +48,35 @@ pub(super) fn find(notes: &mut Vec<String>) -> Vec<(&'static str, u32)> {
         }
         found.push((field.global, offset.map_or(0, btf::Field::byte)));
     }
-    let only = btf::field(&raw, "sock_common", "skc_ipv6only");
+    let only = btf::field(&raw, IPV6ONLY.structure, IPV6ONLY.name);
     if only.is_none() {
-        missing("skc_ipv6only", "IPV6_V6ONLY sockets may be sent to IPv4 endpoints");
+        missing(IPV6ONLY.name, IPV6ONLY.consequence);
     }
-    found.push(("OFFSET_IPV6ONLY", only.map_or(0, btf::Field::byte)));
+    found.push((IPV6ONLY.global, only.map_or(0, btf::Field::byte)));
     found.push(("MASK_IPV6ONLY", only.map_or(0, btf::Field::mask)));
     found.push(("HAS_MPTCP", u32::from(btf::field(&raw, "mptcp_sock", "first").is_some())));
     found
+}
+
+/// A field that the programs read, and whether this kernel shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FieldSeen {
+    /// `structure.field`.
+    pub name: String,
+    /// Bytes from the start of the structure; `None`: not shown.
+    pub offset: Option<u32>,
+    /// What follows where it is not shown.
+    pub consequence: &'static str,
+}
+
+/// Every field that the programs read.
+#[must_use]
+pub fn fields() -> Vec<FieldSeen> {
+    let raw = fs::read("/sys/kernel/btf/vmlinux").unwrap_or_default();
+    let seen = |field: &Field| FieldSeen {
+        name: format!("{}.{}", field.structure, field.name),
+        offset: btf::field(&raw, field.structure, field.name).map(btf::Field::byte),
+        consequence: field.consequence,
+    };
+    FIELDS.iter().chain([&IPV6ONLY]).map(seen).collect()
 }

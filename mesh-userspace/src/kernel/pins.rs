@@ -12,6 +12,7 @@ use std::{
 /// The pin directories of this layout version.
 #[derive(Clone, Debug)]
 pub struct Pins {
+    bpffs: PathBuf,
     root: PathBuf,
 }
 
@@ -40,7 +41,17 @@ impl Pins {
     /// The pins below `bpffs`, which is a directory on a bpf file system.
     #[must_use]
     pub fn new(bpffs: &Path) -> Self {
-        Self { root: bpffs.join(format!("v{}", names::LAYOUT)) }
+        Self { bpffs: bpffs.to_owned(), root: bpffs.join(format!("v{}", names::LAYOUT)) }
+    }
+
+    /// The directory of all layouts.
+    pub(super) fn bpffs(&self) -> &Path {
+        &self.bpffs
+    }
+
+    /// The directory of this layout.
+    pub(super) fn root(&self) -> &Path {
+        &self.root
     }
 
     /// Where a map is pinned.
@@ -108,9 +119,7 @@ impl Pins {
 
     /// Takes a program off its cgroup and forgets its link.
     pub(super) fn remove_link(&self, program: &str) -> Result<(), KernelError> {
-        let path = self.link(program);
-        detach(&path);
-        fs::remove_file(&path).map_err(|e| KernelError::io(format!("removing {}", path.display()), e))
+        remove(&self.link(program))
     }
 
     /// Forgets the pinned maps. Programs that use them keep them alive until they are replaced.
@@ -125,23 +134,38 @@ impl Pins {
 /// # Errors
 /// [`KernelError::Io`], if something could not be removed.
 pub fn unload(bpffs: &Path) -> Result<Vec<PathBuf>, KernelError> {
+    let versions = versions(bpffs)?;
     let mut removed = Vec::new();
-    let versions: Vec<PathBuf> = match fs::read_dir(bpffs) {
-        Ok(entries) => entries.filter_map(Result::ok).map(|e| e.path()).filter(|p| is_version(p)).collect(),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(removed),
-        Err(e) => return Err(KernelError::io(format!("reading {}", bpffs.display()), e)),
-    };
-    for kind in ["links", "maps"] {
-        for version in &versions {
-            removed.extend(remove_files(&version.join(kind))?);
-        }
+    for version in &versions {
+        removed.extend(remove_files(&version.join("links"))?);
     }
-    for directory in versions.iter().flat_map(|v| [v.join("links"), v.join("maps"), v.clone()]) {
-        remove_directory(&directory)?;
+    for version in &versions {
+        removed.extend(unload_version(version)?);
     }
     // The directory itself, unless somebody else keeps something in it.
     let _ = fs::remove_dir(bpffs);
     Ok(removed)
+}
+
+/// Takes what one version pinned out of the kernel.
+pub(super) fn unload_version(version: &Path) -> Result<Vec<PathBuf>, KernelError> {
+    let mut removed = Vec::new();
+    for kind in ["links", "maps"] {
+        let directory = version.join(kind);
+        removed.extend(remove_files(&directory)?);
+        remove_directory(&directory)?;
+    }
+    remove_directory(version)?;
+    Ok(removed)
+}
+
+/// The directories of all versions below `bpffs`.
+pub(super) fn versions(bpffs: &Path) -> Result<Vec<PathBuf>, KernelError> {
+    match fs::read_dir(bpffs) {
+        Ok(entries) => Ok(entries.filter_map(Result::ok).map(|e| e.path()).filter(|p| is_version(p)).collect()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(e) => Err(KernelError::io(format!("reading {}", bpffs.display()), e)),
+    }
 }
 
 fn is_version(path: &Path) -> bool {
@@ -158,11 +182,16 @@ fn remove_files(directory: &Path) -> Result<Vec<PathBuf>, KernelError> {
     let mut removed = Vec::new();
     for entry in entries.filter_map(Result::ok) {
         let path = entry.path();
-        detach(&path);
-        fs::remove_file(&path).map_err(|e| KernelError::io(format!("removing {}", path.display()), e))?;
+        remove(&path)?;
         removed.push(path);
     }
     Ok(removed)
+}
+
+/// Forgets a pin; the program of a link is taken off its cgroup at once.
+pub(super) fn remove(path: &Path) -> Result<(), KernelError> {
+    detach(path);
+    fs::remove_file(path).map_err(|e| KernelError::io(format!("removing {}", path.display()), e))
 }
 
 /// Takes a pinned link's program off its cgroup. A pin that is no link, or whose cgroup is gone, has nothing to take off.

@@ -40,12 +40,6 @@ impl EarlierRuns {
         let changed = |now: u64, more, less| now.saturating_add(more).saturating_sub(less);
         self.0.write(row, &[changed(runs, replaced.0, again.0), changed(ns, replaced.1, again.1)], 0..2);
     }
-
-    /// Adds what a replaced program had counted.
-    pub(super) fn add(&self, program: usize, more: Runs) {
-        let ((runs, ns), Ok(row)) = (self.of(program), u32::try_from(program)) else { return };
-        self.0.write(row, &[runs + more.0, ns + more.1], 0..2);
-    }
 }
 
 /// A program that is about to be replaced; it lives until this is dropped.

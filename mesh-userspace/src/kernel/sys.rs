@@ -6,7 +6,7 @@ use std::{
     ffi::CString,
     io,
     os::{
-        fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+        fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
         unix::ffi::OsStrExt,
     },
     path::Path,
@@ -16,7 +16,9 @@ use std::{
 const MAP_CREATE: libc::c_int = 0;
 const OBJ_PIN: libc::c_int = 6;
 const OBJ_GET: libc::c_int = 7;
+const PROG_GET_FD_BY_ID: libc::c_int = 13;
 const OBJ_GET_INFO_BY_FD: libc::c_int = 15;
+const PROG_QUERY: libc::c_int = 16;
 const LINK_CREATE: libc::c_int = 28;
 const LINK_UPDATE: libc::c_int = 29;
 const ITER_CREATE: libc::c_int = 33;
@@ -105,18 +107,57 @@ struct InfoAttr {
 pub(super) struct LinkInfo {
     kind: u32,
     id: u32,
-    /// Id of the program.
+    /// The program's id.
     pub(super) program: u32,
     zero: u32,
     /// The cgroup's id (its inode); 0 once the cgroup is gone.
     pub(super) cgroup: u64,
-    attach_type: u32,
+    /// Its [`AttachType`].
+    pub(super) attach_type: u32,
     zero2: u32,
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct IdAttr {
+    id: u32,
+    next: u32,
+    flags: u32,
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct ProgQueryAttr {
+    target: u32,
+    attach_type: u32,
+    query_flags: u32,
+    attach_flags: u32,
+    ids: u64,
+    count: u32,
+    zero: u32,
+    rest: [u64; 4],
+}
+
+/// The head of `struct bpf_prog_info`, up to the name.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+struct ProgramInfo {
+    kind: u32,
+    id: u32,
+    rest: [u64; 7],
+    name: [u8; 16],
 }
 
 fn bpf<T>(command: libc::c_int, attr: &T) -> io::Result<libc::c_long> {
     // SAFETY: `attr` is a plain structure of the given size, valid for the call; pointers in it outlive the call.
     let answer = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_ref(attr), size_of::<T>()) };
+    if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(answer) }
+}
+
+/// As [`bpf`], where the kernel writes its answer into the structure.
+fn bpf_mut<T>(command: libc::c_int, attr: &mut T) -> io::Result<libc::c_long> {
+    // SAFETY: as in `bpf`, and nobody else holds `attr`.
+    let answer = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attr), size_of::<T>()) };
     if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(answer) }
 }
 
@@ -212,4 +253,44 @@ pub(super) fn map_id(map: BorrowedFd<'_>) -> io::Result<u32> {
     };
     bpf(OBJ_GET_INFO_BY_FD, &attr)?;
     Ok(info[1])
+}
+
+/// Whether a descriptor is that of a link, and not of a map or a program.
+pub(super) fn is_link(fd: BorrowedFd<'_>) -> bool {
+    let shown = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd()));
+    shown.is_ok_and(|text| text.lines().any(|line| line.starts_with("link_type:")))
+}
+
+/// The programs that run at a hook of a cgroup, by their numbers: in the order in which they run there, inherited ones
+/// included (`effective`), or those that are attached to this very cgroup.
+pub(super) fn programs_at(cgroup: BorrowedFd<'_>, at: AttachType, effective: bool) -> io::Result<Vec<u32>> {
+    /// `BPF_F_QUERY_EFFECTIVE`
+    const EFFECTIVE: u32 = 1;
+    // 64 programs can be attached to one cgroup, and those of its parents count too.
+    let mut ids = vec![0_u32; 1024];
+    let mut attr = ProgQueryAttr {
+        target: raw(cgroup),
+        attach_type: at as u32,
+        query_flags: if effective { EFFECTIVE } else { 0 },
+        ids: ids.as_mut_ptr() as u64,
+        count: u32::try_from(ids.len()).map_err(io::Error::other)?,
+        ..ProgQueryAttr::default()
+    };
+    bpf_mut(PROG_QUERY, &mut attr)?;
+    ids.truncate(attr.count as usize);
+    Ok(ids)
+}
+
+/// The name of the program with this number, of which the kernel keeps 15 characters; empty: it has none.
+pub(super) fn program_name(id: u32) -> io::Result<String> {
+    let fd = bpf(PROG_GET_FD_BY_ID, &IdAttr { id, ..IdAttr::default() }).and_then(new_fd)?;
+    let mut info = ProgramInfo::default();
+    let attr = InfoAttr {
+        fd: raw(fd.as_fd()),
+        length: u32::try_from(size_of::<ProgramInfo>()).map_err(io::Error::other)?,
+        info: (&raw mut info) as u64,
+    };
+    bpf(OBJ_GET_INFO_BY_FD, &attr)?;
+    let name = info.name.split(|b| *b == 0).next().unwrap_or_default();
+    Ok(String::from_utf8_lossy(name).into_owned())
 }

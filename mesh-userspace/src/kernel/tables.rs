@@ -1,6 +1,12 @@
 //! The tables of the data path: what the datapath layer writes, and what everyone reads.
 
-use super::{KernelError, Pins, grow, mapped::Mapped, summed::Summed, wire::Wire};
+use super::{
+    KernelError, Pins, grow,
+    mapped::Mapped,
+    probe_rows::{PROBE_ROWS, ProbeRows},
+    summed::Summed,
+    wire::Wire,
+};
 use aya::{
     Ebpf,
     maps::{HashMap, Map, MapData},
@@ -51,7 +57,7 @@ pub struct Existing {
 
 impl Tables {
     /// Takes the tables out of a loaded object.
-    pub(super) fn take(ebpf: &mut Ebpf, pins: &Pins) -> Result<Self, KernelError> {
+    pub(super) fn take(ebpf: &mut Ebpf, pins: Option<&Pins>) -> Result<Self, KernelError> {
         let vips = take(ebpf, names::VIPS)?;
         let refuse = |why: String| KernelError::Map { map: names::VIPS.to_owned(), why };
         let Map::HashMap(data) = &vips else { return Err(refuse("not a hash".to_owned())) };
@@ -91,7 +97,23 @@ impl Tables {
     /// How many (services, endpoints, slots, VIPs) fit.
     #[must_use]
     pub fn capacity(&self) -> (u32, u32, u32, u32) {
-        (self.services.rows(), self.endpoints.rows(), self.slots.rows(), self.vips_capacity)
+        let rows = [self.services.rows(), self.endpoints.rows(), self.slots.rows(), self.vips_capacity];
+        let [services, endpoints, slots, vips] = rows.map(for_services);
+        (services, endpoints, slots, vips)
+    }
+
+    /// Where the probe's rows are.
+    pub(super) fn probe_rows(&self) -> ProbeRows {
+        ProbeRows {
+            service: for_services(self.services.rows()),
+            endpoint: for_services(self.endpoints.rows()),
+            slot: for_services(self.slots.rows()),
+        }
+    }
+
+    /// The tag that an endpoint's row carries, or carried last.
+    pub(super) fn endpoint_tag(&self, id: u32) -> u32 {
+        self.endpoints.read(id).map_or(0, |row| row.tag)
     }
 
     /// The maps behind the tables: name, descriptor, entries that fit.
@@ -100,17 +122,17 @@ impl Tables {
             name: &'static str,
             table: &'a Mapped<T>,
         ) -> (&'static str, BorrowedFd<'a>, u32) {
-            (name, table.map().fd().as_fd(), table.rows())
+            (name, table.map().fd().as_fd(), for_services(table.rows()))
         }
         [
-            (names::VIPS, self.vips_fd.as_fd(), self.vips_capacity),
+            (names::VIPS, self.vips_fd.as_fd(), for_services(self.vips_capacity)),
             array(names::SERVICES, &self.services),
             array(names::SLOTS, &self.slots),
             array(names::ENDPOINTS, &self.endpoints),
             array(names::CURSORS, &self.cursors),
             array(names::SERVICE_COUNTS, self.service_counts.now()),
             array(names::ENDPOINT_COUNTS, self.endpoint_counts.now()),
-            array(names::SETTINGS, &self.settings),
+            (names::SETTINGS, self.settings.map().fd().as_fd(), self.settings.rows()),
         ]
     }
 
@@ -255,10 +277,13 @@ impl Tables {
         let vips = self.vips.lock().unwrap_or_else(PoisonError::into_inner);
         let entries = vips.iter().filter_map(Result::ok);
         let mut existing = Existing { vips: entries.map(|(key, row)| (key.0, row.0)).collect(), ..Existing::default() };
-        for id in 0..self.services.rows() {
+        // The probe's rows are nobody's to adopt.
+        let probe = self.probe_rows();
+        existing.vips.retain(|(key, row)| row.service(key) != Some(probe.service));
+        for id in 0..probe.service {
             existing.services.extend(self.services.read(id).filter(|row| row.name != 0).map(|row| (id, row)));
         }
-        for id in 0..self.endpoints.rows() {
+        for id in 0..probe.endpoint {
             let Some(row) = self.endpoints.read(id) else { continue };
             existing.highest_tag = existing.highest_tag.max(row.tag);
             if row.used == 1 {
@@ -283,6 +308,11 @@ impl Rows for Tables {
     }
 }
 
+/// How many of a table's rows services can have.
+const fn for_services(rows: u32) -> u32 {
+    rows.saturating_sub(PROBE_ROWS)
+}
+
 fn map_error(map: &str, error: &aya::maps::MapError) -> KernelError {
     KernelError::Map { map: map.to_owned(), why: super::error::chain(error) }
 }
@@ -303,6 +333,7 @@ fn array<T: bytemuck::Pod>(ebpf: &mut Ebpf, name: &str) -> Result<Mapped<T>, Ker
     Mapped::new(name, take_array(ebpf, name)?)
 }
 
-fn counters<T: bytemuck::Pod>(ebpf: &mut Ebpf, pins: &Pins, name: &str) -> Result<Summed<T>, KernelError> {
-    Summed::new(name, take_array(ebpf, name)?, grow::earlier(pins, name)?)
+fn counters<T: bytemuck::Pod>(ebpf: &mut Ebpf, pins: Option<&Pins>, name: &str) -> Result<Summed<T>, KernelError> {
+    let earlier = pins.map(|pins| grow::earlier(pins, name)).transpose()?.unwrap_or_default();
+    Summed::new(name, take_array(ebpf, name)?, earlier)
 }

@@ -1,9 +1,11 @@
 //! Services and endpoints as facts: what discovery says, what operators changed, and one immutable snapshot of both.
 
 mod overrides;
+mod probe;
 mod service;
 mod snapshot;
 
 pub use overrides::{Override, OverrideError, Overrides};
+pub use probe::{PROBE_V4, PROBE_V6, is_probe};
 pub use service::{Endpoint, Policy, Protocol, Service};
 pub use snapshot::Snapshot;

@@ -85,6 +85,9 @@ fn per_service(report: &Report, emit: Emit<'_>) -> Result<(), prometheus::Error>
     emit(family("mesh_tcp_connects_refused_total", help, kind, by_reason(Reason::refuses)))?;
     let help = "Connects to a VIP that went on untouched.";
     emit(family("mesh_connects_passed_total", help, kind, by_reason(Reason::passes)))?;
+    let trouble = |s: &ServiceReport| counter(&[("service", s.name.as_str())], s.counts[Reason::LocalTrouble as usize]);
+    let help = "Connects that were forwarded and that this node could not make: no route, or no local port.";
+    emit(family("mesh_connects_local_trouble_total", help, kind, report.services.iter().map(trouble).collect()))?;
     let help = "Connects that were forwarded without a record, for want of kernel memory: not counted further.";
     emit(family("mesh_connects_untracked_total", help, kind, report.services.iter().map(untracked).collect()))
 }

@@ -3,8 +3,12 @@
 //! - `sockets`: makes sockets for the test to take over (`open v4|v6 tcp|udp|mptcp`, `close FD` on stdin)
 //! - `hammer ADDRESS...`: connects without pause until stdin ends, then reports as JSON
 //! - `connect ADDRESS`: connects once, prints the peer's address and the answer
+//! - `hold ADDRESS BYTES`: connects, sends so many bytes, and takes what comes until the connection ends
+//! - `load SEED THREADS ADDRESS,... ADDRESS,...`: exchanges random amounts of data with the former until stdin ends,
+//!   tries the latter, which refuse, and reports as JSON what it sent and received
 #![allow(clippy::expect_used, clippy::panic, reason = "a helper that cannot go on fails its test")]
 
+use mesh_tests::{load, world};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use std::{
     collections::BTreeMap,
@@ -25,7 +29,15 @@ fn main() -> io::Result<()> {
         ("sockets", []) => sockets(),
         ("hammer", addresses @ [_, ..]) => hammer(addresses),
         ("connect", [address]) => connect(address),
-        _ => panic!("usage: mesh-test-peer sockets | hammer ADDRESS... | connect ADDRESS"),
+        ("hold", [address, bytes]) => hold(address, bytes.parse().expect("a number")),
+        ("load", [seed, threads, open, refused]) => {
+            let list = |text: &str| text.split_terminator(',').map(world::addr).collect::<Vec<_>>();
+            let number = |text: &str| text.parse().expect("a number");
+            load::run(number(seed), number(threads), &list(open), &list(refused))
+        }
+        _ => panic!(
+            "usage: mesh-test-peer sockets | hammer ADDRESS... | connect ADDRESS | hold ADDRESS BYTES | load SEED THREADS A,... A,..."
+        ),
     }
 }
 
@@ -107,5 +119,12 @@ fn connect(address: &str) -> io::Result<()> {
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     print!("{answer}");
+    Ok(())
+}
+
+fn hold(address: &str, bytes: usize) -> io::Result<()> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.write_all(&vec![b'x'; bytes])?;
+    io::copy(&mut stream, &mut io::sink())?;
     Ok(())
 }

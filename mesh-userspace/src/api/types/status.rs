@@ -44,6 +44,9 @@ pub struct Status {
     /// What the daemon uses.
     #[serde(default)]
     pub memory: Option<Memory>,
+    /// Programs of others at the hooks that ours use, by hook, in the order in which they run.
+    #[serde(default)]
+    pub other_programs: Vec<OtherProgram>,
     /// What is not as it should be, but does not stop the work.
     #[serde(default)]
     pub warnings: Vec<String>,
@@ -75,6 +78,19 @@ pub struct Program {
     pub runs: Option<u64>,
     /// How long a run took on average; null unless `dataplane.program_stats`.
     pub mean_ns: Option<u64>,
+}
+
+/// A program of somebody else at a hook that one of ours uses.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OtherProgram {
+    /// The hook.
+    pub hook: String,
+    /// The kernel's number for it.
+    pub id: u32,
+    /// Its name; empty: it has none.
+    pub name: String,
+    /// Whether it runs before ours.
+    pub runs_first: bool,
 }
 
 /// A table in the kernel.

@@ -1,10 +1,12 @@
 //! Answers as people read them.
 
+mod check;
 mod endpoints;
 mod explain;
 mod services;
 mod status;
 
+pub(super) use check::check;
 pub(super) use endpoints::endpoints;
 pub(super) use explain::explanation;
 pub(super) use services::{service, services};

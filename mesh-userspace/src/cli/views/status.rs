@@ -1,7 +1,7 @@
 //! `mesh status`.
 
 use crate::{
-    api::{Mode, Program, Source, Status, Time},
+    api::{Mode, OtherProgram, Program, Source, Status, Time},
     cli::{
         output::{Look, Style, harmless},
         table::{Field, Table},
@@ -19,6 +19,9 @@ pub(in crate::cli) fn status(status: &Status, now: Time, style: Style) -> String
     };
     if !status.programs.is_empty() {
         section("Programs", &programs(&status.programs));
+    }
+    if !status.other_programs.is_empty() {
+        section("Programs of others", &others(&status.other_programs));
     }
     if !status.maps.is_empty() {
         section("Maps", &maps(status));
@@ -103,6 +106,19 @@ fn programs(programs: &[Program]) -> Table {
     }
     for column in ["RUNS", "MEAN", "WHY NOT"] {
         table.drop_if_empty(column);
+    }
+    table
+}
+
+fn others(programs: &[OtherProgram]) -> Table {
+    let mut table = Table::new(&["NAME", "HOOK", ">ID", "RUNS"]);
+    for program in programs {
+        table.row([
+            Field::new(&program.name),
+            Field::new(&program.hook),
+            Field::new(program.id.to_string()),
+            Field::new(if program.runs_first { "before ours" } else { "after ours" }),
+        ]);
     }
     table
 }
