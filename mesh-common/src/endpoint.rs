@@ -102,3 +102,11 @@ pub struct EndpointTimes {
     /// The smoothed round-trip time of a connection when it closed.
     pub rtt: Histogram,
 }
+
+impl EndpointTimes {
+    /// Adds what `more` has.
+    pub fn add(&mut self, more: &Self) {
+        self.connect.add(&more.connect);
+        self.rtt.add(&more.rtt);
+    }
+}

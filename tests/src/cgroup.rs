@@ -72,6 +72,16 @@ impl Cgroup {
         Ok(Self { path })
     }
 
+    /// Its path from the root of the hierarchy, as /proc/PID/cgroup shows it.
+    ///
+    /// # Panics
+    /// Where there is no such hierarchy.
+    #[must_use]
+    pub fn name(&self) -> String {
+        let root = mount_point().expect("the cgroup is on a mount");
+        format!("/{}", self.path.strip_prefix(root).expect("the cgroup is on the mount").display())
+    }
+
     /// A new cgroup below this one, removed when dropped.
     ///
     /// # Panics

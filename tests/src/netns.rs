@@ -5,7 +5,10 @@ use nix::sched::{CloneFlags, setns, unshare};
 use std::{
     fs::File,
     io,
-    os::fd::{AsFd, AsRawFd, BorrowedFd},
+    os::{
+        fd::{AsFd, AsRawFd, BorrowedFd},
+        unix::fs::MetadataExt,
+    },
     process::Command,
     thread,
 };
@@ -50,6 +53,15 @@ impl Netns {
             });
             inside.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         })
+    }
+
+    /// Its inode, as `lsns -t net` shows it.
+    ///
+    /// # Panics
+    /// Never: the descriptor is open.
+    #[must_use]
+    pub fn inode(&self) -> u64 {
+        self.file.metadata().expect("an open descriptor has metadata").ino()
     }
 
     /// Runs `ip` of iproute2 inside, words split at spaces.

@@ -1,6 +1,8 @@
 //! One test's surroundings: a cgroup, a network namespace, and sockets of applications inside both.
 
-use crate::{Backend, Cgroup, Daemon, Hammer, Netns, Outcome, backend, daemon::Setup, process, skip, sockets::Sockets};
+use crate::{
+    Backend, Cgroup, Client, Daemon, Hammer, Netns, Outcome, backend, daemon::Setup, process, skip, sockets::Sockets,
+};
 use serde_json::Value;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::{
@@ -50,6 +52,19 @@ impl World {
     /// Removes the cgroup with everything in it.
     pub fn remove_cgroup(&self) {
         self.cgroup.remove();
+    }
+
+    /// As a pod: a cgroup of this name below this one, with clients in a new network namespace of their own. To be
+    /// dropped first.
+    ///
+    /// # Panics
+    /// Where they cannot be made.
+    #[must_use]
+    pub fn pod(&self, name: &str) -> Self {
+        let cgroup = self.cgroup.below(name);
+        let netns = Arc::new(Netns::new().expect("a network namespace can be made"));
+        let sockets = Sockets::new(&cgroup, &netns).expect("the helper program starts");
+        Self { sockets, cgroup, netns }
     }
 
     /// Removes the cgroup and makes another one under the same name, with clients of its own.
@@ -172,6 +187,12 @@ impl World {
     #[must_use]
     pub fn hammer(&self, addresses: &[&str]) -> Hammer {
         Hammer::start(&self.cgroup, &self.netns, addresses)
+    }
+
+    /// A process inside the cgroup that connects to `address` and does what the test says.
+    #[must_use]
+    pub fn client(&self, address: &str) -> Client {
+        Client::start(&self.cgroup, &self.netns, address)
     }
 
     /// A process inside the cgroup that connects to `address`, sends so many bytes and takes what comes.

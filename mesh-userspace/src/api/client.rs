@@ -4,7 +4,7 @@ use super::{
     door::Request,
     line::Line,
     routes, takeover,
-    types::{Changed, Endpoint, Explanation, Service, Status},
+    types::{Changed, Connection, Endpoint, Explanation, Service, Status},
 };
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
@@ -142,6 +142,14 @@ impl Client {
     /// [`ClientError`].
     pub async fn endpoints(&self, service: Option<String>) -> Result<Vec<Endpoint>, ClientError> {
         self.call(&Request::Endpoints { service }).await
+    }
+
+    /// Live connections. `request` is a [`Request::Connections`].
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn connections(&self, request: &Request) -> Result<Vec<Connection>, ClientError> {
+        self.call(request).await
     }
 
     /// What a connection would meet. `request` is a [`Request::Explain`].

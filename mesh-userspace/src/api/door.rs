@@ -2,7 +2,7 @@
 
 use super::{
     takeover::HandOver,
-    types::{Changed, Endpoint, Explanation, Policy, Service, Status},
+    types::{Changed, Connection, ConnectionOrder, Endpoint, Explanation, Policy, Service, Status},
 };
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, fmt, net::SocketAddr, pin::Pin};
@@ -22,6 +22,8 @@ pub enum Request {
         /// Only of this one.
         service: Option<String>,
     },
+    /// Live connections. A service or endpoint that is not known is [`Kind::NotFound`].
+    Connections(Connections),
     /// What a connection would meet now.
     Explain {
         /// The address dialled.
@@ -82,14 +84,30 @@ pub enum Request {
     },
 }
 
+/// Which live connections are asked for, and in which order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Connections {
+    /// Only those of this service.
+    pub service: Option<String>,
+    /// Only those to this endpoint.
+    pub endpoint: Option<SocketAddr>,
+    /// Which come first; `None`: by service, endpoint and client.
+    pub sort: Option<ConnectionOrder>,
+    /// No more than so many.
+    pub limit: Option<u32>,
+}
+
 impl Request {
     /// Whether it changes anything. Such requests are taken at the admin socket only.
     #[must_use]
     pub const fn is_write(&self) -> bool {
         match self {
-            Self::Status | Self::Services { .. } | Self::Endpoints { .. } | Self::Explain { .. } | Self::ConfigDump => {
-                false
-            }
+            Self::Status
+            | Self::Services { .. }
+            | Self::Endpoints { .. }
+            | Self::Connections(_)
+            | Self::Explain { .. }
+            | Self::ConfigDump => false,
             Self::ConfigReload
             | Self::EndpointDrain { .. }
             | Self::EndpointUndrain { .. }
@@ -110,6 +128,8 @@ pub enum Response {
     Services(Vec<Service>),
     /// To [`Request::Endpoints`], sorted by service, then address.
     Endpoints(Vec<Endpoint>),
+    /// To [`Request::Connections`], in the order asked for.
+    Connections(Vec<Connection>),
     /// To [`Request::Explain`].
     Explanation(Box<Explanation>),
     /// To [`Request::ConfigDump`]: the document, its keys in the order of the reference, no secrets.

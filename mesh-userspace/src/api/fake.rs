@@ -46,6 +46,10 @@ impl FakeDoor {
                     all.filter(|endpoint| service.as_ref().is_none_or(|name| *name == endpoint.service)).collect(),
                 )
             }
+            Request::Connections(wanted) => {
+                let all = sample::connections().into_iter();
+                Response::Connections(all.take(wanted.limit.map_or(usize::MAX, |limit| limit as usize)).collect())
+            }
             Request::Explain { host: Some(_), .. } => return Err(Refusal::unsupported("explain --host")),
             Request::Explain { .. } => Response::Explanation(Box::new(sample::explanation())),
             Request::ConfigDump => Response::Config(sample::config()),

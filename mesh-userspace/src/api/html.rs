@@ -18,6 +18,8 @@ pub(super) const PAGE: &str = r#"<!doctype html>
 <li><a href="/v1/status"><code>/v1/status</code></a> the daemon as a whole</li>
 <li><a href="/v1/services"><code>/v1/services</code></a> services; <code>?name=NAME</code> for one</li>
 <li><a href="/v1/endpoints"><code>/v1/endpoints</code></a> endpoints; <code>?service=NAME</code> for those of one</li>
+<li><a href="/v1/connections"><code>/v1/connections</code></a> live connections; <code>?service=</code>,
+<code>?endpoint=</code>, <code>?sort=sent|received|age|rtt</code>, <code>?limit=</code></li>
 <li><code>/v1/explain?address=IP:PORT</code> what a connection to this address would meet now, and why</li>
 <li><a href="/v1/config"><code>/v1/config</code></a> the running configuration, defaults filled in</li>
 </ul>

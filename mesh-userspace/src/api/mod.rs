@@ -18,7 +18,7 @@ mod takeover;
 pub mod types;
 
 pub use client::{Client, ClientError};
-pub use door::{BoxFuture, Door, Health, HealthComponent, Kind, Readiness, Refusal, Request, Response};
+pub use door::{BoxFuture, Connections, Door, Health, HealthComponent, Kind, Readiness, Refusal, Request, Response};
 pub use line::{Line, LineError};
 pub use listen::{Addresses, BindError, Inherited, Listeners, SocketFile};
 pub use server::serve;

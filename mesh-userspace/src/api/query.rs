@@ -1,7 +1,7 @@
 //! Parameters of a query, and percent-encoding.
 
-use super::routes::HttpError;
-use std::{borrow::Cow, fmt::Write as _, net::SocketAddr};
+use super::{routes::HttpError, types::UnknownWord};
+use std::{borrow::Cow, fmt::Write as _, net::SocketAddr, str::FromStr};
 
 /// The parameters of a query, each at most once.
 pub(super) struct Parameters(Vec<(String, String)>);
@@ -33,14 +33,35 @@ impl Parameters {
     }
 
     pub(super) fn take_address(&mut self, name: &str) -> Result<SocketAddr, HttpError> {
-        let Some(value) = self.take(name)? else {
-            return Err(HttpError::invalid(format!(
-                "the parameter {name:?} is missing: ip:port, or [ip]:port for IPv6"
-            )));
-        };
-        value.parse().map_err(|_| {
-            HttpError::invalid(format!("{name}: {value:?} is no address: expected ip:port, or [ip]:port for IPv6"))
+        self.take_address_if_any(name)?.ok_or_else(|| {
+            HttpError::invalid(format!("the parameter {name:?} is missing: ip:port, or [ip]:port for IPv6"))
         })
+    }
+
+    pub(super) fn take_address_if_any(&mut self, name: &str) -> Result<Option<SocketAddr>, HttpError> {
+        let parse = |value: String| {
+            value.parse().map_err(|_| {
+                HttpError::invalid(format!("{name}: {value:?} is no address: expected ip:port, or [ip]:port for IPv6"))
+            })
+        };
+        self.take(name)?.map(parse).transpose()
+    }
+
+    pub(super) fn take_word<T: FromStr<Err = UnknownWord>>(&mut self, name: &str) -> Result<Option<T>, HttpError> {
+        let parse = |value: String| value.parse().map_err(|e| HttpError::invalid(format!("{name}: {e}")));
+        self.take(name)?.map(parse).transpose()
+    }
+
+    /// A number of things, at least one.
+    pub(super) fn take_count(&mut self, name: &str) -> Result<Option<u32>, HttpError> {
+        let parse = |value: String| match value.parse() {
+            Ok(count) if count > 0 => Ok(count),
+            _ => Err(HttpError::invalid(format!(
+                "{name}: expected a whole number from 1 to {}, not {value:?}",
+                u32::MAX
+            ))),
+        };
+        self.take(name)?.map(parse).transpose()
     }
 
     pub(super) fn finish(self, path: &str) -> Result<(), HttpError> {

@@ -1,7 +1,7 @@
 //! Between HTTP and [`Request`], both ways: the server parses, the client writes, and neither knows more than this.
 
 use super::{
-    door::{Kind, Refusal, Request},
+    door::{Connections, Kind, Refusal, Request},
     query::{Parameters, decode, encode},
 };
 use hyper::{Method, StatusCode};
@@ -85,7 +85,8 @@ impl From<Refusal> for HttpError {
 }
 
 const PROBES: [&str; 3] = ["/metrics", "/health", "/ready"];
-const READS: [&str; 6] = ["/", "/v1/status", "/v1/services", "/v1/endpoints", "/v1/explain", "/v1/config"];
+const READS: [&str; 7] =
+    ["/", "/v1/status", "/v1/services", "/v1/endpoints", "/v1/connections", "/v1/explain", "/v1/config"];
 /// Asked by another daemon, and not with a body.
 pub(super) const TAKEOVER: &str = "/v1/takeover";
 const CHANGES: [(&str, Change); 6] = [
@@ -97,7 +98,7 @@ const CHANGES: [(&str, Change); 6] = [
     ("/v1/lb", Change::Lb),
 ];
 /// In the contract and not built yet: refused by name.
-const LATER: [&str; 4] = ["/v1/connections", "/v1/circuits", "/v1/traces", "/v1/logs"];
+const LATER: [&str; 3] = ["/v1/circuits", "/v1/traces", "/v1/logs"];
 const LATER_BELOW: [&str; 2] = ["/v1/watch/", "/v1/registry/"];
 
 /// What a request line asks for at this listener.
@@ -132,6 +133,12 @@ pub(super) fn parse(surface: &Surface, method: &Method, path: &str, query: Optio
         "/ready" => return Ok(Call::Ready),
         "/v1/services" => Call::Ask(Request::Services { name: parameters.take("name")? }),
         "/v1/endpoints" => Call::Ask(Request::Endpoints { service: parameters.take("service")? }),
+        "/v1/connections" => Call::Ask(Request::Connections(Connections {
+            service: parameters.take("service")?,
+            endpoint: parameters.take_address_if_any("endpoint")?,
+            sort: parameters.take_word("sort")?,
+            limit: parameters.take_count("limit")?,
+        })),
         "/v1/explain" => Call::Ask(Request::Explain {
             address: parameters.take_address("address")?,
             host: parameters.take("host")?,
@@ -273,6 +280,15 @@ pub(super) fn write(request: &Request) -> Result<Written, serde_json::Error> {
         Request::Status => return Ok(get("/v1/status", &[])),
         Request::Services { name } => return Ok(get("/v1/services", &[("name", name)])),
         Request::Endpoints { service } => return Ok(get("/v1/endpoints", &[("service", service)])),
+        Request::Connections(Connections { service, endpoint, sort, limit }) => {
+            let parameters = [
+                ("service", service),
+                ("endpoint", endpoint.map(|endpoint| endpoint.to_string())),
+                ("sort", sort.map(|sort| sort.to_string())),
+                ("limit", limit.map(|limit| limit.to_string())),
+            ];
+            return Ok(get("/v1/connections", &parameters));
+        }
         Request::Explain { address, host, path, zone } => {
             let parameters = [("address", Some(address.to_string())), ("host", host), ("path", path), ("zone", zone)];
             return Ok(get("/v1/explain", &parameters));
@@ -313,7 +329,7 @@ fn get(path: &str, parameters: &[(&str, Option<String>)]) -> Written {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::Policy;
+    use crate::api::{ConnectionOrder, Policy};
     use proptest::prelude::*;
 
     fn request() -> impl Strategy<Value = Request> {
@@ -325,6 +341,15 @@ mod tests {
             Just(Request::Status),
             maybe().prop_map(|name| Request::Services { name }),
             maybe().prop_map(|service| Request::Endpoints { service }),
+            (
+                maybe(),
+                proptest::option::of(address()),
+                proptest::option::of(proptest::sample::select(ConnectionOrder::ALL)),
+                proptest::option::of(1..=u32::MAX),
+            )
+                .prop_map(|(service, endpoint, sort, limit)| {
+                    Request::Connections(Connections { service, endpoint, sort, limit })
+                }),
             (address(), maybe(), maybe(), maybe()).prop_map(|(address, host, path, zone)| Request::Explain {
                 address,
                 host,

@@ -1,8 +1,8 @@
 //! Answers for tests, with every kind of value in them.
 
 use super::{
-    Candidate, CircuitState, ConfigStatus, Decision, Endpoint, EndpointCounts, EndpointHealth, Explanation, Map,
-    Memory, Mode, Policy, Program, Protocol, Service, Source, Status, Time,
+    Candidate, CircuitState, ConfigStatus, Connection, ConnectionClient, Decision, Endpoint, EndpointCounts,
+    EndpointHealth, Explanation, Map, Memory, Mode, Path, Policy, Program, Protocol, Service, Source, Status, Time,
 };
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -23,6 +23,9 @@ pub(crate) fn services() -> Vec<Service> {
         not_intercepted_reason: None,
         active_connections: 3,
         connections_total: 1_204,
+        connect_failures_total: 7,
+        retransmits_total: 12,
+        connects_local_trouble_total: 1,
         sent_bytes_total: 1536,
         received_bytes_total: 20 << 20,
         connects_refused_total: [("no_endpoint".to_owned(), 2), ("family_mismatch".to_owned(), 5)].into(),
@@ -35,6 +38,9 @@ pub(crate) fn services() -> Vec<Service> {
         endpoints: EndpointCounts::default(),
         active_connections: 0,
         connections_total: 0,
+        connect_failures_total: 0,
+        retransmits_total: 0,
+        connects_local_trouble_total: 0,
         sent_bytes_total: 0,
         received_bytes_total: 0,
         connects_refused_total: [].into(),
@@ -62,6 +68,8 @@ pub(crate) fn endpoints() -> Vec<Endpoint> {
         latency_ewma_ms: Some(1.25),
         region: Some("eu-west".to_owned()),
         node: None,
+        retransmits_total: 12,
+        connect_ms: Some(0.25),
         picked_total: 1_211,
         connections_closed_total: 1_201,
         connect_failures: [("refused".to_owned(), 7)].into(),
@@ -79,9 +87,52 @@ pub(crate) fn endpoints() -> Vec<Endpoint> {
         received_bytes_total: 0,
         latency_ewma_ms: None,
         region: None,
+        retransmits_total: 0,
+        connect_ms: None,
         picked_total: 0,
         connections_closed_total: 0,
         connect_failures: [].into(),
+        ..first.clone()
+    };
+    vec![first, second]
+}
+
+pub(crate) fn connections() -> Vec<Connection> {
+    let first = Connection {
+        service: Some("checkout".to_owned()),
+        endpoint: "10.0.1.5:8080".parse().unwrap(),
+        client: ConnectionClient {
+            address: Some("10.0.9.1:40000".parse().unwrap()),
+            pid: Some(4711),
+            command: Some("curl".to_owned()),
+            cgroup: Some("/shop/frontend".to_owned()),
+            netns: Some(4_026_531_840),
+            cgroup_id: 77,
+            netns_cookie: 1,
+        },
+        original_destination: "10.96.0.10:80".parse().unwrap(),
+        path: Path::Direct,
+        state: "established".to_owned(),
+        sent_bytes: 1536,
+        received_bytes: 20 << 20,
+        rtt_us: Some(250),
+        retransmits: 2,
+        age_ms: 61_000.5,
+        connect_ms: Some(0.25),
+        attempt: 1,
+    };
+    let second = Connection {
+        service: None,
+        endpoint: "[fd00:1::5]:8080".parse().unwrap(),
+        client: ConnectionClient { address: None, pid: None, command: None, cgroup: None, ..first.client.clone() },
+        original_destination: "[fd00::10]:80".parse().unwrap(),
+        state: "syn_sent".to_owned(),
+        sent_bytes: 0,
+        received_bytes: 0,
+        rtt_us: None,
+        retransmits: 0,
+        age_ms: 120.0,
+        connect_ms: None,
         ..first.clone()
     };
     vec![first, second]

@@ -147,7 +147,14 @@ async fn tcp_has_everything_that_changes_nothing() {
     served.door.ready.store(true, Ordering::SeqCst);
     assert_eq!(get(served.tcp, "/ready").await.status, 200);
 
-    for path in ["/v1/status", "/v1/services", "/v1/endpoints", "/v1/config", "/v1/explain?address=10.0.0.1:80"] {
+    for path in [
+        "/v1/status",
+        "/v1/services",
+        "/v1/endpoints",
+        "/v1/connections",
+        "/v1/config",
+        "/v1/explain?address=10.0.0.1:80",
+    ] {
         let raw = get(served.tcp, path).await;
         assert_eq!(raw.status, 200, "{path}");
         assert!(raw.head.contains("content-type: application/json"), "{}", raw.head);
@@ -226,7 +233,6 @@ async fn an_unknown_path_is_answered_with_the_known_ones() {
 async fn what_is_not_built_yet_is_refused_by_name() {
     let served = Served::start().await;
     for (method, path) in [
-        ("GET", "/v1/connections"),
         ("GET", "/v1/circuits"),
         ("GET", "/v1/traces"),
         ("GET", "/v1/logs?limit=3"),
@@ -268,6 +274,14 @@ async fn parameters_are_checked() {
         ("/v1/services?name=%+1", r#"the parameter "name=%+1" is not percent-encoded text"#),
         ("/v1/explain", r#"the parameter "address" is missing: ip:port, or [ip]:port for IPv6"#),
         ("/v1/explain?address=fd00::1", r#"address: "fd00::1" is no address: expected ip:port, or [ip]:port for IPv6"#),
+        ("/v1/connections?sort=size", r#"sort: expected one of sent, received, age, rtt, not "size""#),
+        ("/v1/connections?limit=0", r#"limit: expected a whole number from 1 to 4294967295, not "0""#),
+        ("/v1/connections?limit=-1", r#"limit: expected a whole number from 1 to 4294967295, not "-1""#),
+        (
+            "/v1/connections?endpoint=1.2.3.4",
+            r#"endpoint: "1.2.3.4" is no address: expected ip:port, or [ip]:port for IPv6"#,
+        ),
+        ("/v1/connections?servce=a", r#"/v1/connections has no parameter "servce""#),
         ("/v1/%ff", "the path is not percent-encoded text"),
     ] {
         let raw = get(served.tcp, target).await;

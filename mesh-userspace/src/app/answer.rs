@@ -10,10 +10,10 @@ use crate::{
     datapath::{Datapath, Limits},
     kernel::{Kernel, OtherProgram, Tables},
     model::{self, Endpoint, Service},
-    telemetry::metrics::{Report, ServiceReport},
+    telemetry::metrics::{EndpointReport, Report, ServiceReport},
 };
 use mesh_common::{
-    endpoint::EndpointCounts,
+    endpoint::{EndpointCounts, EndpointTimes},
     names,
     reason::{Failure, Reason, ServiceCounts},
 };
@@ -27,6 +27,11 @@ impl Counts<'_> {
         self.0.map_or_else(EndpointCounts::default, |(tables, datapath)| {
             datapath.endpoint_counts(tables, service, address)
         })
+    }
+
+    fn times(&self, service: &str, address: SocketAddr) -> EndpointTimes {
+        self.0
+            .map_or_else(EndpointTimes::default, |(tables, datapath)| datapath.endpoint_times(tables, service, address))
     }
 
     fn service(&self, service: &str) -> ServiceCounts {
@@ -73,6 +78,9 @@ impl Daemon {
             not_intercepted_reason: not_intercepted,
             active_connections: sum(EndpointCounts::active),
             connections_total: sum(|c| c.opened),
+            connect_failures_total: sum(EndpointCounts::failed),
+            retransmits_total: sum(|c| c.retransmits),
+            connects_local_trouble_total: reasons[Reason::LocalTrouble as usize],
             sent_bytes_total: sum(|c| c.sent),
             received_bytes_total: sum(|c| c.received),
             connects_refused_total: by_reason(Reason::refuses),
@@ -111,7 +119,10 @@ impl Daemon {
         let wanted = wanted(state.snapshot.services(), service)?;
         let endpoints = wanted.iter().flat_map(|s| {
             let counts = &counts;
-            s.endpoints.iter().map(move |e| endpoint(s, e, &counts.endpoint(&s.name, e.address)))
+            s.endpoints.iter().map(move |e| {
+                let times = counts.times(&s.name, e.address);
+                endpoint(s, e, &counts.endpoint(&s.name, e.address), times.connect.mean_ns())
+            })
         });
         Ok(endpoints.collect())
     }
@@ -234,7 +245,13 @@ impl Daemon {
             endpoints: service
                 .endpoints
                 .iter()
-                .map(|e| (e.address.to_string(), counts.endpoint(&service.name, e.address)))
+                .map(|e| EndpointReport {
+                    address: e.address.to_string(),
+                    counts: counts.endpoint(&service.name, e.address),
+                    times: Some(counts.times(&service.name, e.address))
+                        .filter(|times| times.connect.count() > 0)
+                        .map(Box::new),
+                })
                 .collect(),
         });
         let used = state.datapath.as_ref().map(Datapath::used);
@@ -276,7 +293,7 @@ fn wanted<'a>(services: &'a [Arc<Service>], name: Option<&str>) -> Result<&'a [A
     }
 }
 
-fn endpoint(service: &Service, endpoint: &Endpoint, counts: &EndpointCounts) -> api::Endpoint {
+fn endpoint(service: &Service, endpoint: &Endpoint, counts: &EndpointCounts, connect_ns: Option<u64>) -> api::Endpoint {
     let known = |text: &String| Some(text.clone()).filter(|t| !t.is_empty());
     let failures = Failure::ALL.into_iter().map(|f| (f.word().to_owned(), counts.failures[f as usize]));
     api::Endpoint {
@@ -294,6 +311,8 @@ fn endpoint(service: &Service, endpoint: &Endpoint, counts: &EndpointCounts) -> 
         sent_bytes_total: counts.sent,
         received_bytes_total: counts.received,
         latency_ewma_ms: None,
+        retransmits_total: counts.retransmits,
+        connect_ms: connect_ns.map(|ns| ns as f64 / 1e6),
         region: known(&endpoint.region),
         node: known(&endpoint.node),
         picked_total: counts.picked,
@@ -307,7 +326,7 @@ fn entries(map: &str, used: &Limits) -> Option<u64> {
     let entries = match map {
         names::VIPS => used.vips,
         names::SERVICES | names::CURSORS | names::SERVICE_COUNTS => used.services,
-        names::ENDPOINTS | names::ENDPOINT_COUNTS => used.endpoints,
+        names::ENDPOINTS | names::ENDPOINT_COUNTS | names::ENDPOINT_TIMES => used.endpoints,
         names::SLOTS => used.slots,
         names::SETTINGS => 1,
         _ => return None,

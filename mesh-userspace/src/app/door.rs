@@ -92,6 +92,7 @@ impl Daemon {
             Request::Status => Ok(Response::Status(Box::new(self.status()))),
             Request::Services { name } => self.services(name.as_deref()).map(Response::Services),
             Request::Endpoints { service } => self.endpoints(service.as_deref()).map(Response::Endpoints),
+            Request::Connections(wanted) => self.connections(&wanted).map(Response::Connections),
             Request::Explain { address, host, path, zone } => {
                 for (option, given) in
                     [("--host", host.is_some()), ("--path", path.is_some()), ("--zone", zone.is_some())]
@@ -255,6 +256,11 @@ fn canonical(mut request: Request) -> Request {
         | Request::EndpointDrain { address, .. }
         | Request::EndpointUndrain { address, .. }
         | Request::EndpointWeight { address, .. } => address.set_ip(address.ip().to_canonical()),
+        Request::Connections(wanted) => {
+            if let Some(endpoint) = &mut wanted.endpoint {
+                endpoint.set_ip(endpoint.ip().to_canonical());
+            }
+        }
         _ => {}
     }
     request

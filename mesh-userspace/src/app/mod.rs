@@ -4,6 +4,7 @@ mod admin;
 mod answer;
 mod bypass;
 mod check;
+mod connections;
 mod daemon;
 mod door;
 mod explain;

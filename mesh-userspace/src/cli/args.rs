@@ -1,6 +1,6 @@
 //! What can be typed.
 
-use crate::api::Policy;
+use crate::api::{ConnectionOrder, Policy};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use std::{ffi::OsString, net::SocketAddr, path::PathBuf};
@@ -127,6 +127,27 @@ pub(super) enum Verb {
         change: Option<EndpointVerb>,
     },
 
+    /// List live connections: whose they are, where they go, what they carried until now
+    Connections {
+        /// Only those of this service
+        #[arg(long, value_name = "SERVICE")]
+        service: Option<String>,
+        /// Only those to this endpoint
+        #[arg(long, value_name = "ADDRESS", value_parser = address)]
+        endpoint: Option<SocketAddr>,
+        /// The largest first, of age the oldest: sent, received, age, or rtt [default: by service, endpoint, client]
+        #[arg(long, value_name = "BY", value_parser = orders(), hide_possible_values = true)]
+        sort: Option<ConnectionOrder>,
+        /// No more than so many
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+        limit: Option<u32>,
+        /// Show them again every second until interrupted, with what they carry a second
+        #[arg(long)]
+        watch: bool,
+        #[command(flatten)]
+        listing: Listing,
+    },
+
     /// Say what a connection to an address would meet now, and why
     Explain {
         /// The address dialled
@@ -174,8 +195,6 @@ pub(super) enum Verb {
 #[derive(Debug, Subcommand)]
 pub(super) enum LaterVerb {
     #[command(hide = true, disable_help_flag = true)]
-    Connections(Rest),
-    #[command(hide = true, disable_help_flag = true)]
     Circuit(Rest),
     #[command(hide = true, disable_help_flag = true)]
     Register(Rest),
@@ -196,7 +215,6 @@ pub(super) enum LaterVerb {
 impl LaterVerb {
     pub(super) const fn name(&self) -> &'static str {
         match self {
-            Self::Connections(_) => "connections",
             Self::Circuit(_) => "circuit",
             Self::Register(_) => "register",
             Self::Deregister(_) => "deregister",
@@ -317,6 +335,12 @@ fn address(text: &str) -> Result<SocketAddr, String> {
 
 fn weight(text: &str) -> Result<u16, String> {
     text.parse().map_err(|_| "expected a whole number from 0 to 65535".to_owned())
+}
+
+fn orders() -> impl clap::builder::TypedValueParser<Value = ConnectionOrder> {
+    use clap::builder::{PossibleValuesParser, TypedValueParser as _};
+    PossibleValuesParser::new(ConnectionOrder::ALL.iter().map(|order| order.word()))
+        .try_map(|word| word.parse::<ConnectionOrder>())
 }
 
 fn policies() -> impl clap::builder::TypedValueParser<Value = Policy> {

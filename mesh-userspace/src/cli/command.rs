@@ -3,7 +3,7 @@
 use super::args::{
     AnyVerb, Arguments, BypassVerb, Color, ConfigVerb, EndpointVerb, Format, LbVerb, Options, Target, Verb,
 };
-use crate::api::Request;
+use crate::api::{Connections, Request};
 use clap::Parser;
 use clap_complete::Shell;
 use std::{
@@ -133,6 +133,10 @@ where
         }
         Verb::Endpoints { change: Some(verb), .. } => change(endpoint_change(verb)),
         Verb::Endpoints { service, listing, change: None } => show(Request::Endpoints { service }, listing.output),
+        Verb::Connections { service, endpoint, sort, limit, watch, listing } => {
+            let request = Request::Connections(Connections { service, endpoint, sort, limit });
+            client(Action::Show { request, format: listing.output, watch })
+        }
         Verb::Explain { address, host, path, zone, listing } => {
             show(Request::Explain { address, host, path, zone }, listing.output)
         }

@@ -4,6 +4,7 @@ use super::{
     args::{Format, Offered},
     command::{Action, ClientCommand, Show},
     output::{Style, complain, document, line, note, print},
+    rates::Rated,
     views, watch,
 };
 use crate::api::{Check, Client, ClientError, Endpoint, Explanation, Refusal, Request, Service, Status, Time};
@@ -102,6 +103,7 @@ pub(super) enum Shown {
     Services(Vec<Service>),
     Service(Service, Vec<Endpoint>),
     Endpoints(Vec<Endpoint>),
+    Connections(Vec<Rated>),
     Explanation(Box<Explanation>),
     Config(Value),
 }
@@ -136,6 +138,10 @@ impl Screen {
                 }
             }
             Request::Endpoints { service } => Shown::Endpoints(client.endpoints(service.clone()).await?),
+            Request::Connections(_) => {
+                let connections = client.connections(&self.request).await?;
+                Shown::Connections(connections.into_iter().map(Rated::from).collect())
+            }
             Request::Explain { .. } => Shown::Explanation(Box::new(client.explain(&self.request).await?)),
             Request::ConfigDump => Shown::Config(client.config().await?),
             _ => Shown::Status(Box::new(client.status().await?)),
@@ -151,12 +157,15 @@ impl Screen {
             (Format::Table, Shown::Services(services)) => Ok(views::services(services, style)),
             (Format::Table, Shown::Endpoints(endpoints)) if endpoints.is_empty() => Ok(String::new()),
             (Format::Table, Shown::Endpoints(endpoints)) => Ok(views::endpoints(endpoints, style)),
+            (Format::Table, Shown::Connections(connections)) if connections.is_empty() => Ok(String::new()),
+            (Format::Table, Shown::Connections(connections)) => Ok(views::connections(connections, style)),
             (Format::Table, Shown::Explanation(explanation)) => Ok(views::explanation(explanation, style)),
             (_, Shown::Service(service, endpoints)) => Ok(views::service(service, endpoints, style)),
             (format, Shown::Config(config)) => document(config, format),
             (format, Shown::Status(status)) => document(status, format),
             (format, Shown::Services(services)) => document(services, format),
             (format, Shown::Endpoints(endpoints)) => document(endpoints, format),
+            (format, Shown::Connections(connections)) => document(connections, format),
             (format, Shown::Explanation(explanation)) => document(explanation, format),
         };
         text.map_err(|e| unprintable(&e))
@@ -169,6 +178,7 @@ impl Screen {
             Shown::Services(services) => line(services),
             Shown::Service(service, _) => line(&[service]),
             Shown::Endpoints(endpoints) => line(endpoints),
+            Shown::Connections(connections) => line(connections),
             Shown::Explanation(explanation) => line(explanation),
             Shown::Config(config) => line(config),
         }
@@ -181,6 +191,7 @@ impl Screen {
             _ if self.format != Format::Table => None,
             Shown::Services(services) if services.is_empty() => Some("no services"),
             Shown::Endpoints(endpoints) if endpoints.is_empty() => Some("no endpoints"),
+            Shown::Connections(connections) if connections.is_empty() => Some("no connections"),
             _ => None,
         }
     }

@@ -8,6 +8,7 @@ mod args;
 mod command;
 mod execute;
 mod output;
+mod rates;
 mod table;
 mod units;
 mod views;

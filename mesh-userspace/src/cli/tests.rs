@@ -5,9 +5,12 @@ use super::{
     command::{Action, Command, parse_with},
     execute::{Screen, Shown},
     output::Style,
+    rates::{Rated, Rates},
     views,
 };
-use crate::api::{Policy, Request, Service, Status, Time, fake::Served, sample};
+use crate::api::{
+    Connection, ConnectionOrder, Connections, Policy, Request, Service, Status, Time, fake::Served, sample,
+};
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 const PLAIN: Style = Style { color: false };
@@ -98,6 +101,16 @@ fn listings() {
     assert_eq!(show("mesh endpoints checkout"), (of_one("checkout"), Format::Table, false));
     assert_eq!(show("mesh endpoints -- drain"), (of_one("drain"), Format::Table, false), "a service of that name");
     assert_eq!(show("mesh config dump"), (Request::ConfigDump, Format::Yaml, false));
+    let all = |wanted| Request::Connections(wanted);
+    assert_eq!(show("mesh connections"), (all(Connections::default()), Format::Table, false));
+    let wanted = Connections {
+        service: Some("checkout".to_owned()),
+        endpoint: Some("[fd00::1]:80".parse().unwrap()),
+        sort: Some(ConnectionOrder::Rtt),
+        limit: Some(3),
+    };
+    let line = "mesh connections --service checkout --endpoint [fd00::1]:80 --sort rtt --limit 3 --watch -o json";
+    assert_eq!(show(line), (all(wanted), Format::Json, true));
     let (request, ..) = show("mesh explain [fd00::1]:80 --host h --path /p --zone z");
     let expected = Request::Explain {
         address: "[fd00::1]:80".parse().unwrap(),
@@ -150,6 +163,10 @@ fn wrong_usage_says_what_was_expected() {
         ("mesh lb set a fastest", "peak_ewma"),
         ("mesh services -o xml", "[possible values: table, json, yaml]"),
         ("mesh services a b", "unexpected argument 'b'"),
+        ("mesh connections --sort size", "[possible values: sent, received, age, rtt]"),
+        ("mesh connections --limit 0", "0 is not in 1..="),
+        ("mesh connections --limit all", "invalid digit"),
+        ("mesh connections --endpoint 10.0.0.1", "the port is missing"),
         ("mesh bypass", "Usage: mesh bypass"),
         ("mesh bypass maybe", "unrecognized subcommand 'maybe'"),
         ("mesh config validate", "<FILE>"),
@@ -175,7 +192,6 @@ fn commands_not_built_yet_are_known_by_name_whatever_follows() {
     for (line, name) in [
         ("mesh check", "check"),
         ("mesh check -o json", "check"),
-        ("mesh connections --service a --sort rtt --watch", "connections"),
         ("mesh circuit", "circuit"),
         ("mesh circuit trip checkout 10.0.0.1:80", "circuit"),
         ("mesh circuit --help", "circuit"),
@@ -194,8 +210,19 @@ fn commands_not_built_yet_are_known_by_name_whatever_follows() {
 #[test]
 fn help_offers_what_there_is() {
     let help = parse("mesh --help").unwrap_err().to_string();
-    for name in ["run", "config", "status", "services", "endpoints", "explain", "lb", "bypass", "unload", "completions"]
-    {
+    for name in [
+        "run",
+        "config",
+        "status",
+        "services",
+        "endpoints",
+        "connections",
+        "explain",
+        "lb",
+        "bypass",
+        "unload",
+        "completions",
+    ] {
         assert!(help.contains(&format!("\n  {name} ")), "{name}: {help}");
     }
     assert!(!help.contains("circuit") && !help.contains("bugreport"), "{help}");
@@ -247,13 +274,14 @@ Protocol      tcp
 Policy        round_robin
 Circuit       closed
 Endpoints     2 of 2 healthy, 1 draining
-Connections   3 active, 1,204 in total
-Bytes         1.5 KiB sent, 20 MiB received by clients
+Connections   3 active, 1,204 in total, 7 failed
+Bytes         1.5 KiB sent, 20 MiB received by clients; 12 segments sent again
 Refused       7 (family_mismatch 5, no_endpoint 2)
+Local trouble 1 connects had no route or no free local port
 
-ADDRESS           WEIGHT  ZONE        HEALTH   CIRCUIT  DRAINING  ACTIVE  REQUESTS  TOTAL  FAILURES     SENT  RECEIVED  LATENCY
-10.0.1.5:8080          2  eu-west-1a  healthy  closed   no             3         0  1,204         7  1.5 KiB    20 MiB  1.25 ms
-[fd00:1::5]:8080       0  -           unknown  closed   yes            0         0      0         0      0 B       0 B        -
+ADDRESS           WEIGHT  ZONE        HEALTH   CIRCUIT  DRAINING  ACTIVE  REQUESTS  TOTAL  FAILURES     SENT  RECEIVED  RETRANSMITS  CONNECT  LATENCY
+10.0.1.5:8080          2  eu-west-1a  healthy  closed   no             3         0  1,204         7  1.5 KiB    20 MiB           12  0.25 ms  1.25 ms
+[fd00:1::5]:8080       0  -           unknown  closed   yes            0         0      0         0      0 B       0 B            0        -        -
 "
     );
     assert!(
@@ -267,6 +295,25 @@ fn endpoints_as_a_table() {
     let table = views::endpoints(&sample::endpoints(), PLAIN);
     let first: Vec<_> = table.lines().map(|line| line.split_whitespace().next().unwrap()).collect();
     assert_eq!(first, ["SERVICE", "checkout", "checkout"]);
+}
+
+#[test]
+fn connections_as_a_table() {
+    let mut connections: Vec<Rated> = sample::connections().into_iter().map(Rated::from).collect();
+    assert_eq!(
+        views::connections(&connections, PLAIN),
+        "\
+SERVICE   ENDPOINT          CLIENT          PROCESS     CGROUP               NETNS  DIALLED        STATE           SENT  RECEIVED     RTT  RETRANSMITS     AGE
+checkout  10.0.1.5:8080     10.0.9.1:40000  curl[4711]  /shop/frontend  4026531840  10.96.0.10:80  established  1.5 KiB    20 MiB  250 µs            2   1m 1s
+-         [fd00:1::5]:8080  -               -           -               4026531840  [fd00::10]:80  syn_sent         0 B       0 B       -            0  120 ms
+"
+    );
+    for rated in &mut connections {
+        rated.rates = Some(Rates { sent: Some(1536.0), received: None });
+    }
+    let table = views::connections(&connections, PLAIN);
+    assert!(table.lines().all(|line| line.split_whitespace().count() >= 15), "{table}");
+    assert!(table.contains("SENT/S  RECEIVED/S") && table.contains("1.5 KiB/s           -"), "{table}");
 }
 
 #[test]
@@ -354,6 +401,10 @@ async fn json_is_what_the_daemon_said() {
     assert_eq!(back, sample::services()[..1]);
     let status: Status = serde_json::from_str(&printed(&served, "mesh status -o json").await).unwrap();
     assert_eq!(status, sample::status());
+    let text = printed(&served, "mesh connections --limit 1 -o json").await;
+    let back: Vec<Connection> = serde_json::from_str(&text).unwrap();
+    assert_eq!(back, sample::connections()[..1]);
+    assert!(!text.contains("per_s"), "rates are of a watch: {text}");
     for line in ["endpoints checkout", "explain 10.0.0.1:80", "config dump"] {
         let text = printed(&served, &format!("mesh {line} -o json")).await;
         serde_json::from_str::<serde_json::Value>(&text).unwrap();

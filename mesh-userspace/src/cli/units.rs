@@ -31,6 +31,13 @@ pub(super) fn bytes(number: u64) -> String {
     format!("{} {}", three_digits(value), UNITS[unit])
 }
 
+/// `512 B/s`, `1.5 KiB/s`.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "three digits of it are shown")]
+pub(super) fn rate(bytes_per_second: f64) -> String {
+    // The cast saturates: what is no number of bytes is none.
+    format!("{}/s", bytes(bytes_per_second.round() as u64))
+}
+
 /// `0.25 ms`, `12.5 ms`, `1.2 s`.
 pub(super) fn milliseconds(value: f64) -> String {
     if value >= 999.5 { format!("{} s", three_digits(value / 1000.0)) } else { format!("{} ms", three_digits(value)) }
@@ -110,6 +117,11 @@ mod tests {
         for (number, text) in cases {
             assert_eq!(bytes(number), text, "{number}");
         }
+    }
+
+    #[test]
+    fn rates_are_bytes_a_second() {
+        assert_eq!((rate(0.4), rate(1536.2), rate(-1.0)), ("0 B/s".into(), "1.5 KiB/s".into(), "0 B/s".into()));
     }
 
     #[test]

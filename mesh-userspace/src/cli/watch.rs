@@ -2,13 +2,14 @@
 
 use super::{
     args::Format,
-    execute::{Screen, failed},
+    execute::{Screen, Shown, failed},
     output::{harmless_lines, note, print},
+    rates::Before,
 };
 use std::{
     io::{self, IsTerminal},
     process::ExitCode,
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -40,9 +41,10 @@ async fn again_and_again(screen: &Screen, in_place: bool) -> Result<(), ExitCode
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut answered = false;
     let mut away = false;
+    let mut before = Before::default();
     loop {
         ticks.tick().await;
-        let shown = match screen.ask().await {
+        let mut shown = match screen.ask().await {
             Ok(shown) => shown,
             Err(e) if answered && e.is_unreachable() => {
                 if in_place {
@@ -55,6 +57,9 @@ async fn again_and_again(screen: &Screen, in_place: bool) -> Result<(), ExitCode
             }
             Err(e) => return Err(failed(&e)),
         };
+        if let Shown::Connections(connections) = &mut shown {
+            before.rate(connections, Instant::now());
+        }
         let between = match screen.format() {
             Format::Table if in_place && answered => HOME,
             Format::Table if in_place => CLEAR,

@@ -2,6 +2,7 @@
 
 use super::{
     needs::needs,
+    owners::Owners,
     plan::{Change, Found, Limits, Planner, Problem, vip_key},
 };
 use crate::{
@@ -10,7 +11,7 @@ use crate::{
 };
 use ipnet::IpNet;
 use mesh_common::{
-    endpoint::EndpointCounts,
+    endpoint::{EndpointCounts, EndpointTimes},
     reason::{Reason, ServiceCounts},
     select::{self, Rows},
     service::{Policy, SlotRange, View, VipKey, VipRow},
@@ -24,6 +25,7 @@ use std::{
 #[derive(Debug)]
 pub struct Datapath {
     planner: Planner,
+    owners: Owners,
     problems: Vec<String>,
     /// VIPs in these ranges are counted and left alone.
     bypassed: Vec<IpNet>,
@@ -48,16 +50,19 @@ impl Datapath {
     /// VIPs in `bypassed` are counted and left alone.
     #[must_use]
     pub fn adopt(tables: &Tables, bypassed: Vec<IpNet>, now: u64) -> Self {
-        Self { planner: adopt(tables, &bypassed, now), problems: Vec::new(), bypassed, unsure: false }
+        let mut owners = Owners::default();
+        let planner = adopt(tables, &bypassed, &mut owners, now);
+        Self { planner, owners, problems: Vec::new(), bypassed, unsure: false }
     }
 
     /// Makes the tables say what `snapshot` says. Returns when to call again even if nothing changes, on the clock of
     /// `now` (nanoseconds).
     pub fn apply(&mut self, tables: &Tables, snapshot: &Snapshot, now: u64) -> Option<u64> {
         if std::mem::take(&mut self.unsure) {
-            self.planner = adopt(tables, &self.bypassed, now);
+            self.planner = adopt(tables, &self.bypassed, &mut self.owners, now);
         }
         let plan = self.planner.plan(snapshot, now, |id| tables.endpoint_counts(id).active() == 0);
+        self.owners.learn(&plan.changes, snapshot, now);
         self.problems = plan.problems.iter().map(Problem::to_string).collect();
         for change in &plan.changes {
             if let Err(why) = write(tables, &self.bypassed, change) {
@@ -115,11 +120,24 @@ impl Datapath {
         self.planner.used()
     }
 
+    /// The service whose row this was at `then` (the clock of [`Datapath::apply`]), as far as it is known.
+    #[must_use]
+    pub fn service_of_row(&self, row: u32, then: u64) -> Option<&str> {
+        self.owners.name(row, then)
+    }
+
     /// What the kernel counted for an endpoint.
     #[must_use]
     pub fn endpoint_counts(&self, tables: &Tables, service: &str, address: SocketAddr) -> EndpointCounts {
         let row = self.planner.endpoint_row(service, address);
         row.map_or_else(EndpointCounts::default, |slot| tables.endpoint_counts(slot.id()))
+    }
+
+    /// How long things took at an endpoint.
+    #[must_use]
+    pub fn endpoint_times(&self, tables: &Tables, service: &str, address: SocketAddr) -> EndpointTimes {
+        let row = self.planner.endpoint_row(service, address);
+        row.map_or_else(EndpointTimes::default, |slot| tables.endpoint_times(slot.id()))
     }
 
     /// What the kernel counted for a service.
@@ -133,9 +151,10 @@ impl Datapath {
 const RETRY: u64 = 1_000_000_000;
 
 /// A planner that knows what lies in the tables because it looked.
-fn adopt(tables: &Tables, bypassed: &[IpNet], now: u64) -> Planner {
+fn adopt(tables: &Tables, bypassed: &[IpNet], owners: &mut Owners, now: u64) -> Planner {
     let (services, endpoints, slots, vips) = tables.capacity();
     let existing = tables.existing();
+    owners.adopt(existing.services.iter().map(|(id, row)| (*id, row.name)));
     let rows = existing.vips.iter().filter_map(|(key, row)| Some((*key, row.service(key)?, *row)));
     let found_vips: Vec<_> = rows
         .map(|(key, service, row)| {

@@ -6,6 +6,7 @@ mod ids;
 mod layout;
 mod needs;
 mod order;
+mod owners;
 mod plan;
 
 pub use apply::{Datapath, Share, share};

@@ -5,6 +5,7 @@
 
 mod attach;
 mod btf;
+mod cgroups;
 mod diag;
 mod error;
 mod grow;
@@ -23,10 +24,12 @@ mod runs;
 mod summed;
 mod sys;
 mod tables;
+mod times;
 mod versions;
 mod wire;
 mod work;
 
+pub use cgroups::CgroupPaths;
 pub use error::KernelError;
 pub use host::{can_mount, cgroup2_root, ensure_bpffs, missing_capabilities, on_bpffs, open_cgroup};
 pub use live::{Connection, Live};

@@ -5,6 +5,7 @@ use super::{
     mapped::Mapped,
     probe_rows::{PROBE_ROWS, ProbeRows},
     summed::Summed,
+    times::Times,
     wire::Wire,
 };
 use aya::{
@@ -12,7 +13,7 @@ use aya::{
     maps::{HashMap, Map, MapData},
 };
 use mesh_common::{
-    endpoint::{EndpointCounts, EndpointRow, Slot},
+    endpoint::{EndpointCounts, EndpointRow, EndpointTimes, Slot},
     names,
     reason::ServiceCounts,
     select::Rows,
@@ -38,6 +39,7 @@ pub struct Tables {
     cursors: Mapped<u64>,
     service_counts: Summed<ServiceCounts>,
     endpoint_counts: Summed<EndpointCounts>,
+    endpoint_times: Times,
     settings: Mapped<Settings>,
     bypassed: Mutex<HashMap<MapData, u64, u64>>,
 }
@@ -73,6 +75,7 @@ impl Tables {
             cursors: array(ebpf, names::CURSORS)?,
             service_counts: counters(ebpf, pins, names::SERVICE_COUNTS)?,
             endpoint_counts: counters(ebpf, pins, names::ENDPOINT_COUNTS)?,
+            endpoint_times: Times::new(take_array(ebpf, names::ENDPOINT_TIMES)?, pins)?,
             settings: array(ebpf, names::SETTINGS)?,
             bypassed: Mutex::new(
                 HashMap::try_from(take(ebpf, names::BYPASSED)?).map_err(|e| map_error(names::BYPASSED, &e))?,
@@ -117,7 +120,7 @@ impl Tables {
     }
 
     /// The maps behind the tables: name, descriptor, entries that fit.
-    pub(super) fn maps(&self) -> [(&'static str, BorrowedFd<'_>, u32); 8] {
+    pub(super) fn maps(&self) -> [(&'static str, BorrowedFd<'_>, u32); 9] {
         fn array<'a, T: bytemuck::Pod>(
             name: &'static str,
             table: &'a Mapped<T>,
@@ -132,6 +135,7 @@ impl Tables {
             array(names::CURSORS, &self.cursors),
             array(names::SERVICE_COUNTS, self.service_counts.now()),
             array(names::ENDPOINT_COUNTS, self.endpoint_counts.now()),
+            (names::ENDPOINT_TIMES, self.endpoint_times.fd(), self.endpoint_times.rows()),
             (names::SETTINGS, self.settings.map().fd().as_fd(), self.settings.rows()),
         ]
     }
@@ -141,6 +145,10 @@ impl Tables {
         // Two words of address; `port | used | tag`; `service | zero`.
         const PUBLISH: usize = 2;
         self.endpoints.write_word(id, PUBLISH, 0);
+        // A system call, so only where there is something to clear; and before what tells that there is.
+        if self.endpoint_counts(id).established > 0 {
+            self.endpoint_times.clear(id);
+        }
         self.endpoint_counts.clear(id);
         self.endpoints.write(id, row, [0, 1, 3, PUBLISH]);
     }
@@ -221,6 +229,12 @@ impl Tables {
     #[must_use]
     pub fn endpoint_counts(&self, id: u32) -> EndpointCounts {
         self.endpoint_counts.read(id).unwrap_or_default()
+    }
+
+    /// How long things took at an endpoint. A system call, unless nothing was ever measured.
+    #[must_use]
+    pub fn endpoint_times(&self, id: u32) -> EndpointTimes {
+        if self.endpoint_counts(id).established > 0 { self.endpoint_times.read(id) } else { EndpointTimes::default() }
     }
 
     /// What the kernel counted for a service.

@@ -1,14 +1,15 @@
 //! A moment of the daemon as Prometheus text. The kernel counts; this only names and prints what it counted.
 
 use mesh_common::{
-    endpoint::EndpointCounts,
+    endpoint::{EndpointCounts, EndpointTimes},
+    histogram::{FINITE, Histogram, bound_us},
     reason::{Failure, Reason, ServiceCounts},
 };
 use prometheus::{
     Encoder, TextEncoder,
     core::Collector,
     process_collector::ProcessCollector,
-    proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType},
+    proto::{self, Bucket, Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType},
 };
 
 /// Everything that is exported, at one moment.
@@ -44,8 +45,19 @@ pub struct ServiceReport {
     pub name: String,
     /// Connects that were not simply forwarded.
     pub counts: ServiceCounts,
-    /// Its endpoints as `ip:port`, by address.
-    pub endpoints: Vec<(String, EndpointCounts)>,
+    /// Its endpoints, by address.
+    pub endpoints: Vec<EndpointReport>,
+}
+
+/// One endpoint of a service.
+#[derive(Clone, Debug)]
+pub struct EndpointReport {
+    /// `ip:port`.
+    pub address: String,
+    /// What the kernel counted.
+    pub counts: EndpointCounts,
+    /// How long things took; `None`: no connection was ever established. Apart, since it is large and most have none.
+    pub times: Option<Box<EndpointTimes>>,
 }
 
 /// Prints a report, and what the process uses (`process_*`), in Prometheus text format 0.0.4.
@@ -79,17 +91,19 @@ fn per_service(report: &Report, emit: Emit<'_>) -> Result<(), prometheus::Error>
         });
         metrics.collect()
     };
-    let untracked = |s: &ServiceReport| counter(&[("service", s.name.as_str())], s.counts[Reason::Untracked as usize]);
+    let of_reason = |reason: Reason| {
+        let services = report.services.iter();
+        services.map(|s| counter(&[("service", s.name.as_str())], s.counts[reason as usize])).collect()
+    };
     let kind = MetricType::COUNTER;
     let help = "Connects to a VIP that the kernel refused with ECONNREFUSED.";
     emit(family("mesh_tcp_connects_refused_total", help, kind, by_reason(Reason::refuses)))?;
     let help = "Connects to a VIP that went on untouched.";
     emit(family("mesh_connects_passed_total", help, kind, by_reason(Reason::passes)))?;
-    let trouble = |s: &ServiceReport| counter(&[("service", s.name.as_str())], s.counts[Reason::LocalTrouble as usize]);
     let help = "Connects that were forwarded and that this node could not make: no route, or no local port.";
-    emit(family("mesh_connects_local_trouble_total", help, kind, report.services.iter().map(trouble).collect()))?;
+    emit(family("mesh_connects_local_trouble_total", help, kind, of_reason(Reason::LocalTrouble)))?;
     let help = "Connects that were forwarded without a record, for want of kernel memory: not counted further.";
-    emit(family("mesh_connects_untracked_total", help, kind, report.services.iter().map(untracked).collect()))
+    emit(family("mesh_connects_untracked_total", help, kind, of_reason(Reason::Untracked)))
 }
 
 /// A counter of every endpoint: name, help, and where its value lies.
@@ -100,21 +114,15 @@ const OF_ENDPOINTS: [OfEndpoint; 7] = [
     ("mesh_tcp_connections_opened_total", "Connections that TCP began to open.", |c| c.opened),
     ("mesh_tcp_connections_established_total", "Connections that became established.", |c| c.established),
     ("mesh_tcp_connections_closed_total", "Connections that ended, in whatever way.", |c| c.closed),
-    (
-        "mesh_tcp_sent_bytes_total",
-        "Payload bytes that clients sent and the endpoint acknowledged, of closed connections.",
-        |c| c.sent,
-    ),
-    ("mesh_tcp_received_bytes_total", "Payload bytes that clients received in order, of closed connections.", |c| {
-        c.received
-    }),
-    ("mesh_tcp_retransmits_total", "Segments that clients sent again, of closed connections.", |c| c.retransmits),
+    ("mesh_tcp_sent_bytes_total", "Payload bytes that clients sent and the endpoint acknowledged.", |c| c.sent),
+    ("mesh_tcp_received_bytes_total", "Payload bytes that clients received in order.", |c| c.received),
+    ("mesh_tcp_retransmits_total", "Segments that clients sent again.", |c| c.retransmits),
 ];
 
 fn per_endpoint(report: &Report, emit: Emit<'_>) -> Result<(), prometheus::Error> {
     let endpoints = || {
         let services = report.services.iter();
-        services.flat_map(|s| s.endpoints.iter().map(|(address, counts)| (s.name.as_str(), address.as_str(), counts)))
+        services.flat_map(|s| s.endpoints.iter().map(|e| (s.name.as_str(), e.address.as_str(), &e.counts)))
     };
     for (name, help, value) in OF_ENDPOINTS {
         let metrics =
@@ -131,8 +139,28 @@ fn per_endpoint(report: &Report, emit: Emit<'_>) -> Result<(), prometheus::Error
             counter(&labels, counts.failures[failure as usize])
         })
     });
-    emit(family("mesh_tcp_connect_failures_total", "Connects that failed.", MetricType::COUNTER, failures.collect()))
+    emit(family("mesh_tcp_connect_failures_total", "Connects that failed.", MetricType::COUNTER, failures.collect()))?;
+    for (name, help, value) in TIMES_OF_ENDPOINTS {
+        let services = report.services.iter();
+        let measured = services.flat_map(|s| {
+            s.endpoints.iter().filter_map(move |e| {
+                let times = value(e.times.as_deref()?);
+                Some(histogram(&[("service", &s.name), ("endpoint", &e.address)], times))
+            })
+        });
+        emit(family(name, help, MetricType::HISTOGRAM, measured.collect()))?;
+    }
+    Ok(())
 }
+
+/// A histogram of every endpoint: name, help, and where it lies.
+type TimesOfEndpoint = (&'static str, &'static str, fn(&EndpointTimes) -> &Histogram);
+
+/// Only of endpoints that have any: 20 lines for each of 300,000 that nobody ever talked to would say nothing.
+const TIMES_OF_ENDPOINTS: [TimesOfEndpoint; 2] = [
+    ("mesh_tcp_connect_duration_seconds", "From the SYN to the established connection.", |t| &t.connect),
+    ("mesh_tcp_rtt_seconds", "Smoothed round-trip time of connections when they closed.", |t| &t.rtt),
+];
 
 fn of_the_daemon(report: &Report) -> Vec<MetricFamily> {
     let kind = MetricType::COUNTER;
@@ -223,14 +251,27 @@ fn gauge(labels: &[(&str, &str)], value: u64) -> Metric {
     number(MetricType::GAUGE, labels, value as f64)
 }
 
-fn number(kind: MetricType, labels: &[(&str, &str)], value: f64) -> Metric {
-    let pairs = labels.iter().map(|(name, value)| {
-        let mut pair = LabelPair::default();
-        pair.set_name((*name).to_owned());
-        pair.set_value((*value).to_owned());
-        pair
+/// A histogram in seconds. The encoder adds the bucket without bound.
+fn histogram(labels: &[(&str, &str)], of: &Histogram) -> Metric {
+    let mut below = 0;
+    let buckets = of.buckets.iter().take(FINITE).enumerate().map(|(at, count)| {
+        below += count;
+        let mut bucket = Bucket::default();
+        bucket.set_cumulative_count(below);
+        bucket.set_upper_bound(bound_us(at) as f64 / 1e6);
+        bucket
     });
-    let mut metric = Metric::from_label(pairs.collect());
+    let mut histogram = proto::Histogram::default();
+    histogram.set_bucket(buckets.collect());
+    histogram.set_sample_count(of.count());
+    histogram.set_sample_sum(of.sum_ns as f64 / 1e9);
+    let mut metric = Metric::from_label(pairs(labels));
+    metric.set_histogram(histogram);
+    metric
+}
+
+fn number(kind: MetricType, labels: &[(&str, &str)], value: f64) -> Metric {
+    let mut metric = Metric::from_label(pairs(labels));
     if kind == MetricType::GAUGE {
         let mut gauge = Gauge::default();
         gauge.set_value(value);
@@ -243,6 +284,16 @@ fn number(kind: MetricType, labels: &[(&str, &str)], value: f64) -> Metric {
     metric
 }
 
+fn pairs(labels: &[(&str, &str)]) -> Vec<LabelPair> {
+    let pair = |(name, value): &(&str, &str)| {
+        let mut pair = LabelPair::default();
+        pair.set_name((*name).to_owned());
+        pair.set_value((*value).to_owned());
+        pair
+    };
+    labels.iter().map(pair).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -253,8 +304,16 @@ mod tests {
         counts[Reason::NoEndpoint as usize] = 3;
         let mut endpoint = EndpointCounts { opened: 5, closed: 2, sent: 1 << 40, ..EndpointCounts::default() };
         endpoint.failures[Failure::Refused as usize] = 1;
-        let service =
-            ServiceReport { name: "web".to_owned(), counts, endpoints: vec![("[fd00::1]:80".to_owned(), endpoint)] };
+        counts[Reason::LocalTrouble as usize] = 4;
+        let mut times = Box::new(EndpointTimes::default());
+        for (bucket, count) in [(0, 2), (3, 1), (FINITE, 1)] {
+            times.connect.buckets[bucket] = count;
+        }
+        times.connect.sum_ns = 3_000_130_000;
+        let used = EndpointReport { address: "[fd00::1]:80".to_owned(), counts: endpoint, times: Some(times) };
+        let idle =
+            EndpointReport { address: "[fd00::2]:80".to_owned(), counts: EndpointCounts::default(), times: None };
+        let service = ServiceReport { name: "web".to_owned(), counts, endpoints: vec![used, idle] };
         let text = encode(&Report { services: vec![service], ..Report::default() }).unwrap();
         let text = String::from_utf8(text).unwrap();
         for line in [
@@ -264,11 +323,22 @@ mod tests {
             r#"mesh_tcp_connections_active{service="web",endpoint="[fd00::1]:80"} 3"#,
             r#"mesh_tcp_connect_failures_total{service="web",endpoint="[fd00::1]:80",reason="refused"} 1"#,
             r#"mesh_tcp_sent_bytes_total{service="web",endpoint="[fd00::1]:80"} 1099511627776"#,
+            r#"mesh_connects_local_trouble_total{service="web"} 4"#,
+            r#"mesh_connects_passed_total{service="web",reason="stale"} 0"#,
+            "# TYPE mesh_tcp_connect_duration_seconds histogram",
+            r#"mesh_tcp_connect_duration_seconds_bucket{service="web",endpoint="[fd00::1]:80",le="0.000016"} 2"#,
+            r#"mesh_tcp_connect_duration_seconds_bucket{service="web",endpoint="[fd00::1]:80",le="0.000128"} 3"#,
+            r#"mesh_tcp_connect_duration_seconds_bucket{service="web",endpoint="[fd00::1]:80",le="2.097152"} 3"#,
+            r#"mesh_tcp_connect_duration_seconds_bucket{service="web",endpoint="[fd00::1]:80",le="+Inf"} 4"#,
+            r#"mesh_tcp_connect_duration_seconds_sum{service="web",endpoint="[fd00::1]:80"} 3.00013"#,
+            r#"mesh_tcp_connect_duration_seconds_count{service="web",endpoint="[fd00::1]:80"} 4"#,
             "# TYPE mesh_tcp_connections_active gauge",
             "mesh_config_reload_failures_total 0",
         ] {
             assert!(text.lines().any(|l| l == line), "{line}\n{text}");
         }
+        let measured = text.lines().filter(|l| l.starts_with("mesh_tcp_connect_duration_seconds_count")).count();
+        assert_eq!(measured, 1, "none of an endpoint that nobody ever talked to");
         assert!(text.contains("process_resident_memory_bytes"));
         assert!(!text.contains("mesh_interception_ok"), "what is not known is not printed");
     }

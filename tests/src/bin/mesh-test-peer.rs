@@ -2,6 +2,8 @@
 //!
 //! - `sockets`: makes sockets for the test to take over (`open v4|v6 tcp|udp|mptcp`, `close FD` on stdin)
 //! - `hammer ADDRESS...`: connects without pause until stdin ends, then reports as JSON
+//! - `client ADDRESS`: connects once, prints its own address, and does with the connection what stdin says, until that
+//!   ends: `exchange N` with an echo, `fill` until nothing more fits, tell its `descriptor`, `bequeath` it to a child
 //! - `connect ADDRESS`: connects once, prints the peer's address and the answer
 //! - `hold ADDRESS BYTES`: connects, sends so many bytes, and takes what comes until the connection ends
 //! - `load SEED THREADS ADDRESS,... ADDRESS,...`: exchanges random amounts of data with the former until stdin ends,
@@ -15,7 +17,8 @@ use std::{
     env, io,
     io::{Read, Write},
     net::TcpStream,
-    os::fd::AsRawFd,
+    os::fd::{AsRawFd, OwnedFd},
+    process::{Command, Stdio},
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::Duration,
@@ -28,6 +31,7 @@ fn main() -> io::Result<()> {
     match (command.as_str(), rest.as_slice()) {
         ("sockets", []) => sockets(),
         ("hammer", addresses @ [_, ..]) => hammer(addresses),
+        ("client", [address]) => client(address),
         ("connect", [address]) => connect(address),
         ("hold", [address, bytes]) => hold(address, bytes.parse().expect("a number")),
         ("load", [seed, threads, open, refused]) => {
@@ -36,7 +40,7 @@ fn main() -> io::Result<()> {
             load::run(number(seed), number(threads), &list(open), &list(refused))
         }
         _ => panic!(
-            "usage: mesh-test-peer sockets | hammer ADDRESS... | connect ADDRESS | hold ADDRESS BYTES | load SEED THREADS A,... A,..."
+            "usage: mesh-test-peer sockets | hammer ADDRESS... | connect ADDRESS | client ADDRESS | hold ADDRESS BYTES | load SEED THREADS A,... A,..."
         ),
     }
 }
@@ -111,6 +115,41 @@ fn hammer(addresses: &[String]) -> io::Result<()> {
     }
     let report = serde_json::json!({ "connects": connects, "failures": failures, "answers": answers });
     writeln!(io::stdout(), "{report}")
+}
+
+fn client(address: &str) -> io::Result<()> {
+    let mut stream = TcpStream::connect(address)?;
+    println!("{}", stream.local_addr()?);
+    for line in io::stdin().lines() {
+        let line = line?;
+        match line.split(' ').collect::<Vec<_>>().as_slice() {
+            ["exchange", n] => {
+                let n: usize = n.parse().expect("a number of bytes");
+                let mut writer = stream.try_clone()?;
+                let sending = thread::spawn(move || writer.write_all(&vec![b'x'; n]));
+                stream.read_exact(&mut vec![0; n])?;
+                sending.join().expect("no panic while sending")?;
+                println!("{n}");
+            }
+            ["fill"] => {
+                stream.set_nonblocking(true)?;
+                let mut sent = 0;
+                while let Ok(n) = stream.write(&[b'x'; 65_536]) {
+                    sent += n;
+                }
+                println!("{sent}");
+            }
+            ["descriptor"] => println!("{}", stream.as_raw_fd()),
+            ["bequeath"] => {
+                let heir =
+                    Command::new("sleep").arg("600").stdin(OwnedFd::from(stream)).stdout(Stdio::null()).spawn()?;
+                println!("{}", heir.id());
+                return Ok(());
+            }
+            _ => panic!("not understood: {line}"),
+        }
+    }
+    Ok(())
 }
 
 fn connect(address: &str) -> io::Result<()> {

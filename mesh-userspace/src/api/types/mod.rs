@@ -19,4 +19,6 @@ pub use later::Circuit;
 pub use services::{Changed, Endpoint, EndpointCounts, Service};
 pub use status::{ConfigStatus, Map, Memory, OtherProgram, Program, Source, Status};
 pub use time::Time;
-pub use words::{CircuitState, Decision, Health as EndpointHealth, Mode, Path, Policy, Protocol, UnknownWord};
+pub use words::{
+    CircuitState, ConnectionOrder, Decision, Health as EndpointHealth, Mode, Path, Policy, Protocol, UnknownWord,
+};

@@ -31,6 +31,15 @@ pub struct Service {
     /// Connections of all its endpoints ever established.
     #[serde(default)]
     pub connections_total: u64,
+    /// Connects that failed, at any of its endpoints and for any reason.
+    #[serde(default)]
+    pub connect_failures_total: u64,
+    /// Segments that clients sent again.
+    #[serde(default)]
+    pub retransmits_total: u64,
+    /// Connects that were forwarded and that TCP never began: no route, no free local port. No endpoint's fault.
+    #[serde(default)]
+    pub connects_local_trouble_total: u64,
     /// Bytes that clients sent.
     #[serde(default)]
     pub sent_bytes_total: u64,
@@ -95,6 +104,12 @@ pub struct Endpoint {
     /// The node it runs on; null: not known.
     #[serde(default)]
     pub node: Option<String>,
+    /// Segments that clients sent again.
+    #[serde(default)]
+    pub retransmits_total: u64,
+    /// Mean time from the SYN to the established connection; null: none was established yet.
+    #[serde(default)]
+    pub connect_ms: Option<f64>,
     /// How often it was chosen, whatever came of it.
     #[serde(default)]
     pub picked_total: u64,

@@ -117,6 +117,20 @@ words! {
 }
 
 words! {
+    /// Which connections come first in a listing.
+    ConnectionOrder {
+        /// Those that sent most.
+        Sent = "sent",
+        /// Those that received most.
+        Received = "received",
+        /// The oldest.
+        Age = "age",
+        /// Those with the longest round trip.
+        Rtt = "rtt",
+    }
+}
+
+words! {
     /// Which way a connection goes.
     Path {
         /// From application to endpoint, by the kernel alone.

@@ -30,6 +30,8 @@ pub(super) fn table(endpoints: &[Endpoint], with_service: bool, style: Style) ->
         ">FAILURES",
         ">SENT",
         ">RECEIVED",
+        ">RETRANSMITS",
+        ">CONNECT",
         ">LATENCY",
     ];
     if with_service {
@@ -51,6 +53,8 @@ pub(super) fn table(endpoints: &[Endpoint], with_service: bool, style: Style) ->
             Field::look(if failures > 0 { Look::Warn } else { Look::Plain }, count(failures)),
             Field::new(bytes(endpoint.sent_bytes_total)),
             Field::new(bytes(endpoint.received_bytes_total)),
+            Field::new(count(endpoint.retransmits_total)),
+            Field::new(endpoint.connect_ms.map(milliseconds).unwrap_or_default()),
             Field::new(endpoint.latency_ewma_ms.map(milliseconds).unwrap_or_default()),
         ];
         table.row(with_service.then(|| Field::new(&endpoint.service)).into_iter().chain(fields));

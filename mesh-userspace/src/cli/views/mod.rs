@@ -1,12 +1,14 @@
 //! Answers as people read them.
 
 mod check;
+mod connections;
 mod endpoints;
 mod explain;
 mod services;
 mod status;
 
 pub(super) use check::check;
+pub(super) use connections::connections;
 pub(super) use endpoints::endpoints;
 pub(super) use explain::explanation;
 pub(super) use services::{service, services};

@@ -76,14 +76,19 @@ pub(in crate::cli) fn service(service: &Service, of_it: &[Endpoint], style: Styl
         }
     }
     line("Endpoints", &endpoints_line);
-    let total = count(service.connections_total);
-    line("Connections", &format!("{} active, {total} in total", count(service.active_connections)));
+    let (total, failed) = (count(service.connections_total), count(service.connect_failures_total));
+    line("Connections", &format!("{} active, {total} in total, {failed} failed", count(service.active_connections)));
     let (sent, received) = (bytes(service.sent_bytes_total), bytes(service.received_bytes_total));
-    line("Bytes", &format!("{sent} sent, {received} received by clients"));
+    let again = count(service.retransmits_total);
+    line("Bytes", &format!("{sent} sent, {received} received by clients; {again} segments sent again"));
     for (title, reasons) in [("Refused", &service.connects_refused_total), ("Passed", &service.connects_passed_total)] {
         if let Some(reasons) = by_reason(reasons) {
             line(title, &reasons);
         }
+    }
+    if service.connects_local_trouble_total > 0 {
+        let times = count(service.connects_local_trouble_total);
+        line("Local trouble", &format!("{times} connects had no route or no free local port"));
     }
     text.push('\n');
     if of_it.is_empty() {
