@@ -6,7 +6,7 @@
     reason = "in tests a broken expectation is a failure"
 )]
 
-use mesh_tests::{Backend, Daemon, World, http, json, ports::Port, service, world};
+use mesh_tests::{Backend, Daemon, World, holds, http, json, ports::Port, service, world};
 
 const VIP: &str = "10.96.0.10:80";
 const E1: &str = "10.1.0.1:8080";
@@ -40,6 +40,7 @@ fn every_metric_has_help_a_type_and_the_promised_labels() {
     let world = world!();
     let (mesh, _backends) = web(&world);
     let _ = world.ask_times(VIP, 4);
+    holds("the first probe", || mesh.metrics().sum("mesh_interception_ok", &[]), Option::is_some);
     let text = mesh.http("GET", "/metrics").body;
     let metrics = mesh.metrics();
     for sample in metrics.samples() {

@@ -29,14 +29,15 @@ fn start(object: &[u8], pins: &PinDirectory, cgroup: &Cgroup) -> Result<Kernel, 
 
 fn start_with(object: &[u8], pins: &PinDirectory, cgroup: &Cgroup, services: u32) -> Result<Kernel, KernelError> {
     let pins = Pins::new(pins.path());
-    let kernel = kernel::load(&Options {
+    let mut kernel = kernel::load(&Options {
         object,
         pins: Some(&pins),
         capacity: Capacity { services, vips: 4, endpoints: 8, slots: 32 },
         log_level: 0,
         settings: Settings::default(),
     })?;
-    kernel.attach(cgroup.path())?;
+    let notes = kernel.attach(cgroup.path())?;
+    kernel.notes.extend(notes);
     Ok(kernel)
 }
 

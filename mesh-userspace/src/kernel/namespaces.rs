@@ -55,9 +55,15 @@ pub(super) fn visit(
     thread::scope(|scope| {
         let visitor = thread::Builder::new().name("namespaces".to_owned()).spawn_scoped(scope, || {
             let mut problems = Vec::new();
-            for namespace in namespaces {
-                let entered = setns(&namespace.file, CloneFlags::CLONE_NEWNET).map_err(io::Error::from);
-                if let Err(e) = entered.and_then(|()| work(namespace)) {
+            // The one we are in comes first and need not be entered, which takes a capability (CAP_SYS_ADMIN).
+            let here = fs::metadata("/proc/self/ns/net").map_or(0, |m| m.ino());
+            let (own, others): (Vec<_>, Vec<_>) = namespaces.iter().partition(|namespace| namespace.inode == here);
+            let enter = |namespace: &Namespace| match namespace.inode == here {
+                true => Ok(()),
+                false => setns(&namespace.file, CloneFlags::CLONE_NEWNET).map_err(io::Error::from),
+            };
+            for namespace in own.into_iter().chain(others) {
+                if let Err(e) = enter(namespace).and_then(|()| work(namespace)) {
                     problems.push(format!("network namespace {}: {e}", namespace.inode));
                 }
             }
