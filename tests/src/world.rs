@@ -207,23 +207,6 @@ impl World {
         command.spawn().expect("the helper program starts")
     }
 
-    /// The tests' client program inside the cgroup, once it says that it is ready. It goes on until this is dropped.
-    ///
-    /// # Panics
-    /// Where it ends instead.
-    #[must_use]
-    pub fn peer(&self, arguments: &[&str]) -> Peer {
-        let mut command = Command::new(process::peer());
-        command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
-        process::place(&mut command, Some(&self.cgroup), Some(&self.netns)).expect("a test's cgroup can be joined");
-        let mut child = command.spawn().expect("the helper program starts");
-        let mut line = String::new();
-        let stdout = child.stdout.take().expect("it is a pipe");
-        BufReader::new(stdout).read_line(&mut line).expect("the helper program speaks");
-        assert_eq!(line, "ready\n");
-        Peer(child)
-    }
-
     /// Runs a program as an application inside the cgroup and the namespace.
     ///
     /// # Panics
@@ -247,18 +230,6 @@ impl World {
     /// As [`World::connect_program`], in another cgroup.
     pub fn connect_program_in(&self, cgroup: &Cgroup, address: &str) -> Outcome {
         self.run_in(cgroup, &process::peer().to_string_lossy(), &["connect", address])
-    }
-}
-
-/// A running client program.
-#[derive(Debug)]
-pub struct Peer(Child);
-
-impl Drop for Peer {
-    fn drop(&mut self) {
-        // End of input is the sign to stop.
-        drop(self.0.stdin.take());
-        let _ = self.0.wait();
     }
 }
 

@@ -6,20 +6,17 @@
 //!   ends: `exchange N` with an echo, `fill` until nothing more fits, tell its `descriptor`, `bequeath` it to a child
 //! - `connect ADDRESS`: connects once, prints the peer's address and the answer
 //! - `hold ADDRESS BYTES`: connects, sends so many bytes, and takes what comes until the connection ends
-//! - `serve ADDRESS`: accepts connections and holds them; `many ADDRESS COUNT`: connects so often and holds the
-//!   connections; both say `ready` and go on until stdin ends
 //! - `load SEED THREADS ADDRESS,... ADDRESS,...`: exchanges random amounts of data with the former until stdin ends,
 //!   tries the latter, which refuse, and reports as JSON what it sent and received
 #![allow(clippy::expect_used, clippy::panic, reason = "a helper that cannot go on fails its test")]
 
 use mesh_tests::{load, world};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use std::{
     collections::BTreeMap,
     env, io,
     io::{Read, Write},
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     os::fd::{AsRawFd, OwnedFd},
     process::{Command, Stdio},
     sync::atomic::{AtomicBool, Ordering},
@@ -37,15 +34,13 @@ fn main() -> io::Result<()> {
         ("client", [address]) => client(address),
         ("connect", [address]) => connect(address),
         ("hold", [address, bytes]) => hold(address, bytes.parse().expect("a number")),
-        ("serve", [address]) => serve(address),
-        ("many", [address, count]) => many(address, count.parse().expect("a number")),
         ("load", [seed, threads, open, refused]) => {
             let list = |text: &str| text.split_terminator(',').map(world::addr).collect::<Vec<_>>();
             let number = |text: &str| text.parse().expect("a number");
             load::run(number(seed), number(threads), &list(open), &list(refused))
         }
         _ => panic!(
-            "usage: mesh-test-peer sockets | hammer ADDRESS... | connect ADDRESS | client ADDRESS | hold ADDRESS BYTES | serve ADDRESS | many ADDRESS COUNT | load SEED THREADS A,... A,..."
+            "usage: mesh-test-peer sockets | hammer ADDRESS... | connect ADDRESS | client ADDRESS | hold ADDRESS BYTES | load SEED THREADS A,... A,..."
         ),
     }
 }
@@ -164,32 +159,6 @@ fn connect(address: &str) -> io::Result<()> {
     stream.read_to_string(&mut answer)?;
     print!("{answer}");
     Ok(())
-}
-
-/// As many descriptors as the machine lets us have.
-fn allow_many() -> io::Result<()> {
-    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    Ok(setrlimit(Resource::RLIMIT_NOFILE, most, most)?)
-}
-
-fn until_told() -> io::Result<()> {
-    println!("ready");
-    io::copy(&mut io::stdin(), &mut io::sink()).map(drop)
-}
-
-fn serve(address: &str) -> io::Result<()> {
-    allow_many()?;
-    let listener = TcpListener::bind(address)?;
-    thread::spawn(move || listener.incoming().map_while(Result::ok).collect::<Vec<_>>());
-    until_told()
-}
-
-fn many(address: &str, count: usize) -> io::Result<()> {
-    allow_many()?;
-    let held = (0..count).map(|_| TcpStream::connect(address)).collect::<io::Result<Vec<_>>>()?;
-    until_told()?;
-    // Both ends are freed at once, so that no run is out of ports.
-    held.iter().try_for_each(|stream| SockRef::from(stream).set_linger(Some(Duration::ZERO)))
 }
 
 fn hold(address: &str, bytes: usize) -> io::Result<()> {
