@@ -250,12 +250,9 @@ impl Daemon {
             bypassed.refresh(tables);
             *at = now() + BYPASSED_AGAIN;
         }
-        let is_due = self.kernel.is_ok() && state.retire_at <= now();
-        if is_due {
+        if self.kernel.is_ok() && state.retire_at <= now() {
             state.retire_at = now() + RETIRE_AGAIN;
-        }
-        drop(state);
-        if is_due {
+            // Under the state's lock: a daemon of another layout that takes over must not find its pins removed.
             self.retire();
         }
     }

@@ -190,8 +190,6 @@ fn help_and_version_are_no_failure() {
 #[test]
 fn commands_not_built_yet_are_known_by_name_whatever_follows() {
     for (line, name) in [
-        ("mesh check", "check"),
-        ("mesh check -o json", "check"),
         ("mesh circuit", "circuit"),
         ("mesh circuit trip checkout 10.0.0.1:80", "circuit"),
         ("mesh circuit --help", "circuit"),
