@@ -94,16 +94,14 @@ fn set_aside(pins: &Pins, name: &str) -> PathBuf {
 }
 
 fn copy(shape: &Shape, old: &Path, new: &Path) -> Result<(), KernelError> {
-    let refuse = |why: String| KernelError::Map { map: shape.name.to_owned(), why };
-    let open = |path| MapData::from_pin(path).map_err(|e| refuse(super::error::chain(&e)));
-    let (old, new) = (open(old)?, open(new)?);
+    let (old, new) = (open(shape.name, old)?, open(shape.name, new)?);
     match shape.name {
         names::VIPS => copy_hash(shape, old, new),
         names::SERVICES => copy_rows::<mesh_common::service::ServiceRow>(shape, old, new),
         names::SLOTS => copy_rows::<mesh_common::endpoint::Slot>(shape, old, new),
         names::ENDPOINTS => copy_rows::<mesh_common::endpoint::EndpointRow>(shape, old, new),
         names::CURSORS => copy_rows::<u64>(shape, old, new),
-        _ => Err(refuse("it never grows".to_owned())),
+        _ => Err(KernelError::Map { map: shape.name.to_owned(), why: "it never grows".to_owned() }),
     }
 }
 

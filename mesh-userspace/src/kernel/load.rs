@@ -10,14 +10,14 @@ use super::{
     pinned::Pinned,
     pins::{Found, Shape},
     probe_rows::PROBE_ROWS,
-    runs::{EarlierRuns, Runs},
+    runs::{self, EarlierRuns, Runs},
     sys::AttachType,
     versions,
     work::{Detached, Work},
 };
 use aya::{
     Ebpf, EbpfLoader,
-    programs::{Program, ProgramError, ProgramInfo},
+    programs::{Program, ProgramError},
 };
 use mesh_common::{
     connection::Record,
@@ -339,7 +339,7 @@ impl Kernel {
     /// What the program counted in its life.
     fn runs_of(&self, name: &str) -> Runs {
         let info = self.ebpf.program(name).and_then(|p| p.info().ok());
-        info.map_or((0, 0), |i| (i.run_count(), u64::try_from(i.run_time().as_nanos()).unwrap_or(u64::MAX)))
+        info.map_or((0, 0), |info| runs::counted(&info))
     }
 
     pub(super) fn work(&self) -> MutexGuard<'_, Work> {
@@ -395,10 +395,7 @@ impl Kernel {
             let missing = refused.map(|(_, why)| why.clone()).or_else(gone);
             let info = self.ebpf.program(spec.name).and_then(|p| p.info().ok());
             let (runs, ns) = self.earlier.as_ref().map_or((0, 0), |earlier| earlier.of(position));
-            let in_all = |i: ProgramInfo| {
-                (runs + i.run_count(), ns.saturating_add(u64::try_from(i.run_time().as_nanos()).unwrap_or(u64::MAX)))
-            };
-            let runs = info.map(in_all);
+            let runs = info.map(|info| runs::counted(&info)).map(|now| (runs + now.0, ns.saturating_add(now.1)));
             ProgramStatus { name: spec.name, hook: spec.hook, runs: runs.filter(|_| missing.is_none()), missing }
         };
         PROGRAMS.iter().enumerate().map(status).collect()

@@ -1,12 +1,20 @@
 //! How often programs ran: what the kernel counts of a program ends with it, so what a replaced one had counted is kept.
 
 use super::{KernelError, Pins, mapped::Mapped, sys};
-use aya::{maps::MapData, programs::loaded_programs};
+use aya::{
+    maps::MapData,
+    programs::{ProgramInfo, loaded_programs},
+};
 use mesh_common::names;
 use std::{io, os::fd::AsFd};
 
 /// Runs, and nanoseconds in all.
 pub(super) type Runs = (u64, u64);
+
+/// What a program counted until `info` was read.
+pub(super) fn counted(info: &ProgramInfo) -> Runs {
+    (info.run_count(), u64::try_from(info.run_time().as_nanos()).unwrap_or(u64::MAX))
+}
 
 /// Runs of programs that were replaced, by the program's position.
 #[derive(Debug)]
@@ -58,6 +66,6 @@ impl Replaced {
     /// What it counted in its life. It no longer runs by now.
     pub(super) fn runs(self) -> Runs {
         let info = loaded_programs().filter_map(Result::ok).find(|p| p.id() == self.id);
-        info.map_or((0, 0), |i| (i.run_count(), u64::try_from(i.run_time().as_nanos()).unwrap_or(u64::MAX)))
+        info.map_or((0, 0), |info| counted(&info))
     }
 }
