@@ -65,6 +65,18 @@ pub enum RuntimeChange {
         weight: Option<u16>,
         /// Whether it drains; null: as configured.
         draining: Option<bool>,
+        /// Whether its circuit is held open.
+        #[serde(default)]
+        tripped: bool,
+    },
+    /// When a service's circuits open, and for how long.
+    Breaker {
+        /// The service.
+        service: String,
+        /// Failures in a row that open a circuit; null: as configured.
+        failure_threshold: Option<u32>,
+        /// How long a circuit stays open at first, in milliseconds; null: as configured.
+        reset_timeout_ms: Option<u64>,
     },
     /// Something that this version does not know.
     #[serde(other)]

@@ -338,6 +338,8 @@ pub(super) fn policy(policy: model::Policy) -> api::Policy {
     match policy {
         model::Policy::RoundRobin => api::Policy::RoundRobin,
         model::Policy::Random => api::Policy::Random,
+        model::Policy::LeastConnections => api::Policy::LeastConnections,
+        model::Policy::Maglev => api::Policy::Maglev,
     }
 }
 

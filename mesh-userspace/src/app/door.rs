@@ -174,7 +174,9 @@ impl Daemon {
         let new = match policy {
             Word::RoundRobin => Policy::RoundRobin,
             Word::Random => Policy::Random,
-            Word::LeastConnections | Word::Maglev | Word::PeakEwma => {
+            Word::LeastConnections => Policy::LeastConnections,
+            Word::Maglev => Policy::Maglev,
+            Word::PeakEwma => {
                 return Err(Refusal::unsupported(format!("policy {policy}")));
             }
         };

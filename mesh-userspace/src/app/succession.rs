@@ -235,9 +235,14 @@ impl Daemon {
         let state = self.state();
         let changes = state.overrides().list().map(|change| match change {
             Override::Policy { service, policy } => RuntimeChange::Policy { service, policy: policy.word().to_owned() },
-            Override::Endpoint { service, address, weight, draining } => {
-                RuntimeChange::Endpoint { service, address, weight, draining }
+            Override::Endpoint { service, address, weight, draining, tripped } => {
+                RuntimeChange::Endpoint { service, address, weight, draining, tripped }
             }
+            Override::Breaker { service, change } => RuntimeChange::Breaker {
+                service,
+                failure_threshold: change.failure_threshold,
+                reset_timeout_ms: change.reset_timeout.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX)),
+            },
         });
         Estate {
             version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -2,7 +2,7 @@
 
 use crate::{
     api::{Client, ClientError, Estate, Farewell, Greeting, Inherited, Line, LineError, Passed, Ready, RuntimeChange},
-    model::{Override, Overrides, Policy},
+    model::{BreakerOverride, Override, Overrides, Policy},
 };
 use std::{fs::File, path::Path, time::Duration};
 
@@ -77,8 +77,13 @@ fn known(change: &RuntimeChange) -> Option<Override> {
             let policy = Policy::ALL.into_iter().find(|known| known.word() == policy);
             policy.map(|policy| Override::Policy { service, policy })
         }
-        RuntimeChange::Endpoint { service, address, weight, draining } => {
-            Some(Override::Endpoint { service, address, weight, draining })
+        RuntimeChange::Endpoint { service, address, weight, draining, tripped } => {
+            Some(Override::Endpoint { service, address, weight, draining, tripped })
+        }
+        RuntimeChange::Breaker { service, failure_threshold, reset_timeout_ms } => {
+            let change =
+                BreakerOverride { failure_threshold, reset_timeout: reset_timeout_ms.map(Duration::from_millis) };
+            Some(Override::Breaker { service, change })
         }
         RuntimeChange::Unknown => None,
     };

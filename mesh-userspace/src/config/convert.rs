@@ -18,6 +18,7 @@ impl From<&Service> for model::Service {
             addresses: service.addresses.iter().map(|vip| vip.0).collect(),
             protocol: service.settings.protocol.into(),
             policy: service.settings.load_balancing.policy.into(),
+            settings: std::sync::Arc::default(),
             endpoints: service.endpoints.iter().map(model::Endpoint::from).collect(),
         }
     }
@@ -26,13 +27,13 @@ impl From<&Service> for model::Service {
 impl From<&Endpoint> for model::Endpoint {
     fn from(endpoint: &Endpoint) -> Self {
         let Endpoint { address, weight, zone, region, node, draining } = endpoint.clone();
-        Self { address: address.0, weight, zone, region, node, draining }
+        Self { address: address.0, weight, zone, region, node, draining, tripped: false }
     }
 }
 
 impl From<&model::Endpoint> for Endpoint {
     fn from(endpoint: &model::Endpoint) -> Self {
-        let model::Endpoint { address, weight, zone, region, node, draining } = endpoint.clone();
+        let model::Endpoint { address, weight, zone, region, node, draining, tripped: _ } = endpoint.clone();
         Self { address: EndpointAddress(address), weight, zone, region, node, draining }
     }
 }
@@ -50,6 +51,8 @@ impl From<Policy> for model::Policy {
         match policy {
             Policy::RoundRobin => Self::RoundRobin,
             Policy::Random => Self::Random,
+            Policy::LeastConnections => Self::LeastConnections,
+            Policy::Maglev => Self::Maglev,
         }
     }
 }
@@ -59,6 +62,8 @@ impl From<model::Policy> for Policy {
         match policy {
             model::Policy::RoundRobin => Self::RoundRobin,
             model::Policy::Random => Self::Random,
+            model::Policy::LeastConnections => Self::LeastConnections,
+            model::Policy::Maglev => Self::Maglev,
         }
     }
 }

@@ -126,10 +126,8 @@ const FEATURES: &[Feature] = &[
 ];
 
 /// Words of later work, for keys that exist.
-const WORDS: &[(&str, &[&str])] = &[
-    ("service.protocol", &["udp", "http", "grpc", "auto"]),
-    ("service.load_balancing.policy", &["least_connections", "maglev", "peak_ewma"]),
-];
+const WORDS: &[(&str, &[&str])] =
+    &[("service.protocol", &["udp", "http", "grpc", "auto"]), ("service.load_balancing.policy", &["peak_ewma"])];
 
 const fn feature(path: &'static str, keys: &'static [(&'static str, Off)]) -> Feature {
     Feature { path, keys }

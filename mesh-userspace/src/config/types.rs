@@ -214,6 +214,10 @@ pub enum Policy {
     RoundRobin,
     /// Any, with a probability in proportion to its weight.
     Random,
+    /// Of two at random the one with fewer connections for its weight.
+    LeastConnections,
+    /// By a hash of the client.
+    Maglev,
 }
 
 /// A named set of interchangeable endpoints.

@@ -65,6 +65,7 @@ mod tests {
             addresses: Vec::new(),
             protocol: Protocol::Tcp,
             policy: Policy::RoundRobin,
+            settings: std::sync::Arc::default(),
             endpoints: Vec::new(),
         };
         Snapshot::new(&names.iter().map(service).map(Arc::new).collect::<Vec<_>>(), &Overrides::default())

@@ -524,7 +524,7 @@ pub(super) fn vip_key(protocol: Protocol, vip: SocketAddr) -> VipKey {
 fn kernel_policy(policy: model::Policy) -> Policy {
     match policy {
         model::Policy::RoundRobin => Policy::RoundRobin,
-        model::Policy::Random => Policy::Random,
+        model::Policy::Random | model::Policy::LeastConnections | model::Policy::Maglev => Policy::Random,
     }
 }
 

@@ -149,6 +149,7 @@ fn snapshot() -> impl Strategy<Value = Snapshot> {
                         addresses: (0..10).filter(|v| owners[usize::from(*v)] == n).map(vip).collect(),
                         protocol: Protocol::Tcp,
                         policy: if random { model::Policy::Random } else { model::Policy::RoundRobin },
+                        settings: std::sync::Arc::default(),
                         endpoints,
                     })
                 })
@@ -318,6 +319,7 @@ fn service(name: &str, vips: &[&str], endpoints: &[&str]) -> Service {
         addresses: vips.iter().map(|v| v.parse().unwrap()).collect(),
         protocol: Protocol::Tcp,
         policy: model::Policy::RoundRobin,
+        settings: std::sync::Arc::default(),
         endpoints: endpoints.iter().map(|e| Endpoint::new(e.parse().unwrap())).collect(),
     }
 }

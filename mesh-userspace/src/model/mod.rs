@@ -3,9 +3,11 @@
 mod overrides;
 mod probe;
 mod service;
+mod settings;
 mod snapshot;
 
-pub use overrides::{Override, OverrideError, Overrides};
+pub use overrides::{BreakerOverride, Override, OverrideError, Overrides};
 pub use probe::{PROBE_V4, PROBE_V6, is_probe};
 pub use service::{Endpoint, Policy, Protocol, Service};
+pub use settings::{Breaker, Health, HealthCheck, HealthProbe, Locality, Node, Prefer, Settings};
 pub use snapshot::Snapshot;

@@ -5,6 +5,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     net::SocketAddr,
     sync::Arc,
+    time::Duration,
 };
 
 /// Runtime changes. They hold until the daemon restarts, also over reloads, and also for an endpoint that goes and
@@ -12,6 +13,7 @@ use std::{
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Overrides {
     policies: HashMap<String, Policy>,
+    breakers: HashMap<String, BreakerOverride>,
     endpoints: HashMap<String, BTreeMap<SocketAddr, EndpointOverride>>,
 }
 
@@ -25,6 +27,13 @@ pub enum Override {
         /// The policy.
         policy: Policy,
     },
+    /// When a service's circuits open, and for how long.
+    Breaker {
+        /// The service.
+        service: String,
+        /// What is different.
+        change: BreakerOverride,
+    },
     /// What is different about an endpoint.
     Endpoint {
         /// Of this service.
@@ -35,6 +44,8 @@ pub enum Override {
         weight: Option<u16>,
         /// Whether it drains; `None`: as its source says.
         draining: Option<bool>,
+        /// Whether its circuit is held open.
+        tripped: bool,
     },
 }
 
@@ -45,9 +56,10 @@ impl FromIterator<Override> for Overrides {
         for change in changes {
             match change {
                 Override::Policy { service, policy } => drop(overrides.policies.insert(service, policy)),
-                Override::Endpoint { service, address, weight, draining } => {
+                Override::Breaker { service, change } => drop(overrides.breakers.insert(service, change)),
+                Override::Endpoint { service, address, weight, draining, tripped } => {
                     let endpoints = overrides.endpoints.entry(service).or_default();
-                    endpoints.insert(address, EndpointOverride { weight, draining });
+                    endpoints.insert(address, EndpointOverride { weight, draining, tripped });
                 }
             }
         }
@@ -59,6 +71,16 @@ impl FromIterator<Override> for Overrides {
 struct EndpointOverride {
     weight: Option<u16>,
     draining: Option<bool>,
+    tripped: bool,
+}
+
+/// What operators changed about the circuits of a service; `None`: as its source says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BreakerOverride {
+    /// [`Breaker::failure_threshold`](super::Breaker::failure_threshold).
+    pub failure_threshold: Option<u32>,
+    /// [`Breaker::reset_timeout`](super::Breaker::reset_timeout).
+    pub reset_timeout: Option<Duration>,
 }
 
 /// Why a runtime change makes no sense.
@@ -123,6 +145,38 @@ impl Overrides {
         Ok(())
     }
 
+    /// Holds the circuit of an endpoint open, or no longer.
+    ///
+    /// # Errors
+    /// [`OverrideError`], if there is no such service or endpoint.
+    pub fn set_tripped(
+        &mut self,
+        services: &[Arc<Service>],
+        service: &str,
+        address: SocketAddr,
+        tripped: bool,
+    ) -> Result<(), OverrideError> {
+        self.endpoint(services, service, address)?.tripped = tripped;
+        Ok(())
+    }
+
+    /// Changes when a service's circuits open; what is `None` stays as it is.
+    ///
+    /// # Errors
+    /// [`OverrideError::NoService`].
+    pub fn set_breaker(
+        &mut self,
+        services: &[Arc<Service>],
+        service: &str,
+        change: BreakerOverride,
+    ) -> Result<(), OverrideError> {
+        find(services, service)?;
+        let breaker = self.breakers.entry(service.to_owned()).or_default();
+        breaker.failure_threshold = change.failure_threshold.or(breaker.failure_threshold);
+        breaker.reset_timeout = change.reset_timeout.or(breaker.reset_timeout);
+        Ok(())
+    }
+
     fn endpoint(
         &mut self,
         services: &[Arc<Service>],
@@ -146,24 +200,36 @@ impl Overrides {
                 address: *address,
                 weight: change.weight,
                 draining: change.draining,
+                tripped: change.tripped,
             })
         });
-        policies.chain(endpoints)
+        let breakers = self.breakers.iter();
+        let breakers =
+            breakers.map(|(service, change)| Override::Breaker { service: service.clone(), change: *change });
+        policies.chain(breakers).chain(endpoints)
     }
 
     /// `service` as it is after these changes; `None` if none concerns it.
     #[must_use]
     pub fn apply(&self, service: &Service) -> Option<Service> {
         let (policy, endpoints) = (self.policies.get(&service.name), self.endpoints.get(&service.name));
-        if policy.is_none() && endpoints.is_none() {
+        let breaker = self.breakers.get(&service.name);
+        if policy.is_none() && endpoints.is_none() && breaker.is_none() {
             return None;
         }
         let mut changed = service.clone();
         changed.policy = policy.copied().unwrap_or(changed.policy);
+        if let Some(change) = breaker {
+            let breaker = &mut Arc::make_mut(&mut changed.settings).breaker;
+            breaker.failure_threshold = change.failure_threshold.unwrap_or(breaker.failure_threshold);
+            breaker.reset_timeout = change.reset_timeout.unwrap_or(breaker.reset_timeout);
+            breaker.max_reset_timeout = breaker.max_reset_timeout.max(breaker.reset_timeout);
+        }
         for endpoint in &mut changed.endpoints {
             if let Some(change) = endpoints.and_then(|e| e.get(&endpoint.address)) {
                 endpoint.weight = change.weight.unwrap_or(endpoint.weight);
                 endpoint.draining = change.draining.unwrap_or(endpoint.draining);
+                endpoint.tripped = change.tripped;
             }
         }
         Some(changed)
@@ -187,6 +253,7 @@ mod tests {
             addresses: Vec::new(),
             protocol: Protocol::Tcp,
             policy: Policy::RoundRobin,
+            settings: Arc::default(),
             endpoints: vec![Endpoint::new(address)],
         });
         let services = [service];
@@ -194,9 +261,17 @@ mod tests {
         overrides.set_policy(&services, "web", Policy::Random).unwrap();
         overrides.set_draining(&services, "web", address, true).unwrap();
         overrides.set_weight(&services, "web", address, 3).unwrap();
+        overrides.set_tripped(&services, "web", address, true).unwrap();
+        let threshold = BreakerOverride { failure_threshold: Some(2), reset_timeout: None };
+        overrides.set_breaker(&services, "web", threshold).unwrap();
+        let time = BreakerOverride { failure_threshold: None, reset_timeout: Some(Duration::from_secs(600)) };
+        overrides.set_breaker(&services, "web", time).unwrap();
         assert_eq!(overrides.list().collect::<Overrides>(), overrides);
         let changed = overrides.list().collect::<Overrides>().apply(&services[0]).unwrap();
         assert_eq!((changed.policy, changed.endpoints[0].weight), (Policy::Random, 3));
-        assert!(changed.endpoints[0].draining);
+        assert!(changed.endpoints[0].draining && changed.endpoints[0].tripped);
+        let breaker = &changed.settings.breaker;
+        assert_eq!((breaker.failure_threshold, breaker.reset_timeout), (2, Duration::from_secs(600)));
+        assert_eq!(breaker.max_reset_timeout, Duration::from_secs(600), "never below the first one");
     }
 }

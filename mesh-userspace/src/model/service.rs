@@ -1,6 +1,8 @@
 //! A service and its endpoints, as one source states them.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc};
+
+use super::Settings;
 
 /// A named set of interchangeable endpoints.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,6 +15,8 @@ pub struct Service {
     pub protocol: Protocol,
     /// How an endpoint is picked.
     pub policy: Policy,
+    /// How its connections are shared out and protected. Services with equal settings share them.
+    pub settings: Arc<Settings>,
     /// Who serves it; an address stands once.
     pub endpoints: Vec<Endpoint>,
 }
@@ -32,13 +36,23 @@ pub struct Endpoint {
     pub node: String,
     /// Out of selection: its connections finish, it gets no new ones.
     pub draining: bool,
+    /// Its circuit is held open by an operator, whatever traffic and checks say.
+    pub tripped: bool,
 }
 
 impl Endpoint {
     /// An endpoint of weight 1 about which nothing more is known.
     #[must_use]
     pub fn new(address: SocketAddr) -> Self {
-        Self { address, weight: 1, zone: String::new(), region: String::new(), node: String::new(), draining: false }
+        Self {
+            address,
+            weight: 1,
+            zone: String::new(),
+            region: String::new(),
+            node: String::new(),
+            draining: false,
+            tripped: false,
+        }
     }
 }
 
@@ -68,11 +82,15 @@ pub enum Policy {
     RoundRobin,
     /// Any, with a probability in proportion to its weight.
     Random,
+    /// Of two at random the one with fewer connections for its weight.
+    LeastConnections,
+    /// By a hash of the client: the same client gets the same endpoint, as far as endpoints stay.
+    Maglev,
 }
 
 impl Policy {
     /// Every policy.
-    pub const ALL: [Self; 2] = [Self::RoundRobin, Self::Random];
+    pub const ALL: [Self; 4] = [Self::RoundRobin, Self::Random, Self::LeastConnections, Self::Maglev];
 
     /// The word in configuration, JSON and tables.
     #[must_use]
@@ -80,6 +98,8 @@ impl Policy {
         match self {
             Self::RoundRobin => "round_robin",
             Self::Random => "random",
+            Self::LeastConnections => "least_connections",
+            Self::Maglev => "maglev",
         }
     }
 }

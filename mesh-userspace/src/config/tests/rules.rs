@@ -69,6 +69,7 @@ fn facts_say_all_that_an_endpoint_says() {
         region: "r".to_owned(),
         node: "n".to_owned(),
         draining: true,
+        tripped: false,
     };
     assert_eq!(services[0].endpoints, [expected]);
 }
