@@ -30,6 +30,14 @@ impl Address {
         Self { words }
     }
 
+    /// Whether this is all zeroes: no address.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_unspecified(&self) -> bool {
+        let [a, b, c, d] = self.words;
+        a | b | c | d == 0
+    }
+
     /// Whether this is an IPv4 address in its v4-mapped form.
     #[inline(always)]
     #[must_use]

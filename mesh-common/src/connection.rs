@@ -49,6 +49,22 @@ pub struct Record {
     pub folded: Traffic,
     /// `bytes_received` when FIN_WAIT2 was entered; more at the end means that the peer's FIN arrived since.
     pub received_at_fin_wait2: u64,
+    /// A set of [`marks`].
+    pub marks: u32,
+    /// `TCP_USER_TIMEOUT` as the application set it, in milliseconds, while ours stands in its place.
+    pub user_timeout_ms: u32,
+}
+
+/// Bits of [`Record::marks`].
+pub mod marks {
+    /// It was let through as a probe of its endpoint's circuit.
+    pub const PROBE: u32 = 1;
+    /// That it had to repeat its SYN was told.
+    pub const SUSPECT: u32 = 2;
+    /// Our `TCP_USER_TIMEOUT` stands in place of the application's.
+    pub const TIMED: u32 = 4;
+    /// Its first byte is waited for.
+    pub const WATCHED: u32 = 8;
 }
 
 /// What a connection carried, as its client sees it.

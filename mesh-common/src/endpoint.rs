@@ -1,6 +1,6 @@
 //! Endpoint rows, and the slots that point at them.
 
-use crate::{addr::Address, histogram::Histogram, reason::Failure};
+use crate::{addr::Address, breaker::State, histogram::Histogram, reason::Failure, service::Policy};
 use bytemuck::{Pod, Zeroable};
 
 /// One entry of the slot arena, one word: an endpoint's id, and the tag its row must carry.
@@ -30,7 +30,7 @@ impl Slot {
     }
 }
 
-/// One endpoint of one service. Written by the daemon only; it does not change while its tag stands.
+/// One endpoint of one service. Written by the daemon only; address and service do not change while its tag stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct EndpointRow {
@@ -44,8 +44,38 @@ pub struct EndpointRow {
     pub tag: u32,
     /// The service it serves.
     pub service: u32,
-    /// Always zero.
-    pub zero: u32,
+    /// How often it stands among the slots that are in force: its weight, as it is now.
+    pub weight: u16,
+    /// A set of [`marks`].
+    pub marks: u16,
+}
+
+/// Bits of [`EndpointRow::marks`].
+pub mod marks {
+    /// The number of its tier: how near it is.
+    pub const TIER: u16 = 7;
+    /// It is in selection: it has a weight, does not drain, is not tripped.
+    pub const IN: u16 = 8;
+    /// Health checks do not hold it back.
+    pub const HEALTHY: u16 = 16;
+}
+
+/// How many tiers the numbers in [`marks::TIER`] name: anywhere, this node, zone, region, and the rest.
+pub const TIERS: usize = 5;
+
+/// How often endpoints of a service were picked: by [`Policy`], then by tier.
+pub type Picks = [[u64; TIERS]; Policy::COUNT];
+
+/// What the kernel remembers about one endpoint, and the daemon changes as well, atomically.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct EndpointState {
+    /// Its circuit: a [`Word`](crate::breaker::Word).
+    pub circuit: u64,
+    /// When a connection was established last, CLOCK_MONOTONIC in nanoseconds.
+    pub established_at: u64,
+    /// How long that took, in nanoseconds.
+    pub connect_ns: u64,
 }
 
 impl Default for Address {
@@ -77,6 +107,8 @@ pub struct EndpointCounts {
     pub received: u64,
     /// Segments sent again; as above.
     pub retransmits: u64,
+    /// How often its circuit entered each [`State`].
+    pub transitions: [u64; State::COUNT],
 }
 
 impl EndpointCounts {
@@ -101,12 +133,4 @@ pub struct EndpointTimes {
     pub connect: Histogram,
     /// The smoothed round-trip time of a connection when it closed.
     pub rtt: Histogram,
-}
-
-impl EndpointTimes {
-    /// Adds what `more` has.
-    pub fn add(&mut self, more: &Self) {
-        self.connect.add(&more.connect);
-        self.rtt.add(&more.rtt);
-    }
 }

@@ -49,14 +49,6 @@ impl Histogram {
     pub fn mean_ns(&self) -> Option<u64> {
         self.sum_ns.checked_div(self.count())
     }
-
-    /// Adds what `more` has.
-    pub fn add(&mut self, more: &Self) {
-        for (bucket, more) in self.buckets.iter_mut().zip(more.buckets) {
-            *bucket = bucket.wrapping_add(more);
-        }
-        self.sum_ns = self.sum_ns.wrapping_add(more.sum_ns);
-    }
 }
 
 #[cfg(test)]

@@ -8,8 +8,12 @@
 #![forbid(unsafe_code)]
 
 pub mod addr;
+pub mod breaker;
+pub mod client;
 pub mod connection;
+pub mod deadline;
 pub mod endpoint;
+pub mod event;
 pub mod histogram;
 pub mod limits;
 pub mod names;

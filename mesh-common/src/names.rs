@@ -4,7 +4,7 @@
 
 /// Version of the rows' layout and of the maps' meaning. Part of the pin path, so that a daemon with another
 /// layout gets its own set beside the old one.
-pub const LAYOUT: u32 = 2;
+pub const LAYOUT: u32 = 3;
 
 /// VIP key → service id, a hash.
 pub const VIPS: &str = "VIPS";
@@ -14,14 +14,20 @@ pub const SERVICES: &str = "SERVICES";
 pub const SLOTS: &str = "SLOTS";
 /// Endpoint id → endpoint row.
 pub const ENDPOINTS: &str = "ENDPOINTS";
-/// Service id → the turn of its round robin.
-pub const CURSORS: &str = "CURSORS";
+/// Service id → what the kernel remembers about it.
+pub const SERVICE_STATES: &str = "SERVICE_STATES";
+/// Endpoint id → its circuit, and what else the kernel remembers about it.
+pub const ENDPOINT_STATES: &str = "ENDPOINT_STATES";
 /// Service id → connects not forwarded, by reason.
 pub const SERVICE_COUNTS: &str = "SERVICE_COUNTS";
+/// Service id → picks, by policy and tier.
+pub const PICKS: &str = "PICKS";
 /// Endpoint id → what the kernel counts for it.
 pub const ENDPOINT_COUNTS: &str = "ENDPOINT_COUNTS";
 /// Endpoint id → how long things took there.
 pub const ENDPOINT_TIMES: &str = "ENDPOINT_TIMES";
+/// Client of a service → where it went last; the least recently used go first.
+pub const CLIENTS: &str = "CLIENTS";
 /// Cgroups whose processes are left alone, a hash of their ids.
 pub const BYPASSED: &str = "BYPASSED";
 /// The settings row.
@@ -29,19 +35,25 @@ pub const SETTINGS: &str = "SETTINGS";
 /// Socket → connection record (socket storage).
 pub const CONNECTIONS: &str = "CONNECTIONS";
 
+/// What programs tell the daemon as it happens: a ring buffer, not pinned.
+pub const EVENTS: &str = "EVENTS";
+
 /// Position of a program → runs and nanoseconds of the programs that it replaced. The daemon's own.
 pub const PROGRAM_RUNS: &str = "PROGRAM_RUNS";
 
 /// Every pinned map that programs use.
-pub const MAPS: [&str; 11] = [
+pub const MAPS: [&str; 14] = [
     VIPS,
     SERVICES,
     SLOTS,
     ENDPOINTS,
-    CURSORS,
+    SERVICE_STATES,
+    ENDPOINT_STATES,
     SERVICE_COUNTS,
+    PICKS,
     ENDPOINT_COUNTS,
     ENDPOINT_TIMES,
+    CLIENTS,
     BYPASSED,
     SETTINGS,
     CONNECTIONS,

@@ -30,6 +30,8 @@ words! {
         NoEndpoint = "no_endpoint",
         /// Refused: its endpoints are of a family that this socket cannot reach.
         FamilyMismatch = "family_mismatch",
+        /// Refused: the circuit of every endpoint that this socket can reach is open.
+        CircuitOpen = "circuit_open",
         /// Refused: rows kept changing under the hook. Not expected to be seen.
         StaleRows = "stale_rows",
         /// Passed untouched: `mesh bypass on`, or `dataplane.bypass`.
@@ -53,7 +55,7 @@ impl Reason {
     #[inline(always)]
     #[must_use]
     pub const fn refuses(self) -> bool {
-        matches!(self, Self::NoEndpoint | Self::FamilyMismatch | Self::StaleRows)
+        matches!(self, Self::NoEndpoint | Self::FamilyMismatch | Self::CircuitOpen | Self::StaleRows)
     }
 
     /// Whether the connect went on to the VIP itself, untouched.

@@ -1,6 +1,6 @@
 //! Service rows: from a dialled address to a range of slots.
 
-use crate::addr::Address;
+use crate::{addr::Address, breaker::Limits};
 use bytemuck::{Pod, Zeroable};
 
 /// `IPPROTO_TCP`.
@@ -97,46 +97,93 @@ impl View {
     pub const ALL: [Self; 3] = [Self::V4, Self::V6, Self::Any];
 }
 
-/// A range of the slot arena, one 64-bit word in a row so that it is swapped whole.
+/// Which of a service's slots are looked at: the position in [`ServiceRow::views`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Set {
+    /// With all that the daemon knows: health, locality, slow start. In force while the daemon is there.
+    Attended = 0,
+    /// Without health, which nobody looks at any more when the daemon is gone.
+    Alone = 1,
+    /// Every endpoint that is in selection, near or far: where the first set has none that admits.
+    All = 2,
+}
+
+impl Set {
+    /// All sets, in the order of [`ServiceRow::views`].
+    pub const ALL: [Self; 3] = [Self::Attended, Self::Alone, Self::All];
+}
+
+/// A range of the slot arena.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct SlotRange {
     /// Index of the first slot.
     pub base: u32,
-    /// Number of slots; 0: nothing to choose from.
+    /// Number of slots, less than 2^28; 0: nothing to choose from.
     pub count: u32,
 }
 
-impl SlotRange {
-    /// The range as the word in a row.
+/// What a view shows, one 64-bit word in a row so that it is swapped whole: slots, and how one of them is picked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Shown {
+    /// The slots.
+    pub range: SlotRange,
+    /// How one is picked.
+    pub policy: Policy,
+}
+
+impl Shown {
+    /// Where the number of the policy lies in the word.
+    pub const POLICY_SHIFT: u32 = 28;
+
+    /// The word in a row.
     #[must_use]
     pub const fn word(self) -> u64 {
-        (self.base as u64) << 32 | self.count as u64
+        (self.range.base as u64) << 32 | (self.policy as u64) << Self::POLICY_SHIFT | self.range.count as u64
     }
 
-    /// The range of a row's word.
+    /// What a row's word says. Unknown policies (a newer daemon's) read as round robin.
     #[inline(always)]
     #[must_use]
     pub const fn from_word(word: u64) -> Self {
-        Self { base: (word >> 32) as u32, count: word as u32 }
+        let policy = match (word >> Self::POLICY_SHIFT) & 0xf {
+            1 => Policy::Random,
+            2 => Policy::LeastConnections,
+            3 => Policy::Maglev,
+            _ => Policy::RoundRobin,
+        };
+        Self { range: SlotRange { base: (word >> 32) as u32, count: word as u32 & 0x0fff_ffff }, policy }
     }
 }
 
 /// How the kernel picks among a service's slots.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Policy {
     /// One slot after the other, in the order the daemon laid them out.
     #[default]
     RoundRobin = 0,
     /// Any slot, each as likely as another.
     Random = 1,
+    /// Of two slots the one whose endpoint has fewer connections for its weight.
+    LeastConnections = 2,
+    /// The slot that a hash of the client names: the slots are a Maglev table.
+    Maglev = 3,
 }
 
 impl Policy {
-    /// The policy of a row's word: its lowest byte. Unknown numbers (a newer daemon's) read as round robin.
-    #[inline(always)]
+    /// How many policies there are.
+    pub const COUNT: usize = 4;
+    /// Every policy, in the order of their numbers.
+    pub const ALL: [Self; Self::COUNT] = [Self::RoundRobin, Self::Random, Self::LeastConnections, Self::Maglev];
+
+    /// The word in metrics.
     #[must_use]
-    pub const fn from_word(word: u64) -> Self {
-        if word & 0xff == Self::Random as u64 { Self::Random } else { Self::RoundRobin }
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::RoundRobin => "round_robin",
+            Self::Random => "random",
+            Self::LeastConnections => "least_connections",
+            Self::Maglev => "maglev",
+        }
     }
 }
 
@@ -144,12 +191,36 @@ impl Policy {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct ServiceRow {
-    /// A [`SlotRange`] for each [`View`].
-    pub views: [u64; 3],
-    /// The [`Policy`] in the lowest byte.
-    pub policy: u64,
+    /// What each [`View`] shows in each [`Set`], as [`Shown::word`].
+    pub views: [[u64; 3]; 3],
     /// [`name_hash`] of the service's name, by which a restarted daemon finds its rows again; 0: the row is free.
     pub name: u64,
+    /// When circuits open, and for how long.
+    pub limits: Limits,
+    /// How long a connect may take, in milliseconds; 0: as long as the kernel tries.
+    pub connect_timeout_ms: u32,
+    /// For how long after its last connect a client comes back to its endpoint, in milliseconds; 0: not at all.
+    pub affinity_ms: u32,
+    /// A set of [`flags`].
+    pub flags: u64,
+}
+
+/// Bits of [`ServiceRow::flags`].
+pub mod flags {
+    /// An operator holds circuits of the service open: a view that shows nothing is no mistake of the configuration.
+    pub const TRIPPED: u64 = 1;
+}
+
+/// What the kernel remembers about a service. Words that programs and the daemon change atomically.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct ServiceState {
+    /// The turn of round robin.
+    pub turn: u64,
+    /// Endpoints whose circuit is not closed.
+    pub open: u64,
+    /// When the next connection is let through while the whole service is open, milliseconds of CLOCK_MONOTONIC.
+    pub probe_at: u64,
 }
 
 /// The 64-bit FNV-1a hash of a service's name; never 0.
@@ -166,9 +237,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_range_survives_its_word(base: u32, count: u32) {
-            let range = SlotRange { base, count };
-            prop_assert_eq!(SlotRange::from_word(range.word()), range);
+        fn what_is_shown_survives_its_word(base: u32, count in 0..1u32 << 28, policy in 0..Policy::COUNT) {
+            let shown = Shown { range: SlotRange { base, count }, policy: Policy::ALL[policy] };
+            prop_assert_eq!(Shown::from_word(shown.word()), shown);
         }
 
         #[test]

@@ -14,6 +14,10 @@ pub struct Settings {
     pub heartbeat: u64,
     /// Nanoseconds without a heartbeat after which every connect passes untouched; 0: never.
     pub stale_after: u64,
+    /// Nanoseconds without a heartbeat after which nobody looks after health any more.
+    pub heartbeat_timeout: u64,
+    /// Cookie of the daemon's own network namespace.
+    pub netns: u64,
 }
 
 impl Settings {
@@ -22,6 +26,13 @@ impl Settings {
     #[must_use]
     pub const fn is_stale(&self, now: u64) -> bool {
         self.stale_after != 0 && now.saturating_sub(self.heartbeat) > self.stale_after
+    }
+
+    /// Whether the daemon looks after health and all else that changes: it lived a moment ago.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_attended(&self, now: u64) -> bool {
+        now.saturating_sub(self.heartbeat) <= self.heartbeat_timeout
     }
 }
 

@@ -1,24 +1,41 @@
 //! What becomes of a translated connection: opened, established or failed, closed, and the bytes it carried.
 
-use crate::{atomic, maps, sock::Tcp};
+use crate::{
+    atomic,
+    circuit::{self, Connection},
+    deadline, maps,
+    sock::Tcp,
+};
 use aya_ebpf::{helpers::bpf_ktime_get_ns, programs::SockOpsContext};
 use core::ffi::c_void;
 use mesh_common::{
     addr::Address,
-    connection::{Counters, Live, Record, Traffic, entering_means_fin, stage, tcp},
+    breaker::{Outcome, Word},
+    connection::{Counters, Live, Record, Traffic, entering_means_fin, marks, stage, tcp},
     endpoint::EndpointCounts,
     reason::{Failure, Reason},
 };
 
 /// `BPF_SOCK_OPS_TCP_CONNECT_CB`: the local port is chosen, the SYN not yet sent.
 pub(crate) const TCP_CONNECT: u32 = 3;
+/// `BPF_SOCK_OPS_RETRANS_CB`: a segment is sent again.
+pub(crate) const RETRANSMIT: u32 = 9;
 /// `BPF_SOCK_OPS_STATE_CB`: the connection enters another state.
 pub(crate) const STATE: u32 = 10;
+/// `BPF_SOCK_OPS_RTT_CB`: a round trip was measured.
+pub(crate) const ROUND_TRIP: u32 = 12;
+/// `BPF_SOCK_OPS_RETRANS_CB_FLAG`: asks for [`RETRANSMIT`].
+const RETRANSMIT_FLAG: u32 = 2;
 /// `BPF_SOCK_OPS_STATE_CB_FLAG`: asks for [`STATE`].
 const STATE_FLAG: u32 = 4;
+/// `BPF_SOCK_OPS_RTT_CB_FLAG`: asks for [`ROUND_TRIP`].
+const ROUND_TRIP_FLAG: u32 = 8;
 const AF_INET: u32 = 2;
 /// Where the error of a failed connect is not known, one that ends within this time was refused.
 const FAST_NS: u64 = 1_000_000_000;
+/// A connection that has lived so long was of use, whatever it carried; one that is reset earlier with nothing
+/// received was not.
+const YOUNG_NS: u64 = 1_000_000_000;
 
 /// The record of this event's socket, if it was ever translated. It lives as long as the program runs.
 #[inline(always)]
@@ -34,36 +51,109 @@ fn record(ctx: &SockOpsContext) -> Option<&'static mut Record> {
 
 /// TCP begins to connect.
 #[inline(always)]
-pub(crate) fn opening(ctx: &SockOpsContext) {
-    let Some(record) = record(ctx) else { return };
+pub(crate) fn opening(ctx: &SockOpsContext) -> Told {
+    let record = record(ctx)?;
     let port = (u32::from_be(ctx.remote_port()) as u16).to_be();
     if record.stage != stage::PICKED || port != record.endpoint_port || remote(ctx) != record.endpoint {
         // The socket that we translated once connects elsewhere now.
         record.stage = stage::NONE;
-        return;
+        return None;
     }
     record.stage = stage::OPENING;
     // SAFETY: a helper without arguments.
     record.opened_at = unsafe { bpf_ktime_get_ns() };
     (record.local, record.local_port) = local(ctx, record.endpoint.is_v4());
-    // Flags are shared by all programs of the socket: add ours to what is set.
-    if ctx.set_cb_flags((ctx.cb_flags() | STATE_FLAG).cast_signed()).is_err() {
-        return;
+    if !watch(ctx, STATE_FLAG | RETRANSMIT_FLAG, 0) {
+        return None;
     }
+    deadline::begin(ctx, record);
     if let Some(counts) = maps::endpoint_counts(record.id, record.tag) {
         // SAFETY: a word inside the row.
         unsafe { atomic::add(&raw mut (*counts).opened, 1) };
     }
+    None
+}
+
+/// Asks for events of this socket, and no longer for others. Flags are shared by all programs of the socket: what others
+/// set stays.
+#[inline(always)]
+fn watch(ctx: &SockOpsContext, more: u32, less: u32) -> bool {
+    ctx.set_cb_flags(((ctx.cb_flags() | more) & !less).cast_signed()).is_ok()
+}
+
+/// The connection as its endpoint's circuit sees it; `None` once the endpoint is another one or gone.
+#[inline(always)]
+fn connection(record: &Record) -> Option<Connection> {
+    if !maps::is_used(record.id, record.tag) {
+        return None;
+    }
+    let probe_since = if record.marks & marks::PROBE == 0 { 0 } else { record.picked_at };
+    Some(Connection { id: record.id, tag: record.tag, service: record.service, probe_since })
+}
+
+/// Brings what became of a connection to its endpoint's circuit.
+#[inline(always)]
+pub(crate) fn report(record: &Record, outcome: Outcome) {
+    if let Some(connection) = connection(record) {
+        circuit::report(&connection, outcome);
+    }
+}
+
+/// What became of a connection, for its endpoint's circuit. Reported at one place in a program: the verifier goes
+/// through it anew wherever it stands.
+pub(crate) type Told = Option<(&'static mut Record, Outcome)>;
+
+/// A segment is sent again. Of a SYN that says that nobody answers, or not in time.
+#[inline(always)]
+pub(crate) fn sent_again(ctx: &SockOpsContext) -> Told {
+    let record = record(ctx)?;
+    if record.stage != stage::OPENING || record.marks & marks::SUSPECT != 0 {
+        return None;
+    }
+    record.marks |= marks::SUSPECT;
+    Some((record, Outcome::Suspect))
+}
+
+/// TCP asks how long to wait for an answer to its SYN.
+#[inline(always)]
+pub(crate) fn first_answer(ctx: &SockOpsContext) -> Told {
+    if let Some(ticks) = record(ctx).and_then(|record| deadline::first(record)) {
+        // SAFETY: a field of the context.
+        unsafe { (&raw mut (*ctx.ops).__bindgen_anon_1.reply).write_volatile(ticks) };
+    }
+    None
+}
+
+/// A round trip was measured, at a connection whose first byte is waited for.
+#[inline(always)]
+pub(crate) fn round_trip(ctx: &SockOpsContext) -> Told {
+    let record = record(ctx)?;
+    // SAFETY: a field of the context.
+    let received = unsafe { (*ctx.ops).bytes_received };
+    if record.marks & marks::WATCHED == 0 || record.stage != stage::ESTABLISHED || !is_of_use(record, received) {
+        return None;
+    }
+    record.marks &= !marks::WATCHED;
+    watch(ctx, 0, ROUND_TRIP_FLAG);
+    Some((record, Outcome::Alive))
+}
+
+/// Whether an established connection shows that its endpoint works: something came back, or it has lived for a while.
+#[inline(always)]
+fn is_of_use(record: &Record, received: u64) -> bool {
+    // SAFETY: a helper without arguments.
+    received > 0 || unsafe { bpf_ktime_get_ns() } - record.established_at >= YOUNG_NS
 }
 
 /// The connection goes from one TCP state to another.
 #[inline(always)]
-pub(crate) fn changed(ctx: &SockOpsContext) {
+pub(crate) fn changed(ctx: &SockOpsContext) -> Told {
     let (old, new) = (ctx.arg(0), ctx.arg(1));
-    let Some(record) = record(ctx) else { return };
+    let record = record(ctx)?;
     if !is_counted(record) {
-        return;
+        return None;
     }
+    let mut outcome = None;
     let counts = maps::endpoint_counts(record.id, record.tag);
     // SAFETY: a field of the context.
     let received = unsafe { (*ctx.ops).bytes_received };
@@ -82,17 +172,42 @@ pub(crate) fn changed(ctx: &SockOpsContext) {
                     // SAFETY: inside the row.
                     unsafe { maps::measure(&raw mut (*times).connect, record.established_at - record.opened_at) };
                 }
+                outcome = established(ctx, record);
             }
+            deadline::end(ctx, record);
         }
         tcp::FIN_WAIT2 => record.received_at_fin_wait2 = received,
         tcp::CLOSE => {
             if let Some(counts) = counts {
-                closed(ctx, record, old, counts);
+                outcome = closed(ctx, record, old, counts);
             }
+            deadline::end(ctx, record);
             record.stage = stage::NONE;
         }
         _ => {}
     }
+    Some((record, outcome?))
+}
+
+/// The endpoint took the connection: what its circuit is to hear.
+#[inline(always)]
+fn established(ctx: &SockOpsContext, record: &mut Record) -> Option<Outcome> {
+    let state = maps::endpoint_state(record.id)?;
+    // SAFETY: words inside the row.
+    let calm = unsafe {
+        (&raw mut (*state).established_at).write_volatile(record.established_at);
+        (&raw mut (*state).connect_ns).write_volatile(record.established_at - record.opened_at);
+        Word(atomic::read(&raw const (*state).circuit)).is_calm()
+    };
+    // What is sent again from now on is everyday loss.
+    if calm {
+        watch(ctx, 0, RETRANSMIT_FLAG);
+        return None;
+    }
+    // Only now is it worth an event for each measurement to see the first byte come.
+    record.marks |= marks::WATCHED;
+    watch(ctx, ROUND_TRIP_FLAG, RETRANSMIT_FLAG);
+    Some(Outcome::Established)
 }
 
 /// Whether `record` is of a connection whose life is counted.
@@ -101,9 +216,9 @@ const fn is_counted(record: &Record) -> bool {
     matches!(record.stage, stage::OPENING | stage::ESTABLISHED)
 }
 
-/// Adds a connection that ends to its endpoint's counters.
+/// Adds a connection that ends to its endpoint's counters. What the endpoint's circuit is to hear.
 #[inline(always)]
-fn closed(ctx: &SockOpsContext, record: &mut Record, old: u32, counts: *mut EndpointCounts) {
+fn closed(ctx: &SockOpsContext, record: &mut Record, old: u32, counts: *mut EndpointCounts) -> Option<Outcome> {
     let ops = ctx.ops;
     // SAFETY: fields of the context.
     let sk = unsafe { (*ops).__bindgen_anon_2.sk };
@@ -121,7 +236,8 @@ fn closed(ctx: &SockOpsContext, record: &mut Record, old: u32, counts: *mut Endp
         };
         (at, (*ops).srtt_us >> 3)
     };
-    let more = record.fold(&record.traffic(&at));
+    let traffic = record.traffic(&at);
+    let more = record.fold(&traffic);
     // SAFETY: words inside the row.
     unsafe {
         maps::add_traffic(counts, &more);
@@ -134,10 +250,22 @@ fn closed(ctx: &SockOpsContext, record: &mut Record, old: u32, counts: *mut Endp
             // SAFETY: inside the row.
             unsafe { maps::measure(&raw mut (*times).rtt, u64::from(rtt_us) * 1000) };
         }
-    } else if let Some(failure) = failure(record, tcp) {
+        if is_of_use(record, traffic.received) {
+            return Some(Outcome::Alive);
+        }
+        let reset = matches!(tcp.and_then(Tcp::error).and_then(Failure::from_errno), Some(Failure::Reset));
+        return reset.then_some(Outcome::Failure);
+    }
+    let failure = failure(record, tcp);
+    if let Some(failure) = failure {
         // SAFETY: a row of counters.
         unsafe { maps::count_failure(counts, failure) };
     }
+    Some(match failure {
+        None => Outcome::Nothing,
+        Some(Failure::Timeout) => Outcome::Timeout,
+        Some(_) => Outcome::Failure,
+    })
 }
 
 /// Why a connection that was never established ended; `None`: our own side gave up.
@@ -167,6 +295,9 @@ pub(crate) fn live(sk: *mut c_void) -> Option<Live> {
             // SAFETY: a row of counters.
             unsafe { maps::add_traffic(counts, &more) };
         }
+        if record.stage == stage::ESTABLISHED && is_of_use(record, traffic.received) {
+            report(record, Outcome::Alive);
+        }
     }
     Some(Live { record: *record, traffic, state: at.state, rtt_us })
 }
@@ -184,6 +315,7 @@ pub(crate) unsafe fn settle(record: *mut Record) {
             // The service's row may serve another one by now; its endpoint's tag tells.
             if maps::endpoint_counts((*record).id, (*record).tag).is_some() {
                 maps::count((*record).service, Reason::LocalTrouble);
+                report(&*record, Outcome::Nothing);
             }
         }
     }

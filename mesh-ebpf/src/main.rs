@@ -6,6 +6,9 @@
 
 mod account;
 mod atomic;
+mod choose;
+mod circuit;
+mod deadline;
 mod hooks;
 mod maps;
 mod sock;

@@ -9,16 +9,19 @@ use aya_ebpf::{
     btf_maps::SkStorage,
     helpers::generated::bpf_sk_storage_get,
     macros::{btf_map, map},
-    maps::{Array, HashMap},
+    maps::{Array, HashMap, LruHashMap, RingBuf},
 };
 use core::ffi::c_void;
 use mesh_common::{
+    breaker::{Limits, Word},
+    client::{ClientKey, ClientRow},
     connection::{Record, Traffic},
-    endpoint::{EndpointCounts, EndpointRow, EndpointTimes, Slot},
+    endpoint::{EndpointCounts, EndpointRow, EndpointState, EndpointTimes, Picks, Slot, TIERS, marks},
+    event::Transition,
     histogram::{self, Histogram},
     reason::{Failure, Reason, ServiceCounts},
-    select::Rows,
-    service::{Policy, ServiceRow, View, VipKey, VipRow},
+    select::{Head, Rows},
+    service::{Policy, ServiceRow, ServiceState, Set, Shown, View, VipKey, VipRow},
     settings::Settings,
 };
 
@@ -31,13 +34,22 @@ static SLOTS: Array<Slot> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 #[map]
 static ENDPOINTS: Array<EndpointRow> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 #[map]
-static CURSORS: Array<u64> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+static SERVICE_STATES: Array<ServiceState> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+#[map]
+static ENDPOINT_STATES: Array<EndpointState> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 #[map]
 static SERVICE_COUNTS: Array<ServiceCounts> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+#[map]
+static PICKS: Array<Picks> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 #[map]
 static ENDPOINT_COUNTS: Array<EndpointCounts> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 #[map]
 static ENDPOINT_TIMES: Array<EndpointTimes> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+#[map]
+static CLIENTS: LruHashMap<ClientKey, ClientRow> = LruHashMap::with_max_entries(1, 0);
+/// Thousands of transitions: more than come while the daemon looks away for a moment.
+#[map]
+static EVENTS: RingBuf = RingBuf::with_byte_size(256 * 1024, 0);
 #[map]
 static BYPASSED: HashMap<u64, u64> = HashMap::with_max_entries(1, 0);
 #[map]
@@ -69,9 +81,11 @@ pub(crate) fn settings() -> Settings {
                 mark: atomic::read(&raw const (*row).mark),
                 heartbeat: atomic::read(&raw const (*row).heartbeat),
                 stale_after: atomic::read(&raw const (*row).stale_after),
+                heartbeat_timeout: atomic::read(&raw const (*row).heartbeat_timeout),
+                netns: atomic::read(&raw const (*row).netns),
             }
         },
-        None => Settings { flags: 0, mark: 0, heartbeat: 0, stale_after: 0 },
+        None => Settings { flags: 0, mark: 0, heartbeat: 0, stale_after: 0, heartbeat_timeout: 0, netns: 0 },
     }
 }
 
@@ -81,20 +95,87 @@ pub(crate) fn is_bypassed(cgroup: u64) -> bool {
     BYPASSED.get_ptr(cgroup).is_some()
 }
 
-/// How `service` picks.
+/// What the kernel remembers about `service`.
 #[inline(always)]
-pub(crate) fn policy(service: u32) -> Policy {
-    // SAFETY: a word inside the row.
-    SERVICES
-        .get_ptr(service)
-        .map_or(Policy::RoundRobin, |row| Policy::from_word(unsafe { atomic::read(&raw const (*row).policy) }))
+pub(crate) fn service_state(service: u32) -> Option<*mut ServiceState> {
+    SERVICE_STATES.get_ptr_mut(service)
 }
 
-/// The next turn of a service's round robin.
+/// What the kernel remembers about endpoint `id`.
 #[inline(always)]
-pub(crate) fn turn(service: u32) -> u32 {
-    // SAFETY: the row is one word.
-    CURSORS.get_ptr_mut(service).map_or(0, |row| unsafe { atomic::add(row, 1) } as u32)
+pub(crate) fn endpoint_state(id: u32) -> Option<*mut EndpointState> {
+    ENDPOINT_STATES.get_ptr_mut(id)
+}
+
+/// When circuits of `service` open, and for how long.
+#[inline(always)]
+pub(crate) fn limits(service: u32) -> Limits {
+    // SAFETY: inside the row; its words may be of two changes, each of which makes sense.
+    SERVICES.get_ptr(service).map_or(NO_LIMITS, |row| unsafe { (&raw const (*row).limits).read_volatile() })
+}
+
+/// Of a service that does not exist: nothing opens.
+const NO_LIMITS: Limits = Limits {
+    failure_threshold: 0,
+    half_open: 1,
+    reset_ms: 0,
+    max_reset_ms: 0,
+    lease_ms: 0,
+    probe_interval_ms: 0,
+    max_open: 0,
+    endpoints: 0,
+};
+
+/// How long a connect to `service` may take, in milliseconds; 0: as long as the kernel tries.
+#[inline(always)]
+pub(crate) fn connect_timeout_ms(service: u32) -> u32 {
+    // SAFETY: inside the row.
+    SERVICES.get_ptr(service).map_or(0, |row| unsafe { (&raw const (*row).connect_timeout_ms).read_volatile() })
+}
+
+/// For how long a client comes back to its endpoint of `service`, in milliseconds; 0: not at all.
+#[inline(always)]
+pub(crate) fn affinity_ms(service: u32) -> u32 {
+    // SAFETY: inside the row.
+    SERVICES.get_ptr(service).map_or(0, |row| unsafe { (&raw const (*row).affinity_ms).read_volatile() })
+}
+
+/// Where a client went last, and when.
+#[inline(always)]
+pub(crate) fn client(key: &ClientKey) -> Option<*mut ClientRow> {
+    CLIENTS.get_ptr_mut(key)
+}
+
+/// Remembers where a client went. Where there is no memory it is not remembered.
+#[inline(always)]
+pub(crate) fn remember_client(key: &ClientKey, row: &ClientRow) {
+    let _ = CLIENTS.insert(key, row, 0);
+}
+
+/// Tells the daemon of a transition; one for which there is no room is only counted.
+#[inline(always)]
+pub(crate) fn tell(transition: &Transition) {
+    let _ = EVENTS.output::<Transition>(transition, 0);
+}
+
+/// Counts a pick of an endpoint. The policy is read from the table again: one that the choice knew would have the
+/// verifier go through the rest of the hook once for each.
+#[inline(always)]
+pub(crate) fn count_pick(service: u32, view: View, row: &EndpointRow) {
+    let policy = bounded((Tables.view(service, Set::All, view) >> Shown::POLICY_SHIFT) as usize & 3, Policy::COUNT);
+    let tier = bounded((row.marks & marks::TIER) as usize, TIERS);
+    if let Some(row) = PICKS.get_ptr_mut(service) {
+        // SAFETY: a word inside the row.
+        unsafe { atomic::add(row.cast::<u64>().add(policy * TIERS + tier), 1) };
+    }
+}
+
+/// `index`, which is below `count`. The compiler knows that of the values of an enum and takes every check away, and the
+/// verifier, which wants to see one, does not know it: volatile, so that the compiler forgets.
+#[inline(always)]
+fn bounded(index: usize, count: usize) -> usize {
+    // SAFETY: a local.
+    unsafe { (&raw const index).read_volatile() }.min(count - 1)
 }
 
 /// Counts a connect of `service` that was not simply forwarded.
@@ -102,7 +183,7 @@ pub(crate) fn turn(service: u32) -> u32 {
 pub(crate) fn count(service: u32, reason: Reason) {
     if let Some(row) = SERVICE_COUNTS.get_ptr_mut(service) {
         // SAFETY: `reason` numbers a word inside the row.
-        unsafe { atomic::add(row.cast::<u64>().add(reason as usize), 1) };
+        unsafe { atomic::add(row.cast::<u64>().add(bounded(reason as usize, Reason::COUNT)), 1) };
     }
 }
 
@@ -115,6 +196,15 @@ pub(crate) fn endpoint_counts(id: u32, tag: u32) -> Option<*mut EndpointCounts> 
         return None;
     }
     ENDPOINT_COUNTS.get_ptr_mut(id)
+}
+
+/// Whether endpoint `id` is the one that `tag` names, and serves.
+#[inline(always)]
+pub(crate) fn is_used(id: u32, tag: u32) -> bool {
+    // SAFETY: words inside the row.
+    ENDPOINTS.get_ptr(id).is_some_and(|row| unsafe {
+        atomic::read(&raw const (*row).tag) == tag && atomic::read(&raw const (*row).used) == 1
+    })
 }
 
 /// Adds what a connection carried to its endpoint's counters.
@@ -176,9 +266,44 @@ pub(crate) struct Tables;
 
 impl Rows for Tables {
     #[inline(always)]
-    fn view(&self, service: u32, view: View) -> u64 {
-        // SAFETY: `view` numbers a word inside the row.
-        SERVICES.get_ptr(service).map_or(0, |row| unsafe { atomic::read(&raw const (*row).views[view as usize]) })
+    fn view(&self, service: u32, set: Set, view: View) -> u64 {
+        let word = bounded(set as usize * View::ALL.len() + view as usize, Set::ALL.len() * View::ALL.len());
+        // SAFETY: a word inside the row.
+        SERVICES
+            .get_ptr(service)
+            .map_or(0, |row| unsafe { atomic::read((&raw const (*row).views).cast::<u64>().add(word)) })
+    }
+
+    #[inline(always)]
+    fn flags(&self, service: u32) -> u64 {
+        // SAFETY: a word inside the row.
+        SERVICES.get_ptr(service).map_or(0, |row| unsafe { atomic::read(&raw const (*row).flags) })
+    }
+
+    #[inline(always)]
+    fn head(&self, id: u32) -> Option<Head> {
+        let row = ENDPOINTS.get_ptr(id)?;
+        // SAFETY: inside the row. The tag is read last: a row that starts another use shows no tag before it is whole.
+        unsafe {
+            let (service, weight) = (atomic::read(&raw const (*row).service), atomic::read(&raw const (*row).weight));
+            let marks = atomic::read(&raw const (*row).marks);
+            Some(Head { tag: atomic::read(&raw const (*row).tag), service, weight, marks })
+        }
+    }
+
+    #[inline(always)]
+    fn circuit(&self, id: u32) -> Word {
+        // SAFETY: a word inside the row.
+        endpoint_state(id).map_or(Word(0), |row| Word(unsafe { atomic::read(&raw const (*row).circuit) }))
+    }
+
+    #[inline(always)]
+    fn active(&self, id: u32) -> u64 {
+        // SAFETY: words inside the row. A connection that ends in between counts as one that is not there.
+        ENDPOINT_COUNTS.get_ptr(id).map_or(0, |row| unsafe {
+            let closed = atomic::read(&raw const (*row).closed);
+            atomic::read(&raw const (*row).opened).saturating_sub(closed)
+        })
     }
 
     #[inline(always)]

@@ -39,8 +39,21 @@ offsets! {
     OFFSET_TOTAL_RETRANS,
     /// Offset of `srtt_us` there.
     OFFSET_SRTT,
+    /// Nanoseconds of a tick of the kernel's timers (1 / `CONFIG_HZ`).
+    TICK_NS,
     /// 1 where the kernel knows MPTCP; a kernel without it refuses the helper.
     HAS_MPTCP,
+}
+
+/// Milliseconds as ticks of the kernel's timers, at least one; `None` where their length is not known.
+#[inline(always)]
+pub(crate) fn ticks(ms: u32) -> Option<u32> {
+    let tick = u64::from(TICK_NS.load());
+    if tick == 0 {
+        return None;
+    }
+    let ticks = u64::from(ms) * 1_000_000 / tick;
+    Some(if ticks == 0 { 1 } else { ticks as u32 })
 }
 
 /// A TCP socket whose fields can be read.

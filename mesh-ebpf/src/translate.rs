@@ -1,13 +1,15 @@
 //! connect(2) to a service address becomes connect(2) to one endpoint; getpeername(2) shows what was dialled.
 
 use crate::{
-    account, atomic, maps,
+    account, atomic,
+    choose::Hook,
+    maps,
     sock::{self, Tcp},
 };
 use aya_ebpf::{
     bindings::{BPF_SK_STORAGE_GET_F_CREATE, bpf_sock_addr},
     helpers::{
-        bpf_get_prandom_u32, bpf_ktime_get_ns,
+        bpf_ktime_get_ns,
         generated::{
             bpf_get_current_ancestor_cgroup_id, bpf_get_current_cgroup_id, bpf_get_current_comm,
             bpf_get_current_pid_tgid, bpf_get_netns_cookie, bpf_set_retval,
@@ -20,9 +22,10 @@ use core::ffi::c_void;
 use mesh_common::{
     addr::Address,
     connection::{Record, Traffic, stage},
+    endpoint::EndpointRow,
     reason::Reason,
-    select::{self, Choice},
-    service::{self, Policy, View, VipKey},
+    select,
+    service::{self, View, VipKey},
     settings::flags,
 };
 
@@ -61,15 +64,8 @@ pub(crate) fn connect(ctx: &SockAddrContext, dialled: &Dialled) -> i32 {
     }
     let Some((service, bypassed)) = maps::service(&key) else { return PROCEED };
     match forward(ctx, dialled, &key, service, bypassed, record) {
-        Ok(choice) => {
-            debug!(
-                ctx,
-                "connect: service {} to endpoint {}, {:i} port {}",
-                service,
-                choice.slot.id(),
-                bytes(&choice.row.address),
-                u16::from_be(choice.row.port)
-            );
+        Ok(endpoint) => {
+            debug!(ctx, "connect: service {} to endpoint {}", service, endpoint);
             PROCEED
         }
         Err(reason) => {
@@ -94,7 +90,7 @@ fn forward(
     service: u32,
     bypassed: bool,
     record: *mut Record,
-) -> Result<Choice, Reason> {
+) -> Result<u32, Reason> {
     let addr = ctx.sock_addr;
     let settings = maps::settings();
     if bypassed
@@ -124,20 +120,25 @@ fn forward(
     } else {
         View::Any
     };
-    let policy = maps::policy(service);
-    let draw = match policy {
-        Policy::RoundRobin => maps::turn(service),
-        // SAFETY: a helper without arguments.
-        Policy::Random => unsafe { bpf_get_prandom_u32() },
-    };
-    let choice = select::choose(&maps::Tables, service, view, policy, draw)?;
-    if let Some(counts) = maps::endpoint_counts(choice.slot.id(), choice.slot.tag()) {
+    let hook = Hook { ctx, service, v6_socket: dialled.v6_socket, now };
+    let select::Choice { slot, entry } = hook.choose(view, &settings)?;
+    let row = select::occupant(&maps::Tables, service, slot).ok_or(Reason::StaleRows)?;
+    maps::count_pick(service, view, &row);
+    if let Some(counts) = maps::endpoint_counts(slot.id(), row.tag) {
         // SAFETY: a word inside the row.
         unsafe { atomic::add(&raw mut (*counts).picked, 1) };
     }
-    remember(ctx, record, key, service, &choice, now);
-    rewrite(addr, dialled, &choice);
-    Ok(choice)
+    remember(ctx, record, key, &Picked { id: slot.id(), row, marks: entry as u32 }, now);
+    set(addr, dialled.v6_socket, &row.address, row.port);
+    Ok(slot.id())
+}
+
+/// An endpoint that was picked.
+struct Picked {
+    id: u32,
+    row: EndpointRow,
+    /// Of the connection.
+    marks: u32,
 }
 
 /// Whether an earlier connect of this socket went to an IPv4 endpoint. Linux keeps an `AF_INET6` socket IPv4 from its
@@ -170,7 +171,9 @@ fn is_in_bypassed_cgroup() -> bool {
 
 /// Notes in the socket's storage who dialled what and where it was sent.
 #[inline(always)]
-fn remember(ctx: &SockAddrContext, found: *mut Record, key: &VipKey, service: u32, choice: &Choice, now: u64) {
+fn remember(ctx: &SockAddrContext, found: *mut Record, key: &VipKey, picked: &Picked, now: u64) {
+    let Picked { id, row, marks } = picked;
+    let service = row.service;
     // SAFETY: a field of the context.
     let sk: *mut c_void = unsafe { (*ctx.sock_addr).__bindgen_anon_1.sk }.cast();
     if sk.is_null() {
@@ -189,10 +192,10 @@ fn remember(ctx: &SockAddrContext, found: *mut Record, key: &VipKey, service: u3
     unsafe {
         (*record).original = key.address;
         (*record).original_port = key.port;
-        (*record).endpoint = choice.row.address;
-        (*record).endpoint_port = choice.row.port;
-        (*record).id = choice.slot.id();
-        (*record).tag = choice.slot.tag();
+        (*record).endpoint = row.address;
+        (*record).endpoint_port = row.port;
+        (*record).id = *id;
+        (*record).tag = row.tag;
         (*record).service = service;
         (*record).attempt += 1;
         (*record).pid = (bpf_get_current_pid_tgid() >> 32) as u32;
@@ -206,18 +209,19 @@ fn remember(ctx: &SockAddrContext, found: *mut Record, key: &VipKey, service: u3
         (*record).folded = Traffic::default();
         (*record).received_at_fin_wait2 = 0;
         (*record).fin_received = 0;
+        (*record).marks = *marks;
         (*record).stage = stage::PICKED;
     }
     let application = sock::application_socket(sk);
     if !application.is_null() {
-        remember_for_peer(application, key, choice);
+        remember_for_peer(application, key, row);
     }
 }
 
 /// Notes what getpeername(2) needs at the socket that the application holds, where TCP connects on another (MPTCP).
 /// Nothing is counted by this record.
 #[inline(always)]
-fn remember_for_peer(sk: *mut c_void, key: &VipKey, choice: &Choice) {
+fn remember_for_peer(sk: *mut c_void, key: &VipKey, row: &EndpointRow) {
     // SAFETY: a socket, not null.
     let record = unsafe { maps::record(sk, u64::from(BPF_SK_STORAGE_GET_F_CREATE)) };
     if record.is_null() {
@@ -227,8 +231,8 @@ fn remember_for_peer(sk: *mut c_void, key: &VipKey, choice: &Choice) {
     unsafe {
         (*record).original = key.address;
         (*record).original_port = key.port;
-        (*record).endpoint = choice.row.address;
-        (*record).endpoint_port = choice.row.port;
+        (*record).endpoint = row.address;
+        (*record).endpoint_port = row.port;
         (*record).stage = stage::SHOWN;
     }
 }
@@ -247,12 +251,6 @@ unsafe fn forget_for_peer(sk: *mut c_void) {
     if let Some(record) = unsafe { maps::record(application, 0).as_mut() } {
         record.stage = stage::NONE;
     }
-}
-
-/// Puts the endpoint's address where the kernel takes it from.
-#[inline(always)]
-fn rewrite(addr: *mut bpf_sock_addr, dialled: &Dialled, choice: &Choice) {
-    set(addr, dialled.v6_socket, &choice.row.address, choice.row.port);
 }
 
 /// Writes an address into the context. Volatile: the compiler would merge stores that the verifier wants apart.
@@ -317,18 +315,4 @@ pub(crate) fn dialled6(ctx: &SockAddrContext) -> Dialled {
         [(*ip)[0], (*ip)[1], (*ip)[2], (*ip)[3]]
     };
     Dialled { address: Address::v6(words), v6_socket: true }
-}
-
-/// The 16 bytes of an address, for a log line.
-#[inline(always)]
-fn bytes(address: &Address) -> [u8; 16] {
-    let mut bytes = [0; 16];
-    for (i, word) in address.words.into_iter().enumerate() {
-        let [a, b, c, d] = word.to_ne_bytes();
-        bytes[i * 4] = a;
-        bytes[i * 4 + 1] = b;
-        bytes[i * 4 + 2] = c;
-        bytes[i * 4 + 3] = d;
-    }
-    bytes
 }

@@ -325,8 +325,8 @@ fn endpoint(service: &Service, endpoint: &Endpoint, counts: &EndpointCounts, con
 fn entries(map: &str, used: &Limits) -> Option<u64> {
     let entries = match map {
         names::VIPS => used.vips,
-        names::SERVICES | names::CURSORS | names::SERVICE_COUNTS => used.services,
-        names::ENDPOINTS | names::ENDPOINT_COUNTS | names::ENDPOINT_TIMES => used.endpoints,
+        names::SERVICES | names::SERVICE_STATES | names::SERVICE_COUNTS | names::PICKS => used.services,
+        names::ENDPOINTS | names::ENDPOINT_STATES | names::ENDPOINT_COUNTS | names::ENDPOINT_TIMES => used.endpoints,
         names::SLOTS => used.slots,
         names::SETTINGS => 1,
         _ => return None,

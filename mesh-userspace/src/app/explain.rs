@@ -1,6 +1,9 @@
 //! What a connection to an address would meet now: asked of the rows that the connect hook reads.
 
-use super::{answer::policy, daemon::Daemon};
+use super::{
+    answer::policy,
+    daemon::{Daemon, now},
+};
 use crate::{
     api::{Candidate, CircuitState, Decision, EndpointHealth, Explanation, Mode},
     datapath::{Share, share},
@@ -90,7 +93,7 @@ impl Daemon {
             let sentence = "it is in dataplane.bypass.cidrs: the connection goes to the VIP itself, untouched";
             return Verdict::passed(Reason::Bypass.word(), sentence.to_owned());
         }
-        match share(tables, address) {
+        match share(tables, address, now()) {
             Share::NoVip => {
                 let sentence = "it is a service address, and not in the kernel's tables; `mesh status` says why";
                 Verdict::passed("not_in_kernel", sentence.to_owned())

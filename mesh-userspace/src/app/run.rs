@@ -246,13 +246,15 @@ fn load(loaded: &config::Loaded, overrides: &Overrides, observe: bool, locks: &m
             mark: u64::from(config.dataplane.mark.get()),
             heartbeat: daemon::now(),
             stale_after: stale_after(config),
+            heartbeat_timeout: 3_000_000_000,
+            netns: kernel::netns_cookie().unwrap_or(0),
         },
     })?;
     // A start may take longer than `dataplane.stale_after`: each step of it is a sign of life.
     kernel.tables().beat(daemon::now());
     // Tables first, programs after them: no connect is ever looked up in tables that are not filled.
     let bypassed = config.dataplane.bypass.cidrs.iter().map(|cidr| cidr.0).collect();
-    let mut datapath = Datapath::adopt(kernel.tables(), bypassed, daemon::now());
+    let mut datapath = Datapath::adopt(kernel.tables(), bypassed, crate::model::Node::default(), daemon::now());
     let facts: Vec<_> = config.services().into_iter().map(Arc::new).collect();
     datapath.apply(kernel.tables(), &Snapshot::new(&facts, overrides), daemon::now());
     let root = kernel::cgroup2_root().unwrap_or_else(|_| path.clone());

@@ -11,7 +11,6 @@ use crate::{
     api::{
         Estate, Farewell, Greeting, HandOver, Kind, Line, LineError, Passed, Ready, Refusal, RuntimeChange, SocketFile,
     },
-    datapath::Datapath,
     model::Override,
 };
 use mesh_common::settings::Settings;
@@ -265,8 +264,9 @@ impl Daemon {
             let tables = kernel.tables();
             tables.put_settings(&Settings { heartbeat: now(), ..settings });
             // Tables first, programs after them, as at the start.
-            let bypassed = state.config.dataplane.bypass.cidrs.iter().map(|cidr| cidr.0).collect();
-            state.datapath = Some(Datapath::adopt(tables, bypassed, now()));
+            if let Some(datapath) = &mut state.datapath {
+                datapath.adopt_again(tables, now());
+            }
             self.publish(&mut state);
             if let Some((bypassed, _)) = &mut state.bypassed {
                 bypassed.forget();

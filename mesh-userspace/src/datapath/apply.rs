@@ -3,45 +3,38 @@
 use super::{
     needs::needs,
     owners::Owners,
-    plan::{Change, Found, Limits, Planner, Problem, vip_key},
+    plan::{Change, Found, Limits, Plan, Planner, Problem},
+    recipe::Standing,
 };
 use crate::{
     kernel::Tables,
-    model::{Protocol, Service, Snapshot},
+    model::{Health, Node, Service, Snapshot},
 };
 use ipnet::IpNet;
 use mesh_common::{
-    endpoint::{EndpointCounts, EndpointTimes},
-    reason::{Reason, ServiceCounts},
-    select::{self, Rows},
-    service::{Policy, SlotRange, View, VipKey, VipRow},
+    breaker::Word,
+    endpoint::{EndpointCounts, EndpointTimes, Picks, Slot},
+    reason::ServiceCounts,
+    service::{VipKey, VipRow},
 };
 use std::{
-    collections::BTreeMap,
+    collections::HashMap,
     net::{IpAddr, SocketAddr},
 };
 
-/// Keeps the kernel's tables equal to the newest snapshot.
+/// Keeps the kernel's tables equal to the newest snapshot, and to what is learned of endpoints.
 #[derive(Debug)]
 pub struct Datapath {
-    planner: Planner,
+    pub(super) planner: Planner,
     owners: Owners,
     problems: Vec<String>,
     /// VIPs in these ranges are counted and left alone.
     bypassed: Vec<IpNet>,
     /// Whether the kernel refused a write, so that the planner's memory of the tables may be wrong.
     unsure: bool,
-}
-
-/// Who a connect to a VIP would meet now, as the kernel's rows have it.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Share {
-    /// The address is no VIP in the kernel.
-    NoVip,
-    /// Refused at once.
-    Refused(Reason),
-    /// Endpoints with the part of connects that each gets, 0 to 1.
-    Endpoints(BTreeMap<SocketAddr, f64>),
+    pub(super) node: Node,
+    /// By how much counts of open circuits were wrong at the last look, by service row.
+    pub(super) doubts: HashMap<u32, i64>,
 }
 
 impl Datapath {
@@ -49,21 +42,46 @@ impl Datapath {
     ///
     /// VIPs in `bypassed` are counted and left alone.
     #[must_use]
-    pub fn adopt(tables: &Tables, bypassed: Vec<IpNet>, now: u64) -> Self {
+    pub fn adopt(tables: &Tables, bypassed: Vec<IpNet>, node: Node, now: u64) -> Self {
         let mut owners = Owners::default();
-        let planner = adopt(tables, &bypassed, &mut owners, now);
-        Self { planner, owners, problems: Vec::new(), bypassed, unsure: false }
+        let planner = adopt(tables, &bypassed, node.clone(), &mut owners, now);
+        Self { planner, owners, problems: Vec::new(), bypassed, unsure: false, node, doubts: HashMap::new() }
+    }
+
+    /// Looks at the tables again, where somebody else may have written to them. What is known of endpoints stays known.
+    pub fn adopt_again(&mut self, tables: &Tables, now: u64) {
+        let known = std::mem::take(&mut self.planner.conditions);
+        self.planner = adopt(tables, &self.bypassed, self.node.clone(), &mut self.owners, now);
+        self.planner.conditions = known;
     }
 
     /// Makes the tables say what `snapshot` says. Returns when to call again even if nothing changes, on the clock of
     /// `now` (nanoseconds).
     pub fn apply(&mut self, tables: &Tables, snapshot: &Snapshot, now: u64) -> Option<u64> {
         if std::mem::take(&mut self.unsure) {
-            self.planner = adopt(tables, &self.bypassed, &mut self.owners, now);
+            self.adopt_again(tables, now);
         }
         let plan = self.planner.plan(snapshot, now, |id| tables.endpoint_counts(id).active() == 0);
         self.owners.learn(&plan.changes, snapshot, now);
         self.problems = plan.problems.iter().map(Problem::to_string).collect();
+        self.carry_out(tables, &plan, now)
+    }
+
+    /// As [`Datapath::apply`] with the snapshot that was applied last: brings what was learned of endpoints since into
+    /// the tables, and nothing else. `None`: nothing is to be done again.
+    pub fn refresh(&mut self, tables: &Tables, snapshot: &Snapshot, now: u64) -> Option<u64> {
+        if self.unsure {
+            return self.apply(tables, snapshot, now);
+        }
+        if !self.planner.wants_refresh() {
+            return None;
+        }
+        let plan = self.planner.refresh(snapshot, now);
+        self.problems.extend(plan.problems.iter().map(Problem::to_string));
+        self.carry_out(tables, &plan, now)
+    }
+
+    fn carry_out(&mut self, tables: &Tables, plan: &Plan, now: u64) -> Option<u64> {
         for change in &plan.changes {
             if let Err(why) = write(tables, &self.bypassed, change) {
                 self.problems.push(why);
@@ -71,6 +89,54 @@ impl Datapath {
             }
         }
         if self.unsure { Some(now + RETRY) } else { plan.again_at }
+    }
+
+    /// Takes note of what health checks say of an endpoint. One that is healthy again warms up from `now`. Whether that
+    /// is something new; [`Datapath::refresh`] tells the kernel.
+    pub fn set_health(&mut self, service: &Service, address: SocketAddr, health: Health, now: u64) -> bool {
+        let warms = !service.settings.slow_start.is_zero();
+        self.planner.conditions.set(&service.name, address, |condition| {
+            if warms && condition.health == Health::Unhealthy && health == Health::Healthy {
+                condition.warms_since = Some(now);
+            }
+            condition.health = health;
+        })
+    }
+
+    /// What health checks said of an endpoint.
+    #[must_use]
+    pub fn health(&self, service: &str, address: SocketAddr) -> Health {
+        self.planner.conditions.get(service, address).health
+    }
+
+    /// How the endpoints of a service stand at `now`, by address.
+    #[must_use]
+    pub fn standings(&self, service: &Service, now: u64) -> HashMap<SocketAddr, Standing> {
+        self.planner.standings(service, now)
+    }
+
+    /// The row of a service, where it has one.
+    #[must_use]
+    pub fn service_row(&self, service: &str) -> Option<u32> {
+        self.planner.service_row(service)
+    }
+
+    /// The row of an endpoint and its tag, where it has one.
+    #[must_use]
+    pub fn endpoint_row(&self, service: &str, address: SocketAddr) -> Option<Slot> {
+        self.planner.endpoint_row(service, address)
+    }
+
+    /// The circuit of an endpoint.
+    #[must_use]
+    pub fn circuit(&self, tables: &Tables, service: &str, address: SocketAddr) -> Word {
+        self.endpoint_row(service, address).map_or_else(Word::default, |slot| tables.circuit_of(slot.id()))
+    }
+
+    /// How often endpoints of a service were picked, by policy and tier. A system call.
+    #[must_use]
+    pub fn picks(&self, tables: &Tables, service: &str) -> Picks {
+        self.service_row(service).map_or_else(Picks::default, |id| tables.picks(id))
     }
 
     /// Whether a service has its place in the tables.
@@ -151,7 +217,7 @@ impl Datapath {
 const RETRY: u64 = 1_000_000_000;
 
 /// A planner that knows what lies in the tables because it looked.
-fn adopt(tables: &Tables, bypassed: &[IpNet], owners: &mut Owners, now: u64) -> Planner {
+fn adopt(tables: &Tables, bypassed: &[IpNet], node: Node, owners: &mut Owners, now: u64) -> Planner {
     let (services, endpoints, slots, vips) = tables.capacity();
     let existing = tables.existing();
     owners.adopt(existing.services.iter().map(|(id, row)| (*id, row.name)));
@@ -174,26 +240,7 @@ fn adopt(tables: &Tables, bypassed: &[IpNet], owners: &mut Owners, now: u64) -> 
         endpoints: &existing.endpoints,
         highest_tag: existing.highest_tag,
     };
-    Planner::adopt(Limits { services, vips, endpoints, slots }, &found, now)
-}
-
-/// Asks the kernel's rows the connect hook's own question, once for each slot.
-#[must_use]
-pub fn share(tables: &Tables, vip: SocketAddr) -> Share {
-    let Some(service) = tables.vip(&vip_key(Protocol::Tcp, vip)) else { return Share::NoVip };
-    let view = if vip.is_ipv4() { View::V4 } else { View::Any };
-    let turn = SlotRange::from_word(tables.view(service, view)).count;
-    let mut seen: BTreeMap<SocketAddr, u32> = BTreeMap::new();
-    for draw in 0..turn.max(1) {
-        match select::choose(tables, service, view, Policy::RoundRobin, draw) {
-            Ok(choice) => {
-                let address = SocketAddr::new(IpAddr::from(choice.row.address), u16::from_be(choice.row.port));
-                *seen.entry(address).or_default() += 1;
-            }
-            Err(reason) => return Share::Refused(reason),
-        }
-    }
-    Share::Endpoints(seen.into_iter().map(|(address, times)| (address, f64::from(times) / f64::from(turn))).collect())
+    Planner::adopt(Limits { services, vips, endpoints, slots }, node, &found, now)
 }
 
 /// The row that leads a VIP to its service, or that has it left alone.
@@ -211,8 +258,9 @@ fn write(tables: &Tables, bypassed: &[IpNet], change: &Change) -> Result<(), Str
         Change::Endpoint(id, row) => tables.put_endpoint(*id, row),
         Change::Slots(base, slots) => tables.put_slots(*base, slots),
         Change::Service(id, row) => tables.put_service(*id, row),
-        Change::View(id, view, range) => tables.swap_view(*id, *view, *range),
-        Change::Policy(id, policy) => tables.set_policy(*id, *policy as u64),
+        Change::View(id, set, view, shown) => tables.swap_view(*id, *set, *view, *shown),
+        Change::Terms(id, row) => tables.set_terms(*id, row),
+        Change::Weigh(id, weight, marks) => tables.weigh_endpoint(*id, *weight, *marks),
         Change::Vip(key, service) => {
             return tables.put_vip(key, vip_row(bypassed, key, *service)).map_err(|e| e.to_string());
         }

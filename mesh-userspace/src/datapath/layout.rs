@@ -6,8 +6,8 @@ use mesh_common::{
 };
 
 /// How many slots [`layout`] makes of these weights.
-pub(super) fn length(weights: impl IntoIterator<Item = u16>) -> u32 {
-    let present: Vec<u64> = weights.into_iter().filter(|w| *w > 0).map(u64::from).collect();
+pub(super) fn length(weights: impl IntoIterator<Item = u64>) -> u32 {
+    let present: Vec<u64> = weights.into_iter().filter(|w| *w > 0).collect();
     let turn = Turn::new(present.iter().copied(), Precision::Full);
     u32::try_from(present.iter().map(|w| turn.times(*w)).sum::<u64>()).unwrap_or(u32::MAX)
 }
@@ -25,9 +25,8 @@ pub(super) enum Precision {
 ///
 /// Shares are exact where the weights, divided by their greatest common divisor, sum up to what `precision` allows;
 /// else they are rounded to that many slots, of which every endpoint keeps at least one.
-pub(super) fn layout(weighted: &[(Slot, u16)], precision: Precision) -> Vec<Slot> {
-    let present: Vec<(Slot, u64)> =
-        weighted.iter().filter(|(_, w)| *w > 0).map(|(slot, w)| (*slot, u64::from(*w))).collect();
+pub(super) fn layout(weighted: &[(Slot, u64)], precision: Precision) -> Vec<Slot> {
+    let present: Vec<(Slot, u64)> = weighted.iter().filter(|(_, w)| *w > 0).copied().collect();
     let shares = Turn::new(present.iter().map(|(_, w)| *w), precision);
     let mut turn: Vec<(u64, usize)> = Vec::new();
     for (index, (_, weight)) in present.iter().enumerate() {
@@ -60,7 +59,11 @@ impl Turn {
 
     fn times(&self, weight: u64) -> u64 {
         let exact = weight / self.divisor;
-        if self.total <= self.most { exact } else { (exact * self.most / self.total).max(1) }
+        if self.total <= self.most {
+            return exact;
+        }
+        let rounded = u128::from(exact) * u128::from(self.most) / u128::from(self.total);
+        u64::try_from(rounded).unwrap_or(u64::MAX).max(1)
     }
 }
 
@@ -74,7 +77,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn ids(weights: &[u16]) -> Vec<u32> {
-        let weighted: Vec<(Slot, u16)> = (0..).zip(weights).map(|(id, w)| (Slot::new(id, 1), *w)).collect();
+        let weighted: Vec<(Slot, u64)> = (0..).zip(weights).map(|(id, w)| (Slot::new(id, 1), u64::from(*w))).collect();
         layout(&weighted, Precision::Full).into_iter().map(Slot::id).collect()
     }
 
@@ -115,7 +118,7 @@ mod tests {
 
         #[test]
         fn the_length_is_known_without_laying_out(weights in proptest::collection::vec(0..=u16::MAX, 0..60)) {
-            prop_assert_eq!(length(weights.iter().copied()) as usize, ids(&weights).len());
+            prop_assert_eq!(length(weights.iter().copied().map(u64::from)) as usize, ids(&weights).len());
         }
 
         #[test]

@@ -2,13 +2,21 @@
 
 mod apply;
 mod arena;
+mod circuits;
+mod conditions;
 mod ids;
 mod layout;
 mod needs;
 mod order;
 mod owners;
 mod plan;
+mod recipe;
+mod share;
+mod terms;
 
-pub use apply::{Datapath, Share, share};
+pub use apply::Datapath;
+pub use circuits::Turned;
 pub use needs::needs;
 pub use plan::{Change, Found, Limits, Plan, Planner, Problem};
+pub use recipe::Standing;
+pub use share::{Share, share};

@@ -1,7 +1,7 @@
 //! How much room services need, known without laying them out.
 
 use super::{layout::length, plan::Limits};
-use crate::model::{Endpoint, Service};
+use crate::model::{Endpoint, Policy, Service};
 
 /// How many rows `services` take up.
 #[must_use]
@@ -11,9 +11,11 @@ pub fn needs(services: &[Service]) -> Limits {
     };
     let slots = services.iter().map(|service| {
         let (v4, v6): (Vec<_>, Vec<_>) = service.endpoints.iter().partition(|e| e.address.is_ipv4());
-        let (v4, v6): (Vec<u16>, Vec<u16>) = (weights(&v4), weights(&v6));
-        let any = if v4.is_empty() || v6.is_empty() { 0 } else { length(v4.iter().chain(&v6).copied()) };
-        u64::from(length(v4)) + u64::from(length(v6)) + u64::from(any)
+        let any = if v4.is_empty() || v6.is_empty() { Vec::new() } else { service.endpoints.iter().collect() };
+        let views: u64 = [v4, v6, any].iter().map(|view| u64::from(slots(service, view))).sum();
+        // Near endpoints, and all of them.
+        let placed = service.endpoints.iter().any(|e| !(e.zone.is_empty() && e.region.is_empty() && e.node.is_empty()));
+        if placed { 2 * views } else { views }
     });
     Limits {
         services: sum(&|_| 1),
@@ -23,6 +25,13 @@ pub fn needs(services: &[Service]) -> Limits {
     }
 }
 
-fn weights(endpoints: &[&Endpoint]) -> Vec<u16> {
-    endpoints.iter().map(|e| e.weight).collect()
+/// How many slots one view takes up.
+fn slots(service: &Service, endpoints: &[&Endpoint]) -> u32 {
+    match service.policy {
+        _ if endpoints.is_empty() => 0,
+        Policy::Maglev => service.settings.maglev_size,
+        Policy::RoundRobin | Policy::Random | Policy::LeastConnections => {
+            length(endpoints.iter().map(|e| u64::from(e.weight)))
+        }
+    }
 }

@@ -72,7 +72,7 @@ mod tests {
     }
 
     fn begins(row: u32, name: &str) -> Change {
-        Change::Service(row, ServiceRow { views: [0; 3], policy: 0, name: name_hash(name) })
+        Change::Service(row, ServiceRow { name: name_hash(name), ..ServiceRow::default() })
     }
 
     #[test]

@@ -15,19 +15,28 @@
 
 use super::{
     arena::{Arena, REST},
+    conditions::Conditions,
     ids::Ids,
-    layout::{Precision, layout},
+    layout::Precision,
     order::in_order,
+    recipe::{Recipe, Standing, recipe},
+    terms::terms,
 };
-use crate::model::{self, Protocol, Service, Snapshot};
+use crate::{
+    model::{self, Node, Protocol, Service, Snapshot},
+    policy,
+};
 use mesh_common::{
     addr::Address,
     endpoint::{EndpointRow, Slot},
-    service::{Policy, ServiceRow, SlotRange, View, VipKey, name_hash},
+    service::{Policy, ServiceRow, Set, Shown, SlotRange, View, VipKey, name_hash},
 };
 use std::{
     collections::{HashMap, HashSet},
+    hash::{DefaultHasher, Hash, Hasher},
     net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
 };
 
 /// How many rows each table has.
@@ -52,10 +61,12 @@ pub enum Change {
     Slots(u32, Vec<Slot>),
     /// Starts the use of a service row.
     Service(u32, ServiceRow),
-    /// Shows another range of slots.
-    View(u32, View, SlotRange),
-    /// Picks in another way.
-    Policy(u32, Policy),
+    /// Shows other slots, or picks among them in another way.
+    View(u32, Set, View, Shown),
+    /// Changes what holds for a service besides its views.
+    Terms(u32, ServiceRow),
+    /// Says how much an endpoint weighs, and its marks.
+    Weigh(u32, u16, u16),
     /// An address is no VIP any more.
     NoVip(VipKey),
     /// Leads a VIP to a service.
@@ -118,6 +129,10 @@ pub struct Found<'a> {
 #[derive(Clone, Debug)]
 pub struct Planner {
     limits: Limits,
+    /// Where this node is.
+    node: Node,
+    /// What is known of endpoints besides facts.
+    pub(super) conditions: Conditions,
     /// By [`name_hash`]: the tables know services by nothing else.
     services: HashMap<u64, Laid>,
     vips: HashMap<VipKey, u32>,
@@ -133,21 +148,30 @@ pub struct Planner {
 #[derive(Clone, Debug)]
 struct Laid {
     id: u32,
+    /// How it is picked; not known of an adopted one that shows nothing.
     policy: Policy,
-    ranges: [SlotRange; 3],
+    ranges: Ranges,
+    /// Of the recipe it was laid out by; not known of an adopted one.
+    recipe: Option<u64>,
+    /// Of its terms; not known of an adopted one.
+    terms: Option<u64>,
     /// Whether it is to be laid out again as soon as there is room for all of its weights' precision.
     coarse: bool,
     /// By address.
     endpoints: Vec<Placed>,
 }
 
+/// The ranges of a service's views, by [`Set`] and [`View`].
+type Ranges = [[SlotRange; 3]; 3];
+
 /// An endpoint as it lies in the tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Placed {
-    address: SocketAddr,
-    slot: Slot,
-    /// What it was laid out with; not known of an adopted one.
-    weight: Option<u16>,
+pub(super) struct Placed {
+    pub(super) address: SocketAddr,
+    pub(super) slot: Slot,
+    /// Its weight and marks, as its row has them.
+    weight: u16,
+    marks: u16,
 }
 
 /// The changes of one plan, by their place in the order.
@@ -157,6 +181,7 @@ struct Steps {
     slots: Vec<Change>,
     /// By the service's row.
     services: HashMap<u32, Vec<Change>>,
+    weights: Vec<Change>,
     freed_services: Vec<Change>,
     freed_endpoints: Vec<Change>,
 }
@@ -164,14 +189,14 @@ struct Steps {
 impl Planner {
     /// A planner for empty tables.
     #[must_use]
-    pub fn new(limits: Limits) -> Self {
-        Self::adopt(limits, &Found { vips: &[], services: &[], endpoints: &[], highest_tag: 0 }, 0)
+    pub fn new(limits: Limits, node: Node) -> Self {
+        Self::adopt(limits, node, &Found { vips: &[], services: &[], endpoints: &[], highest_tag: 0 }, 0)
     }
 
     /// A planner for tables that an earlier daemon left: rows of the same service and address are used on, and so
     /// their counters go on.
     #[must_use]
-    pub fn adopt(limits: Limits, found: &Found<'_>, now: u64) -> Self {
+    pub fn adopt(limits: Limits, node: Node, found: &Found<'_>, now: u64) -> Self {
         let mut services: HashMap<u64, Laid> = HashMap::with_capacity(found.services.len());
         let mut orphans = Vec::new();
         let mut names: HashMap<u32, u64> = HashMap::with_capacity(found.services.len());
@@ -182,8 +207,10 @@ impl Planner {
             }
             let laid = Laid {
                 id: *id,
-                policy: Policy::from_word(row.policy),
-                ranges: row.views.map(SlotRange::from_word),
+                policy: Shown::from_word(row.views[0][0]).policy,
+                ranges: row.views.map(|set| set.map(|word| Shown::from_word(word).range)),
+                recipe: None,
+                terms: None,
                 coarse: false,
                 endpoints: Vec::new(),
             };
@@ -196,7 +223,8 @@ impl Planner {
             let owner = names.get(&row.service).and_then(|name| services.get_mut(name));
             match owner {
                 Some(laid) if seen.insert((row.service, address)) => {
-                    laid.endpoints.push(Placed { address, slot: Slot::new(*id, row.tag), weight: None });
+                    let slot = Slot::new(*id, row.tag);
+                    laid.endpoints.push(Placed { address, slot, weight: row.weight, marks: row.marks });
                 }
                 _ => orphans.push(Change::FreeEndpoint(*id)),
             }
@@ -206,10 +234,12 @@ impl Planner {
         }
         Self {
             limits,
+            node,
+            conditions: Conditions::default(),
             vips: found.vips.iter().copied().collect(),
             service_ids: Ids::new(limits.services, found.services.iter().map(|(id, _)| *id), now),
             endpoint_ids: Ids::new(limits.endpoints, found.endpoints.iter().map(|(id, _)| *id), now),
-            arena: Arena::new(limits.slots, services.values().flat_map(|laid| laid.ranges)),
+            arena: Arena::new(limits.slots, services.values().flat_map(|laid| laid.ranges.into_iter().flatten())),
             services,
             next_tag: found.highest_tag.wrapping_add(1).max(1),
             orphans,
@@ -257,13 +287,67 @@ impl Planner {
         let gone = self.vips.keys().filter(|key| !vips.contains_key(key)).map(|key| Change::NoVip(*key));
         plan.changes = steps.endpoints.into_iter().chain(steps.slots).chain(gone).collect();
         plan.changes.extend(in_order(steps.services, &self.vips, &vips));
-        plan.changes.extend(steps.freed_services.into_iter().chain(steps.freed_endpoints));
+        plan.changes.extend(steps.weights.into_iter().chain(steps.freed_services).chain(steps.freed_endpoints));
         self.vips = vips;
+        let _ = self.conditions.take_changed();
+        self.conditions.retain(|service, address| {
+            snapshot.service(service).is_some_and(|s| s.endpoints.iter().any(|e| e.address == address))
+        });
         // Time heals only what waits for rows that rest.
         if plan.problems.iter().any(|p| matches!(p, Problem::NoSlots(..) | Problem::NoEndpointRow(..))) {
             plan.again_at = Some(now + REST);
         }
         plan
+    }
+
+    /// The writes that follow from what was learned of endpoints since: as a plan of the same snapshot, and quicker.
+    pub fn refresh(&mut self, snapshot: &Snapshot, now: u64) -> Plan {
+        let mut plan = Plan::default();
+        let mut steps = Steps::default();
+        self.arena.begin();
+        for name in self.due(snapshot, now) {
+            // One that is not laid out, or gone, is the matter of a whole plan.
+            let Some(service) = snapshot.service(&name).map(Arc::clone) else { continue };
+            if self.services.contains_key(&name_hash(&name)) {
+                self.lay(&service, name_hash(&name), now, &|_| false, &mut steps, &mut plan);
+            }
+        }
+        let views = steps.services.into_values().flatten();
+        plan.changes = steps.slots.into_iter().chain(views).chain(steps.weights).collect();
+        if plan.problems.iter().any(|p| matches!(p, Problem::NoSlots(..))) {
+            plan.again_at = Some(now + REST);
+        }
+        plan
+    }
+
+    /// Services to be laid out again: of which something was learned, or whose endpoints are warmer by now.
+    fn due(&mut self, snapshot: &Snapshot, now: u64) -> Vec<Box<str>> {
+        let mut due: Vec<Box<str>> = self.conditions.take_changed().into_iter().collect();
+        let mut warm = Vec::new();
+        for (name, endpoints) in self.conditions.warming() {
+            let Some(service) = snapshot.service(name) else { continue };
+            due.push(name.into());
+            let over = service.settings.slow_start;
+            for (address, condition) in endpoints {
+                let age = condition.warms_since.map(|since| Duration::from_nanos(now.saturating_sub(since)));
+                if age.is_some_and(|age| policy::next_step(age, over).is_none()) {
+                    warm.push((Box::<str>::from(name), *address));
+                }
+            }
+        }
+        for (name, address) in warm {
+            self.conditions.set(&name, address, |condition| condition.warms_since = None);
+        }
+        let _ = self.conditions.take_changed();
+        due.sort_unstable();
+        due.dedup();
+        due
+    }
+
+    /// Whether [`Planner::refresh`] has something to do.
+    #[must_use]
+    pub fn wants_refresh(&self) -> bool {
+        self.conditions.has_changed() || self.conditions.warming().next().is_some()
     }
 
     /// Plans one service; its row's id, unless it does not fit.
@@ -286,23 +370,26 @@ impl Planner {
         let mut rows = Vec::new();
         for endpoint in &service.endpoints {
             let old = known.as_ref().and_then(|laid| find(&laid.endpoints, endpoint.address));
-            let Some(slot) = old.map(|p| p.slot).or_else(|| self.new_endpoint(endpoint, id, now, idle, &mut rows))
-            else {
+            if old.is_none() && known.is_some() && !service.settings.slow_start.is_zero() {
+                self.conditions.set(&service.name, endpoint.address, |c| c.warms_since = Some(now));
+            }
+            let Some(placed) = old.copied().or_else(|| self.new_endpoint(endpoint, id, now, idle, &mut rows)) else {
                 let problem = Problem::NoEndpointRow(service.name.clone(), endpoint.address, self.limits.endpoints);
                 plan.problems.push(problem);
                 continue;
             };
-            let weight = if endpoint.draining { 0 } else { endpoint.weight };
-            endpoints.push(Placed { address: endpoint.address, slot, weight: Some(weight) });
+            endpoints.push(placed);
         }
+        let recipe = recipe(service, &endpoints, &self.node, self.conditions.of(&service.name), now);
+        let fingerprint = recipe.fingerprint(&endpoints);
         let laid_out = match &known {
-            Some(laid) if laid.endpoints == endpoints && !laid.coarse => Ok((laid.ranges, Precision::Full)),
+            Some(laid) if laid.recipe == Some(fingerprint) && !laid.coarse => Ok((laid.ranges, Precision::Full)),
             // Laid out coarsely before: exactly if there is room now, else it stays where it lies.
-            Some(laid) if laid.endpoints == endpoints => {
-                let full = self.lay_views(&endpoints, Precision::Full, now, &mut steps.slots);
+            Some(laid) if laid.recipe == Some(fingerprint) => {
+                let full = self.lay_views(&recipe, &endpoints, Precision::Full, now, &mut steps.slots);
                 Ok(full.map_or((laid.ranges, Precision::Coarse), |ranges| (ranges, Precision::Full)))
             }
-            _ => self.lay_slots(&endpoints, now, &mut steps.slots),
+            _ => self.lay_slots(&recipe, &endpoints, now, &mut steps.slots),
         };
         let (ranges, coarse) = match laid_out {
             Ok((ranges, precision)) => (ranges, precision == Precision::Coarse),
@@ -328,24 +415,27 @@ impl Planner {
         if coarse {
             plan.again_at = Some(now + REST);
         }
+        weigh(service, &recipe, &mut endpoints, &mut rows, &mut steps.weights);
         steps.endpoints.extend(rows);
-        match &known {
+        let terms = ServiceRow { name, ..terms(service) };
+        let terms_fingerprint = fingerprint_of(&terms);
+        let shown = |range: SlotRange| Shown { range, policy };
+        let changes = match &known {
             None => {
-                let views = ranges.map(SlotRange::word);
-                steps
-                    .services
-                    .entry(id)
-                    .or_default()
-                    .push(Change::Service(id, ServiceRow { views, policy: policy as u64, name }));
+                let views = ranges.map(|set| set.map(|range| shown(range).word()));
+                vec![Change::Service(id, ServiceRow { views, ..terms })]
             }
             Some(laid) => {
-                for (view, (old, new)) in View::ALL.into_iter().zip(laid.ranges.into_iter().zip(ranges)) {
-                    if old != new {
-                        steps.services.entry(id).or_default().push(Change::View(id, view, new));
-                    }
+                let mut changes = Vec::new();
+                if laid.terms != Some(terms_fingerprint) {
+                    changes.push(Change::Terms(id, terms));
                 }
-                if laid.policy != policy {
-                    steps.services.entry(id).or_default().push(Change::Policy(id, policy));
+                // The last set first: a connect that finds nothing in the others looks there, and must find the new one.
+                for (set, view) in Set::ALL.into_iter().rev().flat_map(|set| View::ALL.map(|view| (set, view))) {
+                    let (old, new) = (laid.ranges[set as usize][view as usize], ranges[set as usize][view as usize]);
+                    if old != new || laid.policy != policy {
+                        changes.push(Change::View(id, set, view, shown(new)));
+                    }
                 }
                 if laid.ranges != ranges {
                     self.free_ranges(laid.ranges, now);
@@ -355,9 +445,14 @@ impl Planner {
                     self.endpoint_ids.free(old.slot.id(), now);
                     steps.freed_endpoints.push(Change::FreeEndpoint(old.slot.id()));
                 }
+                changes
             }
+        };
+        if !changes.is_empty() {
+            steps.services.entry(id).or_default().extend(changes);
         }
-        self.services.insert(name, Laid { id, policy, ranges, coarse, endpoints });
+        let (recipe, terms) = (Some(fingerprint), Some(terms_fingerprint));
+        self.services.insert(name, Laid { id, policy, ranges, recipe, terms, coarse, endpoints });
         Some(id)
     }
 
@@ -368,70 +463,67 @@ impl Planner {
         now: u64,
         idle: &impl Fn(u32) -> bool,
         rows: &mut Vec<Change>,
-    ) -> Option<Slot> {
+    ) -> Option<Placed> {
         let id = self.endpoint_ids.take(now, idle)?;
         let tag = self.next_tag;
         self.next_tag = self.next_tag.wrapping_add(1).max(1);
         let address = Address::from(endpoint.address.ip());
-        let row = EndpointRow { address, port: endpoint.address.port().to_be(), used: 1, tag, service, zero: 0 };
-        rows.push(Change::Endpoint(id, row));
-        Some(Slot::new(id, tag))
+        let port = endpoint.address.port().to_be();
+        rows.push(Change::Endpoint(id, EndpointRow { address, port, used: 1, tag, service, weight: 0, marks: 0 }));
+        Some(Placed { address: endpoint.address, slot: Slot::new(id, tag), weight: 0, marks: 0 })
     }
 
-    /// Lays the three views out, coarsely if there is no room for more. The error is the length of a range that was
-    /// not to be had.
+    /// Lays the views out, coarsely if there is no room for more. The error is the length of a range that was not to be
+    /// had.
     fn lay_slots(
         &mut self,
+        recipe: &Recipe,
         endpoints: &[Placed],
         now: u64,
         changes: &mut Vec<Change>,
-    ) -> Result<([SlotRange; 3], Precision), u32> {
-        let full = self.lay_views(endpoints, Precision::Full, now, changes);
+    ) -> Result<(Ranges, Precision), u32> {
+        let full = self.lay_views(recipe, endpoints, Precision::Full, now, changes);
         let ranges = full.map(|ranges| (ranges, Precision::Full));
-        ranges.or_else(|_| Ok((self.lay_views(endpoints, Precision::Coarse, now, changes)?, Precision::Coarse)))
+        ranges.or_else(|_| Ok((self.lay_views(recipe, endpoints, Precision::Coarse, now, changes)?, Precision::Coarse)))
     }
 
-    /// Views that show the same endpoints share a range.
+    /// Views that show the same share a range.
     fn lay_views(
         &mut self,
+        recipe: &Recipe,
         endpoints: &[Placed],
         precision: Precision,
         now: u64,
         changes: &mut Vec<Change>,
-    ) -> Result<[SlotRange; 3], u32> {
-        let weighted = |family: fn(&SocketAddr) -> bool| -> Vec<(Slot, u16)> {
-            let seen = endpoints.iter().filter(|e| family(&e.address));
-            seen.map(|e| (e.slot, e.weight.unwrap_or(0))).filter(|(_, w)| *w > 0).collect()
-        };
-        let sets = [weighted(SocketAddr::is_ipv4), weighted(SocketAddr::is_ipv6), weighted(|_| true)];
-        let mut ranges: [SlotRange; 3] = [SlotRange::default(); 3];
+    ) -> Result<Ranges, u32> {
+        let mut ranges = Ranges::default();
         let mut laid: Vec<(SlotRange, Vec<Slot>)> = Vec::new();
-        for view in 0..sets.len() {
-            if sets[view].is_empty() {
-                continue;
-            }
-            if let Some(same) = (0..view).find(|other| sets[*other] == sets[view]) {
-                ranges[view] = ranges[same];
-                continue;
-            }
-            let slots = layout(&sets[view], precision);
-            let count = u32::try_from(slots.len()).unwrap_or(u32::MAX);
-            let Some(range) = self.arena.take(count, now) else {
-                for (range, _) in laid {
-                    self.arena.give_back(range);
+        for (set, view) in Set::ALL.into_iter().flat_map(|set| View::ALL.map(|view| (set, view))) {
+            let range = match recipe.original(set, view) {
+                Err((set, view)) => ranges[set as usize][view as usize],
+                Ok(parts) if parts.is_empty() => SlotRange::default(),
+                Ok(parts) => {
+                    let slots = recipe.slots(parts, endpoints, precision);
+                    let count = u32::try_from(slots.len()).unwrap_or(u32::MAX);
+                    let Some(range) = self.arena.take(count, now) else {
+                        for (range, _) in laid {
+                            self.arena.give_back(range);
+                        }
+                        return Err(count);
+                    };
+                    laid.push((range, slots));
+                    range
                 }
-                return Err(count);
             };
-            laid.push((range, slots));
-            ranges[view] = range;
+            ranges[set as usize][view as usize] = range;
         }
         changes.extend(laid.into_iter().map(|(range, slots)| Change::Slots(range.base, slots)));
         Ok(ranges)
     }
 
-    fn free_ranges(&mut self, ranges: [SlotRange; 3], now: u64) {
+    fn free_ranges(&mut self, ranges: Ranges, now: u64) {
         let mut seen = Vec::with_capacity(3);
-        for range in ranges {
+        for range in ranges.into_iter().flatten() {
             if !seen.contains(&range) {
                 self.arena.free(range, now);
                 seen.push(range);
@@ -491,6 +583,14 @@ impl Planner {
         find(&self.services.get(&name_hash(service))?.endpoints, address).map(|placed| placed.slot)
     }
 
+    /// How the endpoints of a service stand at `now`, by address.
+    #[must_use]
+    pub fn standings(&self, service: &Service, now: u64) -> HashMap<SocketAddr, Standing> {
+        let Some(laid) = self.services.get(&name_hash(&service.name)) else { return HashMap::new() };
+        let recipe = recipe(service, &laid.endpoints, &self.node, self.conditions.of(&service.name), now);
+        laid.endpoints.iter().map(|placed| placed.address).zip(recipe.standings).collect()
+    }
+
     /// How many rows there are.
     #[must_use]
     pub fn limits(&self) -> Limits {
@@ -513,6 +613,33 @@ fn find(endpoints: &[Placed], address: SocketAddr) -> Option<&Placed> {
     endpoints.binary_search_by_key(&address, |e| e.address).ok().map(|i| &endpoints[i])
 }
 
+/// Brings weights and marks of endpoint rows up to the recipe: in rows that are new, and of those in use.
+fn weigh(service: &Service, recipe: &Recipe, placed: &mut [Placed], new: &mut [Change], changes: &mut Vec<Change>) {
+    let weights = recipe.weights();
+    let (mut facts, mut new) = (service.endpoints.iter(), new.iter_mut().peekable());
+    for (index, (place, standing)) in placed.iter_mut().zip(&recipe.standings).enumerate() {
+        // All by address: facts, placed endpoints, and the new rows among those.
+        let configured = facts.by_ref().find(|e| e.address == place.address).map_or(0, |e| e.weight);
+        let row = new.next_if(|change| matches!(change, Change::Endpoint(id, _) if *id == place.slot.id()));
+        let weight = weights.as_ref().and_then(|weights| weights.get(&index).copied()).unwrap_or(configured);
+        let marks = standing.marks();
+        if (place.weight, place.marks) == (weight, marks) {
+            continue;
+        }
+        (place.weight, place.marks) = (weight, marks);
+        match row {
+            Some(Change::Endpoint(_, row)) => (row.weight, row.marks) = (weight, marks),
+            _ => changes.push(Change::Weigh(place.slot.id(), weight, marks)),
+        }
+    }
+}
+
+fn fingerprint_of(terms: &ServiceRow) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    bytemuck::bytes_of(terms).hash(&mut hasher);
+    hasher.finish()
+}
+
 /// The key of a VIP in the tables.
 #[must_use]
 pub(super) fn vip_key(protocol: Protocol, vip: SocketAddr) -> VipKey {
@@ -524,7 +651,9 @@ pub(super) fn vip_key(protocol: Protocol, vip: SocketAddr) -> VipKey {
 fn kernel_policy(policy: model::Policy) -> Policy {
     match policy {
         model::Policy::RoundRobin => Policy::RoundRobin,
-        model::Policy::Random | model::Policy::LeastConnections | model::Policy::Maglev => Policy::Random,
+        model::Policy::Random => Policy::Random,
+        model::Policy::LeastConnections => Policy::LeastConnections,
+        model::Policy::Maglev => Policy::Maglev,
     }
 }
 

@@ -4,10 +4,12 @@
 use super::{super::ids::QUARANTINE, *};
 use crate::model::{Endpoint, Overrides};
 use mesh_common::{
+    breaker::{Entry, Limits as Breaker, Word},
     reason::Reason,
-    select::{self, Rows},
+    select::{self, Chooser, Rows},
 };
 use proptest::prelude::*;
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 
 const LIMITS: Limits = Limits { services: 16, vips: 32, endpoints: 64, slots: 4096 };
@@ -23,15 +25,55 @@ struct Model {
     endpoints: BTreeMap<u32, EndpointRow>,
 }
 
-impl Rows for Model {
-    fn view(&self, service: u32, view: View) -> u64 {
-        self.services.get(&service).map_or(0, |row| row.views[view as usize])
+/// Draws slot after slot, whatever the policy; every circuit is closed.
+struct Turns<'a>(&'a Model, Cell<u32>);
+
+impl Rows for Turns<'_> {
+    fn view(&self, service: u32, set: Set, view: View) -> u64 {
+        let word = self.0.services.get(&service).map_or(0, |row| row.views[set as usize][view as usize]);
+        Shown { policy: Policy::RoundRobin, ..Shown::from_word(word) }.word()
+    }
+    fn flags(&self, service: u32) -> u64 {
+        self.0.services.get(&service).map_or(0, |row| row.flags)
     }
     fn slot(&self, index: u32) -> Option<Slot> {
-        self.slots.get(&index).copied()
+        self.0.slots.get(&index).copied()
     }
     fn endpoint(&self, id: u32) -> Option<EndpointRow> {
-        self.endpoints.get(&id).copied()
+        self.0.endpoints.get(&id).copied()
+    }
+    fn circuit(&self, _: u32) -> Word {
+        Word::default()
+    }
+    fn active(&self, _: u32) -> u64 {
+        0
+    }
+}
+
+impl Chooser for Turns<'_> {
+    fn turn(&self, _: u32) -> u32 {
+        self.1.replace(self.1.get() + 1)
+    }
+    fn chance(&self) -> u32 {
+        0
+    }
+    fn client(&self) -> u32 {
+        0
+    }
+    fn limits(&self, _: u32) -> Breaker {
+        Breaker::default()
+    }
+    fn now(&self) -> u64 {
+        0
+    }
+    fn enter(&self, _: Slot, _: u32, _: Word, _: u64, _: &Breaker) -> Option<Entry> {
+        Some(Entry::Free)
+    }
+    fn is_wholly_open(&self, _: u32, _: &Breaker) -> bool {
+        false
+    }
+    fn may_try(&self, _: u32, _: u64, _: &Breaker) -> bool {
+        false
     }
 }
 
@@ -46,8 +88,17 @@ impl Model {
             Change::Service(id, row) => {
                 self.services.insert(*id, *row);
             }
-            Change::View(id, view, range) => self.services.get_mut(id).unwrap().views[*view as usize] = range.word(),
-            Change::Policy(id, policy) => self.services.get_mut(id).unwrap().policy = *policy as u64,
+            Change::View(id, set, view, shown) => {
+                self.services.get_mut(id).unwrap().views[*set as usize][*view as usize] = shown.word();
+            }
+            Change::Terms(id, terms) => {
+                let row = self.services.get_mut(id).unwrap();
+                *row = ServiceRow { views: row.views, name: row.name, ..*terms };
+            }
+            Change::Weigh(id, weight, marks) => {
+                let row = self.endpoints.get_mut(id).unwrap();
+                (row.weight, row.marks) = (*weight, *marks);
+            }
             Change::NoVip(key) => {
                 self.vips.remove(key);
             }
@@ -61,12 +112,14 @@ impl Model {
 
     fn answers(&self, vip: SocketAddr, view: View) -> Answers {
         let service = *self.vips.get(&vip_key(Protocol::Tcp, vip))?;
-        let turn = SlotRange::from_word(self.view(service, view)).count.max(1);
+        let turns = Turns(self, Cell::new(0));
         let mut seen = BTreeMap::new();
-        for draw in 0..turn {
-            match select::choose(self, service, view, Policy::RoundRobin, draw) {
+        let counts = [Set::Attended, Set::All].map(|set| select::shown(&turns, service, set, view).count);
+        for _ in 0..counts.into_iter().find(|count| *count > 0).unwrap_or(1) {
+            match select::choose(&turns, service, view, Set::Attended) {
                 Ok(choice) => {
-                    let address = SocketAddr::new(IpAddr::from(choice.row.address), u16::from_be(choice.row.port));
+                    let row = self.endpoints[&choice.slot.id()];
+                    let address = SocketAddr::new(IpAddr::from(row.address), u16::from_be(row.port));
                     *seen.entry(address).or_default() += 1;
                 }
                 Err(reason) => return Some(Err(reason)),
@@ -90,7 +143,12 @@ impl Model {
     fn adopted(&self, now: u64) -> Planner {
         let (vips, services, endpoints) = (self.vips(), self.used_services(), self.used_endpoints());
         let highest_tag = self.endpoints.values().map(|r| r.tag).max().unwrap_or(0);
-        Planner::adopt(LIMITS, &Found { vips: &vips, services: &services, endpoints: &endpoints, highest_tag }, now)
+        Planner::adopt(
+            LIMITS,
+            Node::default(),
+            &Found { vips: &vips, services: &services, endpoints: &endpoints, highest_tag },
+            now,
+        )
     }
 }
 
@@ -199,8 +257,9 @@ fn replay(model: &mut Model, plan: &Plan, old: &Snapshot, new: &Snapshot) -> Res
     for (step, change) in plan.changes.iter().enumerate() {
         model.apply(change);
         for (service, view) in found.iter().flat_map(|s| View::ALL.map(|view| (*s, view))) {
-            for draw in 0..SlotRange::from_word(model.view(service, view)).count {
-                let chosen = select::choose(model, service, view, Policy::RoundRobin, draw);
+            let turns = Turns(model, Cell::new(0));
+            for _ in 0..select::shown(&turns, service, Set::Attended, view).count {
+                let chosen = select::choose(&turns, service, view, Set::Attended);
                 prop_assert!(chosen.is_ok(), "after write {step} ({change:?}) a late hook is refused: {chosen:?}");
             }
         }
@@ -227,7 +286,7 @@ proptest! {
     fn every_prefix_of_a_plan_shows_each_vip_the_old_set_or_the_new_one(
         snapshots in prop::collection::vec((snapshot(), 0..QUARANTINE * 2), 1..6)
     ) {
-        let (mut planner, mut model, mut now) = (Planner::new(LIMITS), Model::default(), 0);
+        let (mut planner, mut model, mut now) = (Planner::new(LIMITS, Node::default()), Model::default(), 0);
         let mut old = Snapshot::default();
         for (new, pause) in snapshots {
             now += pause;
@@ -242,7 +301,7 @@ proptest! {
     fn a_daemon_that_dies_between_any_two_writes_is_followed_by_one_that_repairs(
         (first, second, third) in (snapshot(), snapshot(), snapshot()), cut: prop::sample::Index
     ) {
-        let (mut planner, mut model) = (Planner::new(LIMITS), Model::default());
+        let (mut planner, mut model) = (Planner::new(LIMITS, Node::default()), Model::default());
         let plan = planner.plan(&first, 0, |_| true);
         replay(&mut model, &plan, &Snapshot::default(), &first)?;
         let plan = planner.plan(&second, QUARANTINE, |_| true);
@@ -268,7 +327,7 @@ proptest! {
 
     #[test]
     fn an_adopted_endpoint_keeps_its_row_and_so_its_counters(only in snapshot()) {
-        let (mut planner, mut model) = (Planner::new(LIMITS), Model::default());
+        let (mut planner, mut model) = (Planner::new(LIMITS, Node::default()), Model::default());
         for change in planner.plan(&only, 0, |_| true).changes {
             model.apply(&change);
         }
@@ -289,7 +348,7 @@ proptest! {
     fn a_reader_that_is_late_by_less_than_the_rest_finds_the_slots_it_was_sent_to(
         snapshots in prop::collection::vec((snapshot(), 0..REST / 2), 2..8)
     ) {
-        let (mut planner, mut model, mut now) = (Planner::new(LIMITS), Model::default(), 0);
+        let (mut planner, mut model, mut now) = (Planner::new(LIMITS, Node::default()), Model::default(), 0);
         // Ranges as published, and until when a late reader may still look.
         let mut published: Vec<(SlotRange, Vec<Option<Slot>>, u64)> = Vec::new();
         for (new, pause) in snapshots {
@@ -299,13 +358,14 @@ proptest! {
             }
             for (range, slots, until) in &published {
                 if now < *until {
-                    let still: Vec<Option<Slot>> = (range.base..range.base + range.count).map(|i| model.slot(i)).collect();
+                    let still: Vec<Option<Slot>> =
+                        (range.base..range.base + range.count).map(|i| model.slots.get(&i).copied()).collect();
                     prop_assert_eq!(&still, slots);
                 }
             }
             for row in model.services.values().filter(|r| r.name != 0) {
-                for range in row.views.map(SlotRange::from_word) {
-                    let slots = (range.base..range.base + range.count).map(|i| model.slot(i)).collect();
+                for range in row.views.into_iter().flatten().map(|word| Shown::from_word(word).range) {
+                    let slots = (range.base..range.base + range.count).map(|i| model.slots.get(&i).copied()).collect();
                     published.push((range, slots, now + REST));
                 }
             }
@@ -331,7 +391,7 @@ fn of(services: &[Service]) -> Snapshot {
 #[test]
 fn a_full_arena_keeps_the_old_endpoints_and_says_so() {
     let limits = Limits { slots: 3, ..LIMITS };
-    let (mut planner, mut model) = (Planner::new(limits), Model::default());
+    let (mut planner, mut model) = (Planner::new(limits, Node::default()), Model::default());
     let old = of(&[service("a", &["10.96.0.2:80"], &["10.0.0.1:1", "10.0.0.2:1"])]);
     for change in planner.plan(&old, 0, |_| true).changes {
         model.apply(&change);
@@ -351,7 +411,7 @@ fn weights_are_laid_out_coarsely_while_the_arena_is_short_and_exactly_later() {
         (service.endpoints[0].weight, service.endpoints[1].weight) = (first, second);
         of(&[service])
     };
-    let (mut planner, mut model) = (Planner::new(Limits { slots: 3000, ..LIMITS }), Model::default());
+    let (mut planner, mut model) = (Planner::new(Limits { slots: 3000, ..LIMITS }, Node::default()), Model::default());
     let mut step = |snapshot: &Snapshot, now: u64| {
         let plan = planner.plan(snapshot, now, |_| true);
         plan.changes.iter().for_each(|change| model.apply(change));
@@ -366,7 +426,7 @@ fn weights_are_laid_out_coarsely_while_the_arena_is_short_and_exactly_later() {
 
 #[test]
 fn too_many_endpoints_leave_the_service_with_those_that_fit() {
-    let mut planner = Planner::new(Limits { endpoints: 1, ..LIMITS });
+    let mut planner = Planner::new(Limits { endpoints: 1, ..LIMITS }, Node::default());
     let plan = planner.plan(&of(&[service("a", &["10.96.0.2:80"], &["10.0.0.1:1", "10.0.0.2:1"])]), 0, |_| true);
     assert_eq!(plan.problems, [Problem::NoEndpointRow("a".to_owned(), "10.0.0.2:1".parse().unwrap(), 1)]);
     assert!(plan.changes.iter().any(|c| matches!(c, Change::Vip(..))));
@@ -374,7 +434,7 @@ fn too_many_endpoints_leave_the_service_with_those_that_fit() {
 
 #[test]
 fn vips_that_do_not_fit_are_named_and_those_in_place_stay() {
-    let mut planner = Planner::new(Limits { vips: 1, ..LIMITS });
+    let mut planner = Planner::new(Limits { vips: 1, ..LIMITS }, Node::default());
     assert_eq!(planner.plan(&of(&[service("b", &["10.96.0.2:80"], &[])]), 0, |_| true).problems, []);
     let both = of(&[service("a", &["10.96.0.4:80"], &[]), service("b", &["10.96.0.2:80"], &[])]);
     let plan = planner.plan(&both, 0, |_| true);

@@ -14,7 +14,7 @@ use std::{
 };
 
 /// Tables of counters: never copied.
-const COUNTERS: [&str; 3] = [names::SERVICE_COUNTS, names::ENDPOINT_COUNTS, names::ENDPOINT_TIMES];
+const COUNTERS: [&str; 4] = [names::SERVICE_COUNTS, names::PICKS, names::ENDPOINT_COUNTS, names::ENDPOINT_TIMES];
 
 /// Puts a table of `wanted` entries in the place of a pinned one that holds fewer.
 pub(super) fn grow(pins: &Pins, wanted: &Shape) -> Result<(), KernelError> {
@@ -100,7 +100,9 @@ fn copy(shape: &Shape, old: &Path, new: &Path) -> Result<(), KernelError> {
         names::SERVICES => copy_rows::<mesh_common::service::ServiceRow>(shape, old, new),
         names::SLOTS => copy_rows::<mesh_common::endpoint::Slot>(shape, old, new),
         names::ENDPOINTS => copy_rows::<mesh_common::endpoint::EndpointRow>(shape, old, new),
-        names::CURSORS => copy_rows::<u64>(shape, old, new),
+        // What programs change meanwhile in the old table is forgotten: a turn, a failure in a row.
+        names::SERVICE_STATES => copy_rows::<mesh_common::service::ServiceState>(shape, old, new),
+        names::ENDPOINT_STATES => copy_rows::<mesh_common::endpoint::EndpointState>(shape, old, new),
         _ => Err(KernelError::Map { map: shape.name.to_owned(), why: "it never grows".to_owned() }),
     }
 }

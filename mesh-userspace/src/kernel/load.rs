@@ -3,6 +3,7 @@
 use super::{
     KernelError, Pins, Tables, attach,
     error::chain,
+    events::Events,
     grow,
     host::open_cgroup,
     live::Live,
@@ -20,11 +21,12 @@ use aya::{
     programs::{Program, ProgramError},
 };
 use mesh_common::{
+    client::{ClientKey, ClientRow},
     connection::Record,
-    endpoint::{EndpointCounts, EndpointRow, EndpointTimes, Slot},
+    endpoint::{EndpointCounts, EndpointRow, EndpointState, EndpointTimes, Picks, Slot},
     names,
     reason::ServiceCounts,
-    service::{ServiceRow, VipKey, VipRow},
+    service::{ServiceRow, ServiceState, VipKey, VipRow},
     settings::{Settings, flags},
 };
 use std::{
@@ -37,7 +39,7 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-/// How much the tables hold. Kernel memory: 96 bytes a VIP, 104 a service, 128 an endpoint, 8 a slot.
+/// How much the tables hold. Kernel memory: 96 bytes a VIP, 392 a service, 496 an endpoint, 8 a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capacity {
     /// Services.
@@ -87,6 +89,9 @@ const ITERATOR: &str = "mesh_live";
 
 /// Cgroups that `dataplane.bypass` can name.
 pub const MAX_BYPASSED: u32 = 1024;
+
+/// Clients of services with affinity that are remembered, 4 MiB of kernel memory; the least recently seen go first.
+const MAX_CLIENTS: u32 = 32_768;
 
 /// Where each of our programs runs, by its name: hook and attach type.
 pub(super) fn places() -> impl Iterator<Item = (&'static str, &'static str, AttachType)> {
@@ -385,6 +390,14 @@ impl Kernel {
         Some(move || logger.flush())
     }
 
+    /// Takes the ring buffer of events out of the object, once.
+    ///
+    /// # Errors
+    /// [`KernelError::Map`], if it was taken before.
+    pub fn take_events(&mut self) -> Result<Events, KernelError> {
+        Events::take(&mut self.ebpf)
+    }
+
     /// What became of every program.
     #[must_use]
     pub fn programs(&self) -> Vec<ProgramStatus> {
@@ -438,11 +451,12 @@ pub fn program_stats() -> Result<OwnedFd, KernelError> {
         .map_err(|e| KernelError::io("switching program statistics on", e.io_error))
 }
 
-fn shapes(capacity: &Capacity) -> [Shape; 11] {
+fn shapes(capacity: &Capacity) -> [Shape; 14] {
     let with_probe = |rows: u32| rows.saturating_add(PROBE_ROWS);
     // enum bpf_map_type and flags of include/uapi/linux/bpf.h.
     const HASH: u32 = 1;
     const ARRAY: u32 = 2;
+    const LRU_HASH: u32 = 9;
     const SK_STORAGE: u32 = 24;
     const NO_PREALLOC: u32 = 1;
     const MMAPABLE: u32 = 1024;
@@ -466,10 +480,20 @@ fn shapes(capacity: &Capacity) -> [Shape; 11] {
         array(names::SERVICES, size_of::<ServiceRow>(), with_probe(capacity.services)),
         array(names::SLOTS, size_of::<Slot>(), with_probe(capacity.slots)),
         array(names::ENDPOINTS, size_of::<EndpointRow>(), with_probe(capacity.endpoints)),
-        array(names::CURSORS, size_of::<u64>(), with_probe(capacity.services)),
+        array(names::SERVICE_STATES, size_of::<ServiceState>(), with_probe(capacity.services)),
+        array(names::ENDPOINT_STATES, size_of::<EndpointState>(), with_probe(capacity.endpoints)),
+        array(names::PICKS, size_of::<Picks>(), with_probe(capacity.services)),
         array(names::SERVICE_COUNTS, size_of::<ServiceCounts>(), with_probe(capacity.services)),
         array(names::ENDPOINT_COUNTS, size_of::<EndpointCounts>(), with_probe(capacity.endpoints)),
         array(names::ENDPOINT_TIMES, size_of::<EndpointTimes>(), with_probe(capacity.endpoints)),
+        Shape {
+            name: names::CLIENTS,
+            kind: LRU_HASH,
+            key: size_of::<ClientKey>() as u32,
+            value: size_of::<ClientRow>() as u32,
+            flags: 0,
+            entries: MAX_CLIENTS,
+        },
         Shape {
             name: names::BYPASSED,
             kind: HASH,

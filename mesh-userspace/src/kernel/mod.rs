@@ -6,8 +6,10 @@
 mod attach;
 mod btf;
 mod cgroups;
+mod circuits;
 mod diag;
 mod error;
+mod events;
 mod grow;
 mod host;
 mod live;
@@ -20,18 +22,19 @@ mod pinned;
 mod pins;
 mod probe_rows;
 mod put_back;
+mod rare;
 mod runs;
 mod summed;
 mod sys;
 mod tables;
-mod times;
 mod versions;
 mod wire;
 mod work;
 
 pub use cgroups::CgroupPaths;
 pub use error::KernelError;
-pub use host::{can_mount, cgroup2_root, ensure_bpffs, missing_capabilities, on_bpffs, open_cgroup};
+pub use events::Events;
+pub use host::{can_mount, cgroup2_root, ensure_bpffs, missing_capabilities, netns_cookie, on_bpffs, open_cgroup};
 pub use live::{Connection, Live};
 pub use load::{
     Capacity, Kernel, MAX_BYPASSED, MapStatus, Options, ProgramStatus, Verdict, adoptable, load, program_stats,

@@ -54,8 +54,19 @@ pub(super) fn find(notes: &mut Vec<String>) -> Vec<(&'static str, u32)> {
     }
     found.push((IPV6ONLY.global, only.map_or(0, btf::Field::byte)));
     found.push(("MASK_IPV6ONLY", only.map_or(0, btf::Field::mask)));
+    let tick = tick_ns();
+    if tick == 0 {
+        notes.push("the length of the kernel's tick is not known: black holes are not seen sooner".to_owned());
+    }
+    found.push(("TICK_NS", tick));
     found.push(("HAS_MPTCP", u32::from(btf::field(&raw, "mptcp_sock", "first").is_some())));
     found
+}
+
+/// Nanoseconds of a tick of the kernel's timers, which is how exact its coarse clocks are; 0: not known.
+fn tick_ns() -> u32 {
+    let coarse = nix::time::clock_getres(nix::time::ClockId::CLOCK_MONOTONIC_COARSE);
+    coarse.ok().and_then(|tick| u32::try_from(std::time::Duration::from(tick).as_nanos()).ok()).unwrap_or(0)
 }
 
 /// A field that the programs read, and whether this kernel shows it.

@@ -5,7 +5,7 @@ use super::{KernelError, Tables};
 use mesh_common::{
     addr::Address,
     endpoint::{EndpointCounts, EndpointRow, Slot},
-    service::{ServiceRow, SlotRange, VipKey, VipRow, name_hash},
+    service::{Policy, ServiceRow, Shown, SlotRange, VipKey, VipRow, name_hash},
 };
 
 /// How many rows of each table (services, VIPs, endpoints, slots) are the probe's.
@@ -28,10 +28,10 @@ impl Tables {
     pub fn lead_probe(&self, vip: &VipKey, address: Address, port: u16) -> Result<(), KernelError> {
         let ProbeRows { service, endpoint, slot } = self.probe_rows();
         let tag = self.endpoint_tag(endpoint).wrapping_add(1).max(1);
-        self.put_endpoint(endpoint, &EndpointRow { address, port, used: 1, tag, service, zero: 0 });
+        self.put_endpoint(endpoint, &EndpointRow { address, port, used: 1, tag, service, weight: 1, marks: 0 });
         self.put_slots(slot, &[Slot::new(endpoint, tag)]);
-        let range = SlotRange { base: slot, count: 1 }.word();
-        self.put_service(service, &ServiceRow { views: [range; 3], policy: 0, name: name_hash("") });
+        let shown = Shown { range: SlotRange { base: slot, count: 1 }, policy: Policy::RoundRobin }.word();
+        self.put_service(service, &ServiceRow { views: [[shown; 3]; 3], name: name_hash(""), ..ServiceRow::default() });
         self.put_vip(vip, VipRow::new(vip, service))
     }
 

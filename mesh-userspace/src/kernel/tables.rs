@@ -4,8 +4,8 @@ use super::{
     KernelError, Pins, grow,
     mapped::Mapped,
     probe_rows::{PROBE_ROWS, ProbeRows},
+    rare::Rare,
     summed::Summed,
-    times::Times,
     wire::Wire,
 };
 use aya::{
@@ -13,11 +13,12 @@ use aya::{
     maps::{HashMap, Map, MapData},
 };
 use mesh_common::{
-    endpoint::{EndpointCounts, EndpointRow, EndpointTimes, Slot},
+    breaker::Word,
+    endpoint::{EndpointCounts, EndpointRow, EndpointState, EndpointTimes, Picks, Slot},
     names,
     reason::ServiceCounts,
     select::Rows,
-    service::{ServiceRow, SlotRange, View, VipKey, VipRow},
+    service::{ServiceRow, ServiceState, Set, Shown, View, VipKey, VipRow},
     settings::{Settings, flags},
 };
 use std::{
@@ -33,13 +34,15 @@ pub struct Tables {
     vips: Mutex<HashMap<MapData, Wire<VipKey>, Wire<VipRow>>>,
     vips_capacity: u32,
     vips_fd: OwnedFd,
-    services: Mapped<ServiceRow>,
+    pub(super) services: Mapped<ServiceRow>,
     slots: Mapped<Slot>,
     endpoints: Mapped<EndpointRow>,
-    cursors: Mapped<u64>,
+    pub(super) service_states: Mapped<ServiceState>,
+    pub(super) endpoint_states: Mapped<EndpointState>,
     service_counts: Summed<ServiceCounts>,
-    endpoint_counts: Summed<EndpointCounts>,
-    endpoint_times: Times,
+    picks: Rare<Picks>,
+    pub(super) endpoint_counts: Summed<EndpointCounts>,
+    endpoint_times: Rare<EndpointTimes>,
     settings: Mapped<Settings>,
     bypassed: Mutex<HashMap<MapData, u64, u64>>,
 }
@@ -72,10 +75,12 @@ impl Tables {
             services: array(ebpf, names::SERVICES)?,
             slots: array(ebpf, names::SLOTS)?,
             endpoints: array(ebpf, names::ENDPOINTS)?,
-            cursors: array(ebpf, names::CURSORS)?,
+            service_states: array(ebpf, names::SERVICE_STATES)?,
+            endpoint_states: array(ebpf, names::ENDPOINT_STATES)?,
             service_counts: counters(ebpf, pins, names::SERVICE_COUNTS)?,
+            picks: Rare::new(names::PICKS, take_array(ebpf, names::PICKS)?, pins)?,
             endpoint_counts: counters(ebpf, pins, names::ENDPOINT_COUNTS)?,
-            endpoint_times: Times::new(take_array(ebpf, names::ENDPOINT_TIMES)?, pins)?,
+            endpoint_times: Rare::new(names::ENDPOINT_TIMES, take_array(ebpf, names::ENDPOINT_TIMES)?, pins)?,
             settings: array(ebpf, names::SETTINGS)?,
             bypassed: Mutex::new(
                 HashMap::try_from(take(ebpf, names::BYPASSED)?).map_err(|e| map_error(names::BYPASSED, &e))?,
@@ -120,7 +125,7 @@ impl Tables {
     }
 
     /// The maps behind the tables: name, descriptor, entries that fit.
-    pub(super) fn maps(&self) -> [(&'static str, BorrowedFd<'_>, u32); 9] {
+    pub(super) fn maps(&self) -> [(&'static str, BorrowedFd<'_>, u32); 11] {
         fn array<'a, T: bytemuck::Pod>(
             name: &'static str,
             table: &'a Mapped<T>,
@@ -132,19 +137,24 @@ impl Tables {
             array(names::SERVICES, &self.services),
             array(names::SLOTS, &self.slots),
             array(names::ENDPOINTS, &self.endpoints),
-            array(names::CURSORS, &self.cursors),
+            array(names::SERVICE_STATES, &self.service_states),
+            array(names::ENDPOINT_STATES, &self.endpoint_states),
             array(names::SERVICE_COUNTS, self.service_counts.now()),
             array(names::ENDPOINT_COUNTS, self.endpoint_counts.now()),
-            (names::ENDPOINT_TIMES, self.endpoint_times.fd(), self.endpoint_times.rows()),
+            (names::PICKS, self.picks.fd(), for_services(self.picks.rows())),
+            (names::ENDPOINT_TIMES, self.endpoint_times.fd(), for_services(self.endpoint_times.rows())),
             (names::SETTINGS, self.settings.map().fd().as_fd(), self.settings.rows()),
         ]
     }
 
     /// Starts the use of a free endpoint row: counters at zero, then the address, the tag last.
     pub fn put_endpoint(&self, id: u32, row: &EndpointRow) {
-        // Two words of address; `port | used | tag`; `service | zero`.
+        // Two words of address; `port | used | tag`; `service | weight | marks`.
         const PUBLISH: usize = 2;
+        let before = self.endpoints.read(id).map_or(row.service, |before| before.service);
         self.endpoints.write_word(id, PUBLISH, 0);
+        self.forget_circuit(id, before);
+        self.endpoint_states.write(id, &EndpointState::default(), 0..size_of::<EndpointState>() / 8);
         // A system call, so only where there is something to clear; and before what tells that there is.
         if self.endpoint_counts(id).established > 0 {
             self.endpoint_times.clear(id);
@@ -158,6 +168,14 @@ impl Tables {
     pub fn free_endpoint(&self, id: u32) {
         if let Some(row) = self.endpoints.read(id) {
             self.endpoints.write(id, &EndpointRow { used: 0, ..row }, [2]);
+            self.forget_circuit(id, row.service);
+        }
+    }
+
+    /// Says how much an endpoint in use weighs now, how near it is, and whether it is in selection.
+    pub fn weigh_endpoint(&self, id: u32, weight: u16, marks: u16) {
+        if let Some(row) = self.endpoints.read(id) {
+            self.endpoints.write(id, &EndpointRow { weight, marks, ..row }, [3]);
         }
     }
 
@@ -170,24 +188,28 @@ impl Tables {
 
     /// Starts the use of a free service row, counters and turn at zero.
     pub fn put_service(&self, id: u32, row: &ServiceRow) {
+        // Kernel memory, so not written where there is nothing to clear.
+        if self.picks.read(id) != Picks::default() {
+            self.picks.clear(id);
+        }
         self.service_counts.clear(id);
-        self.cursors.write_word(id, 0, 0);
+        self.service_states.write(id, &ServiceState::default(), 0..size_of::<ServiceState>() / 8);
         self.services.write(id, row, 0..size_of::<ServiceRow>() / 8);
     }
 
-    /// Shows another range of slots, at once and whole.
-    pub fn swap_view(&self, id: u32, view: View, range: SlotRange) {
-        self.services.write_word(id, view as usize, range.word());
+    /// Shows other slots, or picks among them in another way: at once and whole.
+    pub fn swap_view(&self, id: u32, set: Set, view: View, shown: Shown) {
+        self.services.write_word(id, set as usize * View::ALL.len() + view as usize, shown.word());
     }
 
-    /// Changes how a service picks.
-    pub fn set_policy(&self, id: u32, policy: u64) {
-        self.services.write_word(id, View::ALL.len(), policy);
+    /// Changes what holds for a service besides its views: limits, timeouts, flags.
+    pub fn set_terms(&self, id: u32, row: &ServiceRow) {
+        self.services.write(id, row, NAME + 1..size_of::<ServiceRow>() / 8);
     }
 
     /// Ends the use of a service row. A hook that is about to read its views still finds them.
     pub fn free_service(&self, id: u32) {
-        self.services.write_word(id, View::ALL.len() + 1, 0);
+        self.services.write_word(id, NAME, 0);
     }
 
     /// Leads a VIP to a service.
@@ -219,10 +241,10 @@ impl Tables {
         vips.get(&Wire(*key), 0).ok().and_then(|row| row.0.service(key))
     }
 
-    /// How the kernel picks among a service's slots, as the row's word.
+    /// How often endpoints of a service were picked, by policy and tier. A system call.
     #[must_use]
-    pub fn policy(&self, id: u32) -> u64 {
-        self.services.read_word(id, View::ALL.len())
+    pub fn picks(&self, service: u32) -> Picks {
+        self.picks.read(service)
     }
 
     /// What the kernel counted for an endpoint.
@@ -308,9 +330,24 @@ impl Tables {
     }
 }
 
+/// Position of `name` in a service's row, as a word.
+const NAME: usize = Set::ALL.len() * View::ALL.len();
+
 impl Rows for Tables {
-    fn view(&self, service: u32, view: View) -> u64 {
-        self.services.read_word(service, view as usize)
+    fn view(&self, service: u32, set: Set, view: View) -> u64 {
+        self.services.read_word(service, set as usize * View::ALL.len() + view as usize)
+    }
+
+    fn flags(&self, service: u32) -> u64 {
+        self.services.read(service).map_or(0, |row| row.flags)
+    }
+
+    fn circuit(&self, id: u32) -> Word {
+        self.circuit_of(id)
+    }
+
+    fn active(&self, id: u32) -> u64 {
+        self.endpoint_counts(id).active()
     }
 
     fn slot(&self, index: u32) -> Option<Slot> {

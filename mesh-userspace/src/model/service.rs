@@ -56,6 +56,14 @@ impl Endpoint {
     }
 }
 
+impl Endpoint {
+    /// Whether facts and operators let it be picked; health and circuits apart.
+    #[must_use]
+    pub const fn is_in_selection(&self) -> bool {
+        self.weight > 0 && !self.draining && !self.tripped
+    }
+}
+
 /// How a service's connections are treated.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Protocol {

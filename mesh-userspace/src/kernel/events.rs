@@ -1,0 +1,46 @@
+//! What programs tell as it happens.
+
+use super::{KernelError, error::chain};
+use aya::{
+    Ebpf,
+    maps::{MapData, RingBuf},
+};
+use mesh_common::{event::Transition, names};
+use std::{
+    fmt,
+    os::fd::{AsRawFd, RawFd},
+};
+
+/// The ring buffer of events. Readable when there are any.
+pub struct Events(RingBuf<MapData>);
+
+impl Events {
+    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, KernelError> {
+        let refuse = |why: String| KernelError::Map { map: names::EVENTS.to_owned(), why };
+        let map = ebpf.take_map(names::EVENTS).ok_or_else(|| refuse("the object does not have it".to_owned()))?;
+        Ok(Self(RingBuf::try_from(map).map_err(|e| refuse(chain(&e)))?))
+    }
+
+    /// Takes the next event, if there is one.
+    pub fn next(&mut self) -> Option<Transition> {
+        loop {
+            let item = self.0.next()?;
+            // One of another length would be another program's: there is none.
+            if let Ok(transition) = bytemuck::try_pod_read_unaligned(&item) {
+                return Some(transition);
+            }
+        }
+    }
+}
+
+impl AsRawFd for Events {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
+impl fmt::Debug for Events {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Events").field(&self.as_raw_fd()).finish()
+    }
+}
