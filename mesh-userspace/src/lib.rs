@@ -7,4 +7,5 @@ pub mod config;
 pub mod datapath;
 pub mod kernel;
 pub mod model;
+pub mod policy;
 pub mod telemetry;

@@ -1,0 +1,15 @@
+//! Which endpoints get how much: pure decisions, without kernel, network, clock or chance.
+//!
+//! | file | answers |
+//! | --- | --- |
+//! | [`tier`](mod@tier) | how near is an endpoint? |
+//! | [`selection`] | what is each endpoint's weight, by locality, health, circuits and warmth? |
+//! | [`warm_up`] | how much of its share does an endpoint get that has just come? |
+//! | [`maglev`] | which endpoint does the hash of a client mean? |
+//!
+//! The results are weights and tables. `datapath` lays them out in slots, from which the kernel picks.
+
+pub mod maglev;
+pub mod selection;
+pub mod tier;
+pub mod warm_up;
