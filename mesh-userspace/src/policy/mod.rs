@@ -2,14 +2,18 @@
 //!
 //! | file | answers |
 //! | --- | --- |
-//! | [`tier`](mod@tier) | how near is an endpoint? |
-//! | [`selection`] | what is each endpoint's weight, by locality, health, circuits and warmth? |
-//! | [`warm_up`] | how much of its share does an endpoint get that has just come? |
+//! | `tier` | how near is an endpoint? |
+//! | `selection` | what is each endpoint's weight, by locality, health, circuits and warmth? |
+//! | `warm_up` | how much of its share does an endpoint get that has just come? |
 //! | [`maglev`] | which endpoint does the hash of a client mean? |
 //!
 //! The results are weights and tables. `datapath` lays them out in slots, from which the kernel picks.
 
 pub mod maglev;
-pub mod selection;
-pub mod tier;
-pub mod warm_up;
+mod selection;
+mod tier;
+mod warm_up;
+
+pub use selection::{Candidate, TRICKLE, Weights, weigh};
+pub use tier::{Tier, tier};
+pub use warm_up::{next_step, warmth};

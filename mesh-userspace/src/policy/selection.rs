@@ -10,8 +10,10 @@
 //!    all, in proportion to what they took. This is Envoy's rule for priority levels, with `1 / spill_below` as its
 //!    overprovisioning factor (1.4 there, 1 / 0.7 = 1.43 here), and weights where Envoy counts hosts
 //!    (<https://www.envoyproxy.io/docs/envoy/latest/intro/arch_overview/upstream/load_balancing/priority>).
-//! 4. Within a tier, healthy endpoints share by weight × warmth. One whose circuit is open keeps its slots: the kernel
-//!    passes over them, and must find it there to probe it.
+//! 4. Within a tier, healthy endpoints share by weight × warmth. One whose circuit is open keeps its slots while its tier
+//!    takes everything: the kernel passes over them, to endpoints of the same tier. Where several tiers share it would
+//!    pass over to the others as well, so there the tier's part is that of the usable ones, and who is open keeps a
+//!    [`TRICKLE`], since the kernel must find it to probe it.
 //! 5. Nobody usable in any tier: all healthy endpoints by weight, whatever their tier. Their circuits may still refuse.
 //!
 //! So someone has a slot whenever someone is in, health alone never makes a service unreachable, and one more usable
@@ -19,9 +21,9 @@
 
 use super::{tier::Tier, warm_up::WARM};
 
-/// Healthy endpoints with open circuits, in tiers that take nothing because nobody in them is usable, get one in so many
-/// of all slots, together. Connects that meet them there go on to another endpoint, until a circuit is due for a probe:
-/// without these slots nobody would notice that the nearest tier is back.
+/// Where several tiers share, healthy endpoints with open circuits get one in so many of all slots, together. Connects
+/// that meet them there go on to another endpoint, until a circuit is due for a probe: without these slots nobody would
+/// notice that an endpoint is back.
 pub const TRICKLE: u64 = 1000;
 
 /// The sum of weights over several tiers, before common divisors are taken out.
@@ -83,53 +85,48 @@ pub fn weigh(candidates: &[Candidate], spill_below: u32) -> Weights {
 fn spread(candidates: &[Candidate], spill_below: u32) -> Vec<u64> {
     let tiers = Tier::ALL.map(|tier| Group::new(candidates, tier));
     let parts = parts(&tiers, u128::from(spill_below.clamp(1, 1000)));
-    if parts.iter().all(|part| *part == 0) {
+    let taken: u128 = parts.iter().flatten().sum();
+    if taken == 0 {
         return candidates.iter().map(|c| if c.healthy { u64::from(c.weight) } else { 0 }).collect();
     }
-    let one_tier = parts.iter().filter(|part| **part > 0).count() == 1;
+    if let [Some(_)] = parts.iter().filter(|part| part.is_some()).collect::<Vec<_>>()[..] {
+        let alone = |c: &Candidate| if parts[c.tier as usize].is_some() { tiers[c.tier as usize].within(c) } else { 0 };
+        return candidates.iter().map(|c| u64::try_from(alone(c)).unwrap_or(u64::MAX)).collect();
+    }
+    let reached = || tiers.iter().zip(&parts).filter(|(_, part)| part.is_some());
+    let open: u128 = reached().map(|(tier, _)| tier.plain - tier.usable).sum();
+    let few = if open == 0 { 0 } else { WHOLE / u128::from(TRICKLE) };
     let weight = |c: &Candidate| {
-        let (group, part) = (&tiers[c.tier as usize], parts[c.tier as usize]);
-        let within = group.within(c);
-        if within == 0 || part == 0 {
-            0
-        } else if one_tier {
-            within
+        let group = &tiers[c.tier as usize];
+        let Some(part) = parts[c.tier as usize].filter(|_| c.healthy && c.weight > 0) else { return 0 };
+        // Whoever is in a tier that the spill has reached keeps a slot.
+        let parts = if c.admits {
+            part * (WHOLE - few) / taken * group.within(c) / group.sum
         } else {
-            // Whoever is in a tier that takes something keeps a slot.
-            (part * within / group.sum).max(1)
-        }
+            few * u128::from(c.weight) / open
+        };
+        parts.max(1)
     };
     let weights: Vec<u128> = candidates.iter().map(weight).collect();
-    let divisor = if one_tier { 1 } else { weights.iter().copied().fold(0, gcd).max(1) };
+    let divisor = weights.iter().copied().fold(0, gcd).max(1);
     weights.into_iter().map(|weight| u64::try_from(weight / divisor).unwrap_or(u64::MAX)).collect()
 }
 
-/// What each tier gets: any scale if it is only one, else parts of [`WHOLE`]. All 0: nobody is usable.
-fn parts(tiers: &[Group; Tier::COUNT], spill_below: u128) -> [u128; Tier::COUNT] {
+/// What each tier takes, in parts of [`WHOLE`]; `None` where the spill does not reach it, or nobody in it is healthy. All
+/// 0: nobody is usable.
+fn parts(tiers: &[Group; Tier::COUNT], spill_below: u128) -> [Option<u128>; Tier::COUNT] {
     let mut left = WHOLE;
-    let mut taken = [0; Tier::COUNT];
-    let mut trickles = [false; Tier::COUNT];
-    for (index, tier) in tiers.iter().enumerate() {
+    let mut parts = [None; Tier::COUNT];
+    for (part, tier) in parts.iter_mut().zip(tiers) {
         let (usable, enough) = (tier.usable * 1000, tier.all * spill_below);
-        if left == 0 || enough == 0 {
+        if left == 0 || tier.plain == 0 {
             continue;
         }
-        trickles[index] = usable == 0 && tier.sum > 0;
-        taken[index] = if usable >= enough { left } else { left * usable / enough };
-        left -= taken[index];
+        let takes = if usable >= enough { left } else { left * usable / enough };
+        *part = Some(takes);
+        left -= takes;
     }
-    let total: u128 = taken.iter().sum();
-    if total == 0 {
-        return taken;
-    }
-    let trickle: u128 = tiers.iter().zip(trickles).filter(|(_, t)| *t).map(|(tier, _)| tier.plain).sum();
-    let (few, rest) =
-        if trickle == 0 { (0, WHOLE) } else { (WHOLE / u128::from(TRICKLE), WHOLE - WHOLE / u128::from(TRICKLE)) };
-    std::array::from_fn(
-        |index| {
-            if trickles[index] { few * tiers[index].plain / trickle } else { taken[index] * rest / total }
-        },
-    )
+    parts
 }
 
 /// One tier.
@@ -142,7 +139,7 @@ struct Group {
     usable: u128,
     /// Of the healthy ones' warmths the greatest common divisor: equal ones cancel out.
     divisor: u128,
-    /// Sum of what is [`within`](Self::within).
+    /// Sum of what is [`within`](Self::within), of the usable ones.
     sum: u128,
 }
 
@@ -154,9 +151,11 @@ impl Group {
             group.all += weight;
             if c.healthy {
                 group.plain += weight;
-                group.usable += if c.admits { weight } else { 0 };
                 group.divisor = gcd(group.divisor, warmth(c));
-                group.sum += weight * warmth(c);
+                if c.admits {
+                    group.usable += weight;
+                    group.sum += weight * warmth(c);
+                }
             }
         }
         group.divisor = group.divisor.max(1);
