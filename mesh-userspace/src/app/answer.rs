@@ -1,6 +1,7 @@
 //! What the daemon knows, in the shapes of the contract.
 
 use super::{
+    circuits::{self, Circuits},
     daemon::{Daemon, FILES},
     others,
 };
@@ -9,7 +10,7 @@ use crate::{
     config,
     datapath::{Datapath, Limits},
     kernel::{Kernel, OtherProgram, Tables},
-    model::{self, Endpoint, Service},
+    model::{self, Endpoint, Health, Service},
     telemetry::metrics::{EndpointReport, Report, ServiceReport},
 };
 use mesh_common::{
@@ -34,6 +35,10 @@ impl Counts<'_> {
             .map_or_else(EndpointTimes::default, |(tables, datapath)| datapath.endpoint_times(tables, service, address))
     }
 
+    fn health(&self, service: &str, address: SocketAddr) -> Health {
+        self.0.map_or(Health::Unknown, |(_, datapath)| datapath.health(service, address))
+    }
+
     fn service(&self, service: &str) -> ServiceCounts {
         self.0.map_or_else(ServiceCounts::default, |(tables, datapath)| datapath.service_counts(tables, service))
     }
@@ -44,13 +49,16 @@ impl Daemon {
         self.count_live();
         let state = self.state();
         let counts = Counts(self.tables().zip(state.datapath.as_ref()));
+        let circuits = Circuits::new(self, &state);
         let wanted = wanted(state.snapshot.services(), name)?;
-        Ok(wanted.iter().map(|service| self.service(service, &counts)).collect())
+        Ok(wanted.iter().map(|service| self.service(service, &counts, &circuits)).collect())
     }
 
-    fn service(&self, service: &Service, counts: &Counts<'_>) -> api::Service {
+    fn service(&self, service: &Service, counts: &Counts<'_>, circuits: &Circuits<'_>) -> api::Service {
         let total: Vec<EndpointCounts> =
             service.endpoints.iter().map(|e| counts.endpoint(&service.name, e.address)).collect();
+        let state = |e: &Endpoint| circuits::shown(circuits.word(&service.name, e.address), e.tripped);
+        let states: Vec<CircuitState> = service.endpoints.iter().map(state).collect();
         let sum = |value: fn(&EndpointCounts) -> u64| total.iter().map(value).sum();
         let reasons = counts.service(&service.name);
         let by_reason = |wanted: fn(Reason) -> bool| -> BTreeMap<String, u64> {
@@ -66,12 +74,18 @@ impl Daemon {
             addresses,
             protocol: api::Protocol::Tcp,
             policy: policy(service.policy),
-            circuit: CircuitState::Closed,
+            circuit: circuits::of_service(states.iter().copied()),
             endpoints: api::EndpointCounts {
                 total: count(service.endpoints.len()),
-                // Nothing is checked, and what is not known is used.
-                healthy: count(service.endpoints.len()),
-                open: 0,
+                // What is not known is used.
+                healthy: count(
+                    service
+                        .endpoints
+                        .iter()
+                        .filter(|e| counts.health(&service.name, e.address) != Health::Unhealthy)
+                        .count(),
+                ),
+                open: count(states.iter().filter(|circuit| **circuit == CircuitState::Open).count()),
                 draining: count(service.endpoints.iter().filter(|e| e.draining).count()),
             },
             intercepted: not_intercepted.is_none(),
@@ -116,12 +130,17 @@ impl Daemon {
         self.count_live();
         let state = self.state();
         let counts = Counts(self.tables().zip(state.datapath.as_ref()));
+        let circuits = Circuits::new(self, &state);
         let wanted = wanted(state.snapshot.services(), service)?;
         let endpoints = wanted.iter().flat_map(|s| {
-            let counts = &counts;
+            let (counts, circuits) = (&counts, &circuits);
             s.endpoints.iter().map(move |e| {
                 let times = counts.times(&s.name, e.address);
-                endpoint(s, e, &counts.endpoint(&s.name, e.address), times.connect.mean_ns())
+                api::Endpoint {
+                    health: health(counts.health(&s.name, e.address)),
+                    circuit: circuits::shown(circuits.word(&s.name, e.address), e.tripped),
+                    ..endpoint(s, e, &counts.endpoint(&s.name, e.address), times.connect.mean_ns())
+                }
             })
         });
         Ok(endpoints.collect())
@@ -285,7 +304,7 @@ fn other_program(other: OtherProgram) -> api::OtherProgram {
     api::OtherProgram { hook: hook.to_owned(), id, name, runs_first }
 }
 
-fn wanted<'a>(services: &'a [Arc<Service>], name: Option<&str>) -> Result<&'a [Arc<Service>], Refusal> {
+pub(super) fn wanted<'a>(services: &'a [Arc<Service>], name: Option<&str>) -> Result<&'a [Arc<Service>], Refusal> {
     let Some(name) = name else { return Ok(services) };
     match services.binary_search_by(|s| s.name.as_str().cmp(name)) {
         Ok(i) => Ok(&services[i..=i]),
@@ -332,6 +351,14 @@ fn entries(map: &str, used: &Limits) -> Option<u64> {
         _ => return None,
     };
     Some(u64::from(entries))
+}
+
+pub(super) fn health(health: Health) -> EndpointHealth {
+    match health {
+        Health::Unknown => EndpointHealth::Unknown,
+        Health::Healthy => EndpointHealth::Healthy,
+        Health::Unhealthy => EndpointHealth::Unhealthy,
+    }
 }
 
 pub(super) fn policy(policy: model::Policy) -> api::Policy {

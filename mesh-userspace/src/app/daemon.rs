@@ -29,6 +29,9 @@ const BYPASSED_AGAIN: u64 = 2_000_000_000;
 /// How often it is looked whether sets of other layouts are still needed, in nanoseconds.
 const RETIRE_AGAIN: u64 = 5_000_000_000;
 
+/// How often it is looked whether the kernel counts open circuits right, in nanoseconds.
+const RECOUNT_AGAIN: u64 = 10_000_000_000;
+
 /// A running daemon.
 #[derive(Debug)]
 pub(super) struct Daemon {
@@ -85,7 +88,9 @@ pub(super) struct State {
     /// When sets of other layouts are looked at again.
     retire_at: u64,
     /// When the tables want another look, in nanoseconds of the monotonic clock.
-    again_at: Option<u64>,
+    pub(super) again_at: Option<u64>,
+    /// When circuits are counted again.
+    recount_at: u64,
     pub(super) updates: u64,
     pub(super) reload_failures: u64,
 }
@@ -151,6 +156,7 @@ impl State {
             config: loaded.config,
             retire_at: 0,
             again_at: None,
+            recount_at: 0,
             updates: 1,
             reload_failures: 0,
         }
@@ -244,6 +250,11 @@ impl Daemon {
         if state.again_at.is_some_and(|at| at <= now()) {
             self.write_tables(&mut state);
         }
+        if state.recount_at <= now() {
+            state.recount_at = now() + RECOUNT_AGAIN;
+            self.recount(&mut state);
+        }
+        self.refresh(&mut state);
         if let (Some(tables), Some((bypassed, at))) = (self.tables(), &mut state.bypassed)
             && *at <= now()
         {

@@ -3,7 +3,7 @@
 use super::{
     admin::Admin,
     bypass::BypassedCgroups,
-    cgroup,
+    cgroup, circuits,
     daemon::{self, Daemon, State},
     host,
     lock::{LockError, Locks},
@@ -16,7 +16,7 @@ use crate::{
     api::{Addresses, Mode},
     config::{self, Config},
     datapath::{self, Datapath},
-    kernel::{self, Capacity, Kernel, KernelError, Options, Pins},
+    kernel::{self, Capacity, Events, Kernel, KernelError, Options, Pins},
     model::{Overrides, Snapshot},
     telemetry::log::{self, Levels},
 };
@@ -86,6 +86,7 @@ pub fn run(named: Option<PathBuf>, takeover: bool) -> Result<(), String> {
     let state = State::new(loaded, had_main_file, overrides, datapath, bypassed);
     let mut daemon = Daemon::new(named, mode, kernel, cgroup, levels, notes, state);
     let programs_log = daemon.kernel.as_mut().ok().and_then(Kernel::take_log);
+    let events = daemon.kernel.as_mut().ok().map(Kernel::take_events).transpose().map_err(|e| e.to_string())?;
     let daemon = Arc::new(daemon);
     // Again, for whatever did not fit at first and for what there is to say about it.
     daemon.publish(&mut daemon.state());
@@ -101,7 +102,7 @@ pub fn run(named: Option<PathBuf>, takeover: bool) -> Result<(), String> {
     }
     let admin = admin.serve(&daemon, &succession)?;
     let probing = probe::start(&daemon).map_err(|e| format!("the probe cannot start: {e}"))?;
-    let end = runtime.block_on(serve(&daemon, signals, watch, programs_log, end));
+    let end = runtime.block_on(serve(&daemon, signals, watch, programs_log, events, end));
     // Not while another one is ready in its place.
     daemon.stopping.store(!matches!(end, Some(End::Followed)), Ordering::Relaxed);
     succession.close();
@@ -315,6 +316,7 @@ async fn serve(
     mut signals: Signals,
     mut watch: Watch,
     mut programs_log: Option<impl FnMut() + Send>,
+    events: Option<Events>,
     mut end: oneshot::Receiver<End>,
 ) -> Option<End> {
     let mut ticks = interval(TICK);
@@ -329,6 +331,9 @@ async fn serve(
         );
     }
     tokio::spawn(beat(Arc::clone(daemon)));
+    if let Some(events) = events {
+        tokio::spawn(circuits::follow(Arc::clone(daemon), events));
+    }
     loop {
         tokio::select! {
             _ = signals.terminate.recv() => return None,

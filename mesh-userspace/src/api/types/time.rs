@@ -17,6 +17,12 @@ pub struct Time(u64);
 const LAST: u64 = 253_402_300_799_999;
 
 impl Time {
+    /// The moment so long after this one.
+    #[must_use]
+    pub fn after(self, time: Duration) -> Self {
+        Self(self.0.saturating_add(u64::try_from(time.as_millis()).unwrap_or(u64::MAX)))
+    }
+
     /// The present moment.
     #[must_use]
     pub fn now() -> Self {
