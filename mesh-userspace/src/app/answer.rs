@@ -285,7 +285,7 @@ fn other_program(other: OtherProgram) -> api::OtherProgram {
     api::OtherProgram { hook: hook.to_owned(), id, name, runs_first }
 }
 
-fn wanted<'a>(services: &'a [Arc<Service>], name: Option<&str>) -> Result<&'a [Arc<Service>], Refusal> {
+pub(super) fn wanted<'a>(services: &'a [Arc<Service>], name: Option<&str>) -> Result<&'a [Arc<Service>], Refusal> {
     let Some(name) = name else { return Ok(services) };
     match services.binary_search_by(|s| s.name.as_str().cmp(name)) {
         Ok(i) => Ok(&services[i..=i]),

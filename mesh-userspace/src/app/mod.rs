@@ -4,6 +4,7 @@ mod admin;
 mod answer;
 mod bypass;
 mod check;
+mod circuits;
 mod connections;
 mod daemon;
 mod door;

@@ -8,7 +8,7 @@ use super::{
     report::{Place, Report},
     settings::{CheckType, Settings},
 };
-use std::time::Duration as Time;
+use std::{ops::RangeInclusive, time::Duration as Time};
 
 /// The services of `config` and of `merged` are the same, in the same order.
 pub(super) fn check(config: &Config, merged: &Merged<'_>, report: &mut Report) {
@@ -70,6 +70,11 @@ fn settings(settings: &Settings, written: &dyn Fn(&str) -> Option<(Place, String
     }
 }
 
+/// What `circuit_breaker.failure_threshold` may be.
+pub const FAILURE_THRESHOLD: RangeInclusive<u32> = 0..=1000;
+/// What `circuit_breaker.reset_timeout` may be.
+pub const RESET_TIMEOUT: RangeInclusive<Time> = Time::from_millis(100)..=Time::from_secs(24 * 3600);
+
 /// Bounds of a duration.
 struct Bounds {
     path: &'static str,
@@ -107,15 +112,15 @@ const BOUNDS: &[Bounds] = &[
     Bounds {
         path: "circuit_breaker.reset_timeout",
         get: |s| s.circuit_breaker.reset_timeout,
-        min: Time::from_millis(100),
-        max: Time::from_secs(24 * 3600),
+        min: *RESET_TIMEOUT.start(),
+        max: *RESET_TIMEOUT.end(),
         zero: None,
     },
     Bounds {
         path: "circuit_breaker.max_reset_timeout",
         get: |s| s.circuit_breaker.max_reset_timeout,
-        min: Time::from_millis(100),
-        max: Time::from_secs(24 * 3600),
+        min: *RESET_TIMEOUT.start(),
+        max: *RESET_TIMEOUT.end(),
         zero: None,
     },
     Bounds {

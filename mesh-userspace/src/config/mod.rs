@@ -44,6 +44,7 @@ pub use cidr::Cidr;
 pub use duration::Duration;
 pub use files::{DEFAULT_PATH, Files, places};
 pub use fraction::Fraction;
+pub use limits::{FAILURE_THRESHOLD, RESET_TIMEOUT};
 pub use path::Cgroup;
 pub use persist::{Change, PersistError, RUNTIME_FILE, persist, persisted};
 pub use reload::reload;
