@@ -65,6 +65,10 @@ fn changes_that_make_no_sense_are_refused_with_a_reason() {
         (&["endpoints", "undrain", "web", "10.9.9.9:1"], &["10.9.9.9:1"]),
         (&["endpoints", "weight", "web", "10.9.9.9:1", "5"], &["10.9.9.9:1"]),
         (&["lb", "set", "nothing", "random"], &["nothing"]),
+        (&["circuit", "trip", "nothing"], &["nothing"]),
+        (&["circuit", "trip", "web", "10.9.9.9:1"], &["10.9.9.9:1"]),
+        (&["circuit", "reset", "web", E1], &["nothing to reset"]),
+        (&["circuit", "set", "nothing", "--failure-threshold", "1"], &["nothing"]),
     ] {
         mesh.cli(arguments).ended(1).refused(words);
     }
@@ -75,7 +79,7 @@ fn changes_that_make_no_sense_are_refused_with_a_reason() {
         (&["endpoints", "drain", "web", "not-an-address"], &["not-an-address"]),
         (&["endpoints", "drain", "web"], &[]),
         (&["lb", "set", "web", "alphabetical"], &["alphabetical", "round_robin", "random"]),
-        (&["lb", "set", "web", "maglev"], &["not supported yet"]),
+        (&["lb", "set", "web", "peak_ewma"], &["not supported yet"]),
         (&["lb", "set", "web"], &[]),
         (&["services", "nothing"], &["nothing"]),
         (&["endpoints", "nothing"], &["nothing"]),
@@ -84,6 +88,28 @@ fn changes_that_make_no_sense_are_refused_with_a_reason() {
         mesh.cli(arguments).refused(words);
     }
     assert_eq!((mesh.json(&["services"]), mesh.json(&["endpoints"])), before, "nothing was changed");
+}
+
+#[test]
+fn a_circuit_is_held_open_until_it_is_reset() {
+    let world = world!();
+    let (mesh, _backends) = web(&world);
+    let forced = |mesh: &Daemon| -> Vec<bool> {
+        let rows = mesh.json(&["circuit"]);
+        rows.as_array().unwrap().iter().map(|row| row["forced"].as_bool().unwrap()).collect()
+    };
+    assert!(forced(&mesh).iter().all(|forced| !forced));
+    mesh.cli(&["circuit", "trip", "web", E1]).says(&["circuit of", E1, "held open"]).done();
+    assert_eq!(forced(&mesh).iter().filter(|forced| **forced).count(), 1);
+    mesh.cli(&["circuit", "trip", "web", E1]).ended(1).refused(&["already"]);
+    mesh.cli(&["circuit", "trip", "web"]).says(&["no endpoint of web is left"]).done();
+    assert!(forced(&mesh).iter().all(|forced| *forced));
+    mesh.cli(&["circuit", "reset", "web"]).says(&["closed"]).done();
+    assert!(forced(&mesh).iter().all(|forced| !forced));
+    mesh.cli(&["circuit", "reset", "web"]).ended(1).refused(&["nothing to reset"]);
+    let said = ["failure_threshold 5 → 2", "reset_timeout 30s → 10m", "max_reset_timeout"];
+    mesh.cli(&["circuit", "set", "web", "--failure-threshold", "2", "--reset-timeout", "10m"]).says(&said).done();
+    mesh.cli(&["circuit", "set", "web"]).ended(2);
 }
 
 #[test]

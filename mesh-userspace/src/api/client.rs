@@ -4,7 +4,7 @@ use super::{
     door::Request,
     line::Line,
     routes, takeover,
-    types::{Changed, Connection, Endpoint, Explanation, Service, Status},
+    types::{Changed, Circuit, Connection, Endpoint, Explanation, Service, Status},
 };
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
@@ -150,6 +150,14 @@ impl Client {
     /// [`ClientError`].
     pub async fn connections(&self, request: &Request) -> Result<Vec<Connection>, ClientError> {
         self.call(request).await
+    }
+
+    /// Circuits, of all services or one.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn circuits(&self, service: Option<String>) -> Result<Vec<Circuit>, ClientError> {
+        self.call(&Request::Circuits { service }).await
     }
 
     /// What a connection would meet. `request` is a [`Request::Explain`].

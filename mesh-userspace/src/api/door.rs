@@ -2,10 +2,10 @@
 
 use super::{
     takeover::HandOver,
-    types::{Changed, Connection, ConnectionOrder, Endpoint, Explanation, Policy, Service, Status},
+    types::{Changed, Circuit, Connection, ConnectionOrder, Endpoint, Explanation, Policy, Service, Status},
 };
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, fmt, net::SocketAddr, pin::Pin};
+use std::{collections::BTreeMap, fmt, net::SocketAddr, pin::Pin, time::Duration};
 
 /// Everything that can be asked of the daemon.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +24,11 @@ pub enum Request {
     },
     /// Live connections. A service or endpoint that is not known is [`Kind::NotFound`].
     Connections(Connections),
+    /// Circuits of endpoints, of all services or one. An unknown name is [`Kind::NotFound`].
+    Circuits {
+        /// Only of this one.
+        service: Option<String>,
+    },
     /// What a connection would meet now.
     Explain {
         /// The address dialled.
@@ -77,6 +82,31 @@ pub enum Request {
         /// Whether the change survives a restart.
         persist: bool,
     },
+    /// Holds circuits open, until they are reset or the daemon restarts.
+    CircuitTrip {
+        /// The service.
+        service: String,
+        /// That of this endpoint; `None`: those of all its endpoints.
+        address: Option<SocketAddr>,
+    },
+    /// Closes circuits, and holds them no longer.
+    CircuitReset {
+        /// The service.
+        service: String,
+        /// That of this endpoint; `None`: those of all its endpoints.
+        address: Option<SocketAddr>,
+    },
+    /// Changes when a service's circuits open. One of the two has to be there.
+    CircuitSet {
+        /// The service.
+        service: String,
+        /// So many failures in a row open a circuit, 0 to 1000; 0: it never opens by itself.
+        failure_threshold: Option<u32>,
+        /// How long a circuit stays open at first, 100 ms to 24 h, in whole milliseconds.
+        reset_timeout: Option<Duration>,
+        /// Whether the change survives a restart.
+        persist: bool,
+    },
     /// The kill switch.
     Bypass {
         /// Whether every hook passes everything untouched.
@@ -106,6 +136,7 @@ impl Request {
             | Self::Services { .. }
             | Self::Endpoints { .. }
             | Self::Connections(_)
+            | Self::Circuits { .. }
             | Self::Explain { .. }
             | Self::ConfigDump => false,
             Self::ConfigReload
@@ -113,6 +144,9 @@ impl Request {
             | Self::EndpointUndrain { .. }
             | Self::EndpointWeight { .. }
             | Self::LbSet { .. }
+            | Self::CircuitTrip { .. }
+            | Self::CircuitReset { .. }
+            | Self::CircuitSet { .. }
             | Self::Bypass { .. } => true,
         }
     }
@@ -130,6 +164,8 @@ pub enum Response {
     Endpoints(Vec<Endpoint>),
     /// To [`Request::Connections`], in the order asked for.
     Connections(Vec<Connection>),
+    /// To [`Request::Circuits`], sorted by service, then address.
+    Circuits(Vec<Circuit>),
     /// To [`Request::Explain`].
     Explanation(Box<Explanation>),
     /// To [`Request::ConfigDump`]: the document, its keys in the order of the reference, no secrets.

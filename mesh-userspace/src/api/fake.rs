@@ -50,6 +50,12 @@ impl FakeDoor {
                 let all = sample::connections().into_iter();
                 Response::Connections(all.take(wanted.limit.map_or(usize::MAX, |limit| limit as usize)).collect())
             }
+            Request::Circuits { service } => {
+                let all = sample::circuits().into_iter();
+                Response::Circuits(
+                    all.filter(|circuit| service.as_ref().is_none_or(|name| *name == circuit.service)).collect(),
+                )
+            }
             Request::Explain { host: Some(_), .. } => return Err(Refusal::unsupported("explain --host")),
             Request::Explain { .. } => Response::Explanation(Box::new(sample::explanation())),
             Request::ConfigDump => Response::Config(sample::config()),
@@ -68,6 +74,13 @@ impl FakeDoor {
                 Response::Changed(Changed::new(format!("{service}: {address} weight 1 → {weight}")))
             }
             Request::LbSet { policy, .. } => return Err(Refusal::unsupported(format!("policy {policy}"))),
+            Request::CircuitTrip { service, .. } => {
+                Response::Changed(Changed::new(format!("{service}: its circuits are held open")))
+            }
+            Request::CircuitReset { .. } => return Err(Refusal::new(Kind::Conflict, "the circuit is closed")),
+            Request::CircuitSet { service, failure_threshold, .. } => {
+                Response::Changed(Changed::new(format!("{service}: threshold 5 → {}", failure_threshold.unwrap_or(5))))
+            }
             Request::Bypass { .. } => return Err(Refusal::new(Kind::Unavailable, "no programs are attached")),
         })
     }

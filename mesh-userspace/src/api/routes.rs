@@ -6,7 +6,7 @@ use super::{
 };
 use hyper::{Method, StatusCode};
 use serde::{Deserialize, Serialize};
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 /// What may be asked at a listener.
 #[derive(Clone, Debug)]
@@ -46,6 +46,9 @@ pub(super) enum Change {
     Undrain,
     Weight,
     Lb,
+    Trip,
+    Reset,
+    SetCircuit,
     Bypass,
 }
 
@@ -85,12 +88,23 @@ impl From<Refusal> for HttpError {
 }
 
 const PROBES: [&str; 3] = ["/metrics", "/health", "/ready"];
-const READS: [&str; 7] =
-    ["/", "/v1/status", "/v1/services", "/v1/endpoints", "/v1/connections", "/v1/explain", "/v1/config"];
+const READS: [&str; 8] = [
+    "/",
+    "/v1/status",
+    "/v1/services",
+    "/v1/endpoints",
+    "/v1/connections",
+    "/v1/circuits",
+    "/v1/explain",
+    "/v1/config",
+];
 /// Asked by another daemon, and not with a body.
 pub(super) const TAKEOVER: &str = "/v1/takeover";
-const CHANGES: [(&str, Change); 6] = [
+const CHANGES: [(&str, Change); 9] = [
     ("/v1/bypass", Change::Bypass),
+    ("/v1/circuits/reset", Change::Reset),
+    ("/v1/circuits/set", Change::SetCircuit),
+    ("/v1/circuits/trip", Change::Trip),
     ("/v1/config/reload", Change::Reload),
     ("/v1/endpoints/drain", Change::Drain),
     ("/v1/endpoints/undrain", Change::Undrain),
@@ -98,7 +112,7 @@ const CHANGES: [(&str, Change); 6] = [
     ("/v1/lb", Change::Lb),
 ];
 /// In the contract and not built yet: refused by name.
-const LATER: [&str; 3] = ["/v1/circuits", "/v1/traces", "/v1/logs"];
+const LATER: [&str; 2] = ["/v1/traces", "/v1/logs"];
 const LATER_BELOW: [&str; 2] = ["/v1/watch/", "/v1/registry/"];
 
 /// What a request line asks for at this listener.
@@ -139,6 +153,7 @@ pub(super) fn parse(surface: &Surface, method: &Method, path: &str, query: Optio
             sort: parameters.take_word("sort")?,
             limit: parameters.take_count("limit")?,
         })),
+        "/v1/circuits" => Call::Ask(Request::Circuits { service: parameters.take("service")? }),
         "/v1/explain" => Call::Ask(Request::Explain {
             address: parameters.take_address("address")?,
             host: parameters.take("host")?,
@@ -211,6 +226,26 @@ struct LbBody {
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+struct CircuitBody {
+    service: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    address: Option<SocketAddr>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CircuitSetBody {
+    service: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    failure_threshold: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    reset_timeout_ms: Option<u64>,
+    #[serde(default)]
+    persist: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct BypassBody {
     on: bool,
 }
@@ -244,6 +279,19 @@ impl Change {
                 let LbBody { service, policy, persist } = read(body)?;
                 Request::LbSet { service, policy, persist }
             }
+            Self::Trip => {
+                let CircuitBody { service, address } = read(body)?;
+                Request::CircuitTrip { service, address }
+            }
+            Self::Reset => {
+                let CircuitBody { service, address } = read(body)?;
+                Request::CircuitReset { service, address }
+            }
+            Self::SetCircuit => {
+                let CircuitSetBody { service, failure_threshold, reset_timeout_ms, persist } = read(body)?;
+                let reset_timeout = reset_timeout_ms.map(Duration::from_millis);
+                Request::CircuitSet { service, failure_threshold, reset_timeout, persist }
+            }
             Self::Bypass => {
                 let BypassBody { on } = read(body)?;
                 Request::Bypass { on }
@@ -258,6 +306,9 @@ impl Change {
             Self::Undrain => "/v1/endpoints/undrain",
             Self::Weight => "/v1/endpoints/weight",
             Self::Lb => "/v1/lb",
+            Self::Trip => "/v1/circuits/trip",
+            Self::Reset => "/v1/circuits/reset",
+            Self::SetCircuit => "/v1/circuits/set",
             Self::Bypass => "/v1/bypass",
         }
     }
@@ -289,6 +340,7 @@ pub(super) fn write(request: &Request) -> Result<Written, serde_json::Error> {
             ];
             return Ok(get("/v1/connections", &parameters));
         }
+        Request::Circuits { service } => return Ok(get("/v1/circuits", &[("service", service)])),
         Request::Explain { address, host, path, zone } => {
             let parameters = [("address", Some(address.to_string())), ("host", host), ("path", path), ("zone", zone)];
             return Ok(get("/v1/explain", &parameters));
@@ -306,6 +358,18 @@ pub(super) fn write(request: &Request) -> Result<Written, serde_json::Error> {
         }
         Request::LbSet { service, policy, persist } => {
             (Change::Lb, serde_json::to_vec(&LbBody { service, policy, persist })?)
+        }
+        Request::CircuitTrip { service, address } => {
+            (Change::Trip, serde_json::to_vec(&CircuitBody { service, address })?)
+        }
+        Request::CircuitReset { service, address } => {
+            (Change::Reset, serde_json::to_vec(&CircuitBody { service, address })?)
+        }
+        Request::CircuitSet { service, failure_threshold, reset_timeout, persist } => {
+            let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+            let reset_timeout_ms = reset_timeout.map(milliseconds);
+            let body = CircuitSetBody { service, failure_threshold, reset_timeout_ms, persist };
+            (Change::SetCircuit, serde_json::to_vec(&body)?)
         }
         Request::Bypass { on } => (Change::Bypass, serde_json::to_vec(&BypassBody { on })?),
     };
@@ -368,6 +432,19 @@ mod tests {
             }),
             (text(), proptest::sample::select(Policy::ALL), any::<bool>())
                 .prop_map(|(service, policy, persist)| Request::LbSet { service, policy, persist }),
+            maybe().prop_map(|service| Request::Circuits { service }),
+            (text(), proptest::option::of(address()))
+                .prop_map(|(service, address)| Request::CircuitTrip { service, address }),
+            (text(), proptest::option::of(address()))
+                .prop_map(|(service, address)| Request::CircuitReset { service, address }),
+            (text(), any::<Option<u32>>(), any::<Option<u64>>(), any::<bool>()).prop_map(
+                |(service, failure_threshold, reset, persist)| Request::CircuitSet {
+                    service,
+                    failure_threshold,
+                    reset_timeout: reset.map(Duration::from_millis),
+                    persist
+                }
+            ),
             any::<bool>().prop_map(|on| Request::Bypass { on }),
         ]
     }

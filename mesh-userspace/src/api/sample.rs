@@ -1,7 +1,7 @@
 //! Answers for tests, with every kind of value in them.
 
 use super::{
-    Candidate, CircuitState, ConfigStatus, Connection, ConnectionClient, Decision, Endpoint, EndpointCounts,
+    Candidate, Circuit, CircuitState, ConfigStatus, Connection, ConnectionClient, Decision, Endpoint, EndpointCounts,
     EndpointHealth, Explanation, Map, Memory, Mode, Path, Policy, Program, Protocol, Service, Source, Status, Time,
 };
 use std::time::{Duration, UNIX_EPOCH};
@@ -136,6 +136,34 @@ pub(crate) fn connections() -> Vec<Connection> {
         ..first.clone()
     };
     vec![first, second]
+}
+
+pub(crate) fn circuits() -> Vec<Circuit> {
+    let first = Circuit {
+        service: "checkout".to_owned(),
+        endpoint: "10.0.1.5:8080".parse().unwrap(),
+        state: CircuitState::Closed,
+        consecutive_failures: 2,
+        openings: 0,
+        retry_at: None,
+        forced: false,
+    };
+    let second = Circuit {
+        endpoint: "10.0.1.6:8080".parse().unwrap(),
+        state: CircuitState::Open,
+        consecutive_failures: 5,
+        openings: 3,
+        retry_at: Some(Time::from(noon().system_time() + Duration::from_secs(90))),
+        ..first.clone()
+    };
+    let third = Circuit {
+        endpoint: "[fd00:1::5]:8080".parse().unwrap(),
+        state: CircuitState::Open,
+        consecutive_failures: 0,
+        forced: true,
+        ..first.clone()
+    };
+    vec![first, second, third]
 }
 
 pub(crate) fn explanation() -> Explanation {

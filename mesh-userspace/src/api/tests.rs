@@ -76,6 +76,8 @@ async fn the_client_gets_what_the_door_says() {
     assert_eq!(client.services(None).await.unwrap(), sample::services());
     assert_eq!(client.services(Some("search".to_owned())).await.unwrap(), sample::services()[1..]);
     assert_eq!(client.endpoints(Some("checkout".to_owned())).await.unwrap(), sample::endpoints());
+    assert_eq!(client.circuits(None).await.unwrap(), sample::circuits());
+    assert_eq!(client.circuits(Some("search".to_owned())).await.unwrap(), []);
     assert_eq!(client.config().await.unwrap(), sample::config());
     let address = "[fd00::10]:80".parse().unwrap();
     let explain = Request::Explain { address, host: None, path: Some("/a b?c&d=é%".to_owned()), zone: None };
@@ -103,18 +105,32 @@ async fn every_change_arrives_as_it_was_meant() {
     let weight = Request::EndpointWeight { service: service.clone(), address, weight: 65_535, persist: false };
     client.change(&weight).await.unwrap();
     let undrain = Request::EndpointUndrain { service: service.clone(), address, persist: false };
-    let lb = Request::LbSet { service, policy: Policy::PeakEwma, persist: true };
+    let lb = Request::LbSet { service: service.clone(), policy: Policy::PeakEwma, persist: true };
+    let trip = Request::CircuitTrip { service: service.clone(), address: None };
+    let set = Request::CircuitSet {
+        service: service.clone(),
+        failure_threshold: Some(3),
+        reset_timeout: Some(Duration::from_millis(1500)),
+        persist: true,
+    };
+    assert_eq!(client.change(&trip).await.unwrap().message, "checkout: its circuits are held open");
+    assert_eq!(client.change(&set).await.unwrap().message, "checkout: threshold 5 → 3");
+    let reset = Request::CircuitReset { service, address: Some(address) };
     let bypass = Request::Bypass { on: true };
     for (request, word, text) in [
         (&undrain, "conflict", "it is not draining"),
         (&lb, "unsupported", "policy peak_ewma: not supported yet"),
+        (&reset, "conflict", "the circuit is closed"),
         (&bypass, "unavailable", "no programs are attached"),
     ] {
         let Err(ClientError::Refused { kind, message }) = client.change(request).await else { panic!("{request:?}") };
         assert_eq!((kind.as_str(), message.as_str()), (word, text));
     }
     client.change(&Request::ConfigReload).await.unwrap();
-    assert_eq!(*served.door.asked.lock().unwrap(), [drain, weight, undrain, lb, bypass, Request::ConfigReload]);
+    assert_eq!(
+        *served.door.asked.lock().unwrap(),
+        [drain, weight, trip, set, undrain, lb, reset, bypass, Request::ConfigReload]
+    );
 }
 
 #[tokio::test]
@@ -152,6 +168,7 @@ async fn tcp_has_everything_that_changes_nothing() {
         "/v1/services",
         "/v1/endpoints",
         "/v1/connections",
+        "/v1/circuits",
         "/v1/config",
         "/v1/explain?address=10.0.0.1:80",
     ] {
@@ -176,6 +193,18 @@ async fn json_is_as_the_contract_has_it() {
     for absent in ["zone", "latency_ewma_ms"] {
         assert_eq!(second.get(absent), Some(&Value::Null), "{absent} is there and null");
     }
+    let circuits = get(served.tcp, "/v1/circuits?service=checkout").await.json();
+    let expected = serde_json::json!({
+        "service": "checkout",
+        "endpoint": "10.0.1.6:8080",
+        "state": "open",
+        "consecutive_failures": 5,
+        "openings": 3,
+        "retry_at": "2026-01-31T12:01:30.000Z",
+        "forced": false,
+    });
+    assert_eq!(circuits[1], expected);
+    assert_eq!(circuits[0].as_object().unwrap().get("retry_at"), Some(&Value::Null));
     let status = get(served.tcp, "/v1/status").await.json();
     assert_eq!(status["config"]["loaded_at"], "2026-01-31T12:00:00.000Z");
     assert_eq!(status["mode"], "ebpf");
@@ -185,7 +214,7 @@ async fn json_is_as_the_contract_has_it() {
 #[tokio::test]
 async fn tcp_refuses_to_change_anything_and_says_where_to() {
     let served = Served::start().await;
-    for path in ["/v1/bypass", "/v1/lb", "/v1/config/reload", "/v1/endpoints/drain"] {
+    for path in ["/v1/bypass", "/v1/lb", "/v1/config/reload", "/v1/endpoints/drain", "/v1/circuits/trip"] {
         let raw = request(served.tcp, "POST", path).await;
         let (kind, message) = raw.error();
         assert_eq!((raw.status, kind.as_str()), (403, "forbidden"));
@@ -233,7 +262,6 @@ async fn an_unknown_path_is_answered_with_the_known_ones() {
 async fn what_is_not_built_yet_is_refused_by_name() {
     let served = Served::start().await;
     for (method, path) in [
-        ("GET", "/v1/circuits"),
         ("GET", "/v1/traces"),
         ("GET", "/v1/logs?limit=3"),
         ("GET", "/v1/watch/services/checkout"),
@@ -309,6 +337,11 @@ async fn bodies_are_checked() {
         ("/v1/endpoints/weight", r#"{"service": "a", "address": "1.2.3.4:5", "weight": 65536}"#, "65536"),
         ("/v1/endpoints/weight", r#"{"service": "a", "address": "1.2.3.4:5", "weight": -1}"#, "-1"),
         ("/v1/endpoints/drain", r#"{"service": "a", "address": "1.2.3.4"}"#, "socket address"),
+        ("/v1/circuits/trip", "{}", "missing field `service`"),
+        ("/v1/circuits/trip", r#"{"service": "a", "persist": true}"#, "unknown field `persist`"),
+        ("/v1/circuits/reset", r#"{"service": "a", "address": "b:1"}"#, "socket address"),
+        ("/v1/circuits/set", r#"{"service": "a", "failure_threshold": -1}"#, "-1"),
+        ("/v1/circuits/set", r#"{"service": "a", "reset_timeout_ms": "5s"}"#, "expected u64"),
         ("/v1/config/reload", "[1]", "trailing"),
         ("/v1/config/reload", "\u{0}", "expected value"),
     ] {

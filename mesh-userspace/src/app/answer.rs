@@ -1,9 +1,9 @@
 //! What the daemon knows, in the shapes of the contract.
 
 use super::{
-    circuits::{self, Circuits},
     daemon::{Daemon, FILES},
     others,
+    transitions::{self, Circuits},
 };
 use crate::{
     api::{self, CircuitState, ConfigStatus, EndpointHealth, Memory, Mode, Refusal, Source, Status},
@@ -11,10 +11,12 @@ use crate::{
     datapath::{Datapath, Limits},
     kernel::{Kernel, OtherProgram, Tables},
     model::{self, Endpoint, Health, Service},
+    policy::Tier,
     telemetry::metrics::{EndpointReport, Report, ServiceReport},
 };
 use mesh_common::{
-    endpoint::{EndpointCounts, EndpointTimes},
+    breaker,
+    endpoint::{EndpointCounts, EndpointTimes, Picks},
     names,
     reason::{Failure, Reason, ServiceCounts},
 };
@@ -33,6 +35,10 @@ impl Counts<'_> {
     fn times(&self, service: &str, address: SocketAddr) -> EndpointTimes {
         self.0
             .map_or_else(EndpointTimes::default, |(tables, datapath)| datapath.endpoint_times(tables, service, address))
+    }
+
+    fn picks(&self, service: &str) -> Option<Box<Picks>> {
+        self.0.map(|(tables, datapath)| Box::new(datapath.picks(tables, service)))
     }
 
     fn health(&self, service: &str, address: SocketAddr) -> Health {
@@ -57,7 +63,7 @@ impl Daemon {
     fn service(&self, service: &Service, counts: &Counts<'_>, circuits: &Circuits<'_>) -> api::Service {
         let total: Vec<EndpointCounts> =
             service.endpoints.iter().map(|e| counts.endpoint(&service.name, e.address)).collect();
-        let state = |e: &Endpoint| circuits::shown(circuits.word(&service.name, e.address), e.tripped);
+        let state = |e: &Endpoint| transitions::shown(circuits.word(&service.name, e.address), e.tripped);
         let states: Vec<CircuitState> = service.endpoints.iter().map(state).collect();
         let sum = |value: fn(&EndpointCounts) -> u64| total.iter().map(value).sum();
         let reasons = counts.service(&service.name);
@@ -74,7 +80,7 @@ impl Daemon {
             addresses,
             protocol: api::Protocol::Tcp,
             policy: policy(service.policy),
-            circuit: circuits::of_service(states.iter().copied()),
+            circuit: transitions::of_service(states.iter().copied()),
             endpoints: api::EndpointCounts {
                 total: count(service.endpoints.len()),
                 // What is not known is used.
@@ -138,7 +144,7 @@ impl Daemon {
                 let times = counts.times(&s.name, e.address);
                 api::Endpoint {
                     health: health(counts.health(&s.name, e.address)),
-                    circuit: circuits::shown(circuits.word(&s.name, e.address), e.tripped),
+                    circuit: transitions::shown(circuits.word(&s.name, e.address), e.tripped),
                     ..endpoint(s, e, &counts.endpoint(&s.name, e.address), times.connect.mean_ns())
                 }
             })
@@ -258,26 +264,35 @@ impl Daemon {
         self.count_live();
         let state = self.state();
         let counts = Counts(self.tables().zip(state.datapath.as_ref()));
-        let services = state.snapshot.services().iter().map(|service| ServiceReport {
-            name: service.name.clone(),
-            counts: counts.service(&service.name),
-            endpoints: service
-                .endpoints
-                .iter()
-                .map(|e| EndpointReport {
-                    address: e.address.to_string(),
-                    counts: counts.endpoint(&service.name, e.address),
-                    times: Some(counts.times(&service.name, e.address))
-                        .filter(|times| times.connect.count() > 0)
-                        .map(Box::new),
-                })
-                .collect(),
+        let circuits = Circuits::new(self, &state);
+        let services = state.snapshot.services().iter().map(|service| {
+            let endpoint = |e: &Endpoint| EndpointReport {
+                address: e.address.to_string(),
+                counts: counts.endpoint(&service.name, e.address),
+                circuit: counts.0.map(|_| match e.tripped {
+                    true => breaker::State::Open,
+                    false => circuits.word(&service.name, e.address).state(),
+                }),
+                healthy: match counts.health(&service.name, e.address) {
+                    Health::Unknown => None,
+                    health => Some(health == Health::Healthy),
+                },
+                times: Some(counts.times(&service.name, e.address))
+                    .filter(|times| times.connect.count() > 0)
+                    .map(Box::new),
+            };
+            let endpoints: Vec<EndpointReport> = service.endpoints.iter().map(endpoint).collect();
+            // A system call, so only where there is something to read.
+            let picked = endpoints.iter().any(|e| e.counts.picked > 0);
+            let picks = picked.then(|| counts.picks(&service.name)).flatten();
+            ServiceReport { name: service.name.clone(), counts: counts.service(&service.name), picks, endpoints }
         });
         let used = state.datapath.as_ref().map(Datapath::used);
         let programs = self.kernel().filter(|_| state.config.dataplane.program_stats).map(|k| k.programs());
         let maps = self.kernel().map(|kernel| kernel.maps()).unwrap_or_default();
         Report {
             services: services.collect(),
+            tiers: Tier::ALL.into_iter().map(Tier::word).collect(),
             programs: programs
                 .unwrap_or_default()
                 .into_iter()

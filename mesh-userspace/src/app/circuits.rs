@@ -1,174 +1,257 @@
-//! Circuits: what the kernel tells of them, and what operators do to them.
+//! The circuits of endpoints, as operators see and change them.
 
-use super::daemon::{Daemon, State, now};
+use super::{
+    answer::wanted,
+    daemon::{Daemon, State},
+    door::{changed, nothing_left, refusal},
+    transitions::{Circuits, shown},
+};
 use crate::{
-    api::{self, CircuitState, Refusal, Time},
-    datapath::{Datapath, Turned},
-    kernel::Events,
-    model::Service,
+    api::{Circuit, Kind, Refusal, Response},
+    config,
+    model::{BreakerOverride, Endpoint, OverrideError, Service},
 };
-use mesh_common::{
-    breaker::{State as Circuit, Word},
-    event::Transition,
-};
-use std::{net::SocketAddr, sync::Arc, time::Duration};
-use tokio::io::unix::AsyncFd;
-
-/// Takes what programs tell, as long as the daemon runs.
-pub(super) async fn follow(daemon: Arc<Daemon>, events: Events) {
-    let mut events = match AsyncFd::new(events) {
-        Ok(events) => events,
-        Err(e) => return tracing::error!("circuits turn unheard: the ring buffer cannot be waited for: {e}"),
-    };
-    loop {
-        let Ok(mut ready) = events.readable_mut().await else { return };
-        ready.clear_ready();
-        let mut transitions = Vec::new();
-        while let Some(transition) = ready.get_inner_mut().next() {
-            transitions.push(transition);
-        }
-        let daemon = Arc::clone(&daemon);
-        // Not while others wait: the state's lock may be held by somebody who writes large tables.
-        let _ = tokio::task::spawn_blocking(move || daemon.turned(&transitions)).await;
-    }
-}
+use mesh_common::breaker;
+use std::{net::SocketAddr, sync::Arc};
 
 impl Daemon {
-    /// Circuits turned.
-    fn turned(&self, transitions: &[Transition]) {
-        let mut state = self.state();
-        let snapshot = Arc::clone(&state.snapshot);
-        let (Some(tables), Some(datapath)) = (self.tables(), state.datapath.as_mut()) else { return };
-        for event in transitions {
-            if let Some(turned) = datapath.turned(tables, &snapshot, event, now()) {
-                log(&turned);
+    /// The circuits of all endpoints, or those of one service.
+    pub(super) fn circuits(&self, service: Option<&str>) -> Result<Vec<Circuit>, Refusal> {
+        let state = self.state();
+        let services = wanted(state.snapshot.services(), service)?;
+        let now = Circuits::new(self, &state);
+        let mut circuits: Vec<Circuit> = services
+            .iter()
+            .flat_map(|service| service.endpoints.iter().map(|endpoint| circuit(&now, service, endpoint)))
+            .collect();
+        circuits.sort_by(|a, b| (&a.service, a.endpoint).cmp(&(&b.service, b.endpoint)));
+        Ok(circuits)
+    }
+
+    /// Closes the circuit of an endpoint in the kernel, and says whether anything spoke against the endpoint.
+    fn close_circuit(&self, state: &mut State, service: &Service, address: SocketAddr) -> bool {
+        let (Some(tables), Some(datapath)) = (self.tables(), state.datapath.as_mut()) else { return false };
+        datapath.close(tables, service, address).is_some_and(|word| !word.is_calm())
+    }
+
+    /// Holds the circuit of an endpoint open, or those of all endpoints of a service.
+    pub(super) fn trip_circuit(&self, service: &str, address: Option<SocketAddr>) -> Result<Response, Refusal> {
+        let mut state = self.state_to_change()?;
+        let found = find(&state, service)?;
+        let aimed_at = aimed_at(&found, address)?;
+        let closed: Vec<SocketAddr> = aimed_at.iter().filter(|e| !e.tripped).map(|e| e.address).collect();
+        if closed.is_empty() {
+            let message = match address {
+                Some(address) => format!("{service}: the circuit of {address} is held open already"),
+                None => format!("{service}: all circuits are held open already"),
+            };
+            return Err(Refusal::new(Kind::Conflict, message));
+        }
+        let problems = self.hold(&mut state, service, &closed, true)?;
+        let left = state.snapshot.service(service).and_then(|s| nothing_left(service, &s.endpoints));
+        drop(state);
+        let message = match closed.as_slice() {
+            [address] => format!("{service}: circuit of {address} is held open: it gets no new connections"),
+            more => {
+                format!("{service}: circuits of {} endpoints are held open: they get no new connections", more.len())
+            }
+        };
+        let mut changed = changed(message, None);
+        changed.warnings = problems;
+        changed.warnings.extend(left);
+        Ok(Response::Changed(changed))
+    }
+
+    /// Closes the circuit of an endpoint, or those of all endpoints of a service, and holds them no longer.
+    pub(super) fn reset_circuit(&self, service: &str, address: Option<SocketAddr>) -> Result<Response, Refusal> {
+        let mut state = self.state_to_change()?;
+        let found = find(&state, service)?;
+        let aimed_at: Vec<(SocketAddr, bool)> =
+            aimed_at(&found, address)?.iter().map(|e| (e.address, e.tripped)).collect();
+        let held: Vec<SocketAddr> = aimed_at.iter().filter(|(_, held)| *held).map(|(address, _)| *address).collect();
+        let mut reset = held.clone();
+        for (address, held) in aimed_at {
+            // One that was held may have been opened by traffic as well.
+            if self.close_circuit(&mut state, &found, address) && !held {
+                reset.push(address);
             }
         }
-        if state.may_change().is_ok() {
-            self.refresh(&mut state);
-        }
-    }
-
-    /// Brings what was learned of endpoints into the tables.
-    pub(super) fn refresh(&self, state: &mut State) {
-        let (Some(tables), Some(datapath)) = (self.tables(), state.datapath.as_mut()) else { return };
-        if let Some(at) = datapath.refresh(tables, &state.snapshot, now()) {
-            state.again_at = Some(state.again_at.map_or(at, |before| before.min(at)));
-        }
-    }
-
-    /// Looks whether the kernel counts open circuits right.
-    pub(super) fn recount(&self, state: &mut State) {
-        if let (Some(tables), Some(datapath)) = (self.tables(), state.datapath.as_mut()) {
-            datapath.recount(tables, &state.snapshot);
-        }
-    }
-
-    /// Every circuit, of one service or of all.
-    pub(super) fn circuits(&self, service: Option<&str>) -> Result<Vec<api::Circuit>, Refusal> {
-        let state = self.state();
-        let services = super::answer::wanted(state.snapshot.services(), service)?;
-        let look = Circuits::new(self, &state);
-        let rows = services.iter().flat_map(|s| s.endpoints.iter().map(move |e| (s, e)));
-        Ok(rows
-            .map(|(service, endpoint)| {
-                let word = look.word(&service.name, endpoint.address);
-                api::Circuit {
-                    service: service.name.clone(),
-                    endpoint: endpoint.address,
-                    state: shown(word, endpoint.tripped),
-                    consecutive_failures: word.failures().into(),
-                    openings: word.openings(look.now_ms).into(),
-                    retry_at: (word.state() == Circuit::Open && !endpoint.tripped).then(|| look.time(word.deadline())),
-                    forced: endpoint.tripped,
-                }
-            })
-            .collect())
-    }
-
-    /// Closes circuits of a service in the kernel: those of `address`, or all. How many were not as good as new.
-    pub(super) fn close_circuits(&self, state: &mut State, service: &Service, address: Option<SocketAddr>) -> usize {
-        let (Some(tables), Some(datapath)) = (self.tables(), state.datapath.as_mut()) else { return 0 };
-        let wanted = service.endpoints.iter().map(|e| e.address).filter(|at| address.is_none_or(|only| only == *at));
-        let closed = wanted.filter_map(|at| datapath.close(tables, service, at)).filter(|word| *word != Word::default());
-        closed.count()
-    }
-}
-
-/// Circuits at one moment.
-pub(super) struct Circuits<'a> {
-    tables: Option<(&'a crate::kernel::Tables, &'a Datapath)>,
-    now_ms: u64,
-    time: Time,
-}
-
-impl<'a> Circuits<'a> {
-    pub(super) fn new(daemon: &'a Daemon, state: &'a State) -> Self {
-        let tables = daemon.tables().zip(state.datapath.as_ref());
-        Self { tables, now_ms: now() / 1_000_000, time: Time::now() }
-    }
-
-    /// The word of an endpoint's circuit.
-    pub(super) fn word(&self, service: &str, address: SocketAddr) -> Word {
-        self.tables.map_or_else(Word::default, |(tables, datapath)| datapath.circuit(tables, service, address))
-    }
-
-    /// A moment of the monotonic clock as a time of day.
-    fn time(&self, ms: u64) -> Time {
-        self.time.after(Duration::from_millis(ms.saturating_sub(self.now_ms)))
-    }
-}
-
-/// The state of a circuit as operators see it: one that is held open is open.
-pub(super) fn shown(word: Word, tripped: bool) -> CircuitState {
-    match word.state() {
-        _ if tripped => CircuitState::Open,
-        Circuit::Closed => CircuitState::Closed,
-        Circuit::Open => CircuitState::Open,
-        Circuit::HalfOpen => CircuitState::HalfOpen,
-    }
-}
-
-/// The circuit of a service: open when none of its endpoints admits a connection, half-open when only probes may pass.
-pub(super) fn of_service(circuits: impl Iterator<Item = CircuitState>) -> CircuitState {
-    let mut best = None;
-    for circuit in circuits {
-        best = match (best, circuit) {
-            (_, CircuitState::Closed) => return CircuitState::Closed,
-            (Some(CircuitState::HalfOpen), _) | (_, CircuitState::HalfOpen) => Some(CircuitState::HalfOpen),
-            (_, CircuitState::Open) => Some(CircuitState::Open),
+        let problems = if held.is_empty() { Vec::new() } else { self.hold(&mut state, service, &held, false)? };
+        drop(state);
+        let message = match (reset.as_slice(), address) {
+            ([], Some(address)) => {
+                let message = format!("{service}: the circuit of {address} is closed and not held: nothing to reset");
+                return Err(Refusal::new(Kind::Conflict, message));
+            }
+            ([], None) => {
+                let message = format!("{service}: all circuits are closed and none is held: nothing to reset");
+                return Err(Refusal::new(Kind::Conflict, message));
+            }
+            ([address], _) => format!("{service}: circuit of {address} is closed: it gets connections again"),
+            (more, _) => {
+                format!("{service}: circuits of {} endpoints are closed: they get connections again", more.len())
+            }
         };
+        let mut changed = changed(message, None);
+        changed.warnings = problems;
+        Ok(Response::Changed(changed))
     }
-    best.unwrap_or(CircuitState::Closed)
+
+    /// Changes when a service's circuits open.
+    pub(super) fn set_breaker(
+        &self,
+        service: &str,
+        change: BreakerOverride,
+        persist: bool,
+    ) -> Result<Response, Refusal> {
+        check(change)?;
+        let mut state = self.state_to_change()?;
+        let before = find(&state, service)?.settings.breaker.clone();
+        let mut written = None;
+        if persist && let Some(fact) = state.fact(service) {
+            // The files must stay valid: what is open for longer at first must be allowed to be.
+            let max_reset_timeout = change.reset_timeout.filter(|time| *time > fact.settings.breaker.max_reset_timeout);
+            let BreakerOverride { failure_threshold, reset_timeout } = change;
+            let lasting = config::Change::Breaker { failure_threshold, reset_timeout, max_reset_timeout };
+            written = Some(self.persist(service, lasting)?);
+            // The files say so from now on, also to the next change that comes before they are read again.
+            let breaker = &mut Arc::make_mut(&mut fact.settings).breaker;
+            breaker.failure_threshold = failure_threshold.unwrap_or(breaker.failure_threshold);
+            breaker.reset_timeout = reset_timeout.unwrap_or(breaker.reset_timeout);
+            breaker.max_reset_timeout = max_reset_timeout.unwrap_or(breaker.max_reset_timeout);
+        }
+        let set = self.change(&mut state, |overrides, services| overrides.set_breaker(services, service, change));
+        let mut warnings = set.map_err(refusal)?;
+        drop(state);
+        let mut parts = Vec::new();
+        if let Some(threshold) = change.failure_threshold {
+            parts.push(format!("failure_threshold {} → {threshold}", before.failure_threshold));
+            if threshold == 0 {
+                warnings.push(format!("circuits of {service} do not open by themselves any more"));
+            }
+        }
+        if let Some(time) = change.reset_timeout {
+            let word = config::Duration::from;
+            parts.push(format!("reset_timeout {} → {}", word(before.reset_timeout), word(time)));
+            if time > before.max_reset_timeout {
+                let max = word(before.max_reset_timeout);
+                warnings.push(format!("max_reset_timeout was less, {max}: it is {} too now", word(time)));
+            }
+        }
+        let mut changed = changed(format!("{service}: {}", parts.join(", ")), written);
+        changed.warnings = warnings;
+        Ok(Response::Changed(changed))
+    }
+
+    /// Holds circuits open, or no longer. Returns what did not fit into the tables.
+    fn hold(
+        &self,
+        state: &mut State,
+        service: &str,
+        addresses: &[SocketAddr],
+        held: bool,
+    ) -> Result<Vec<String>, Refusal> {
+        let set = self.change(state, |overrides, services| {
+            addresses.iter().try_for_each(|address| overrides.set_tripped(services, service, *address, held))
+        });
+        set.map_err(refusal)
+    }
 }
 
-fn log(turned: &Turned) {
-    let Turned { service, endpoint, from, to } = turned;
-    let (from_word, to_word) = (from.state().word(), to.state().word());
-    let openings = to.openings(0);
-    match to.state() {
-        Circuit::Open => tracing::warn!(
-            service,
-            %endpoint,
-            failures = to.failures(),
-            openings,
-            for_ms = to.deadline().saturating_sub(now() / 1_000_000),
-            "circuit {from_word} → {to_word}: the endpoint gets no connections"
-        ),
-        Circuit::HalfOpen => tracing::info!(service, %endpoint, openings, "circuit {from_word} → {to_word}: a probe decides"),
-        Circuit::Closed => tracing::info!(service, %endpoint, "circuit {from_word} → {to_word}: the endpoint is back"),
+fn circuit(now: &Circuits<'_>, service: &Service, endpoint: &Endpoint) -> Circuit {
+    let word = now.word(&service.name, endpoint.address);
+    let waits = word.state() == breaker::State::Open && !endpoint.tripped;
+    Circuit {
+        service: service.name.clone(),
+        endpoint: endpoint.address,
+        state: shown(word, endpoint.tripped),
+        consecutive_failures: word.failures().into(),
+        openings: word.openings(now.now_ms).into(),
+        retry_at: waits.then(|| now.time(word.deadline())),
+        forced: endpoint.tripped,
     }
+}
+
+fn find(state: &State, service: &str) -> Result<Arc<Service>, Refusal> {
+    let found = state.snapshot.services().iter().find(|s| s.name == service);
+    found.cloned().ok_or_else(|| refusal(OverrideError::NoService(service.to_owned())))
+}
+
+/// The endpoint with this address, or all.
+fn aimed_at(service: &Service, address: Option<SocketAddr>) -> Result<Vec<&Endpoint>, Refusal> {
+    let wanted = |endpoint: &&Endpoint| address.is_none_or(|address| endpoint.address == address);
+    let found: Vec<&Endpoint> = service.endpoints.iter().filter(wanted).collect();
+    match address {
+        Some(address) if found.is_empty() => {
+            Err(refusal(OverrideError::NoEndpoint { service: service.name.clone(), address }))
+        }
+        None if found.is_empty() => {
+            let message = format!("{} has no endpoints, hence no circuits", service.name);
+            Err(Refusal::new(Kind::Conflict, message))
+        }
+        _ => Ok(found),
+    }
+}
+
+/// Whether thresholds are such as a configuration may have.
+fn check(change: BreakerOverride) -> Result<(), Refusal> {
+    let BreakerOverride { failure_threshold, reset_timeout } = change;
+    if failure_threshold.is_none() && reset_timeout.is_none() {
+        return Err(Refusal::invalid("nothing to change: give failure_threshold, reset_timeout, or both"));
+    }
+    if let Some(threshold) = failure_threshold
+        && !config::FAILURE_THRESHOLD.contains(&threshold)
+    {
+        let (least, most) = config::FAILURE_THRESHOLD.into_inner();
+        return Err(Refusal::invalid(format!("failure_threshold: expected {least} to {most}, found {threshold}")));
+    }
+    if let Some(time) = reset_timeout
+        && !config::RESET_TIMEOUT.contains(&time)
+    {
+        let (least, most) = config::RESET_TIMEOUT.into_inner();
+        let (least, most) = (config::Duration::from(least), config::Duration::from(most));
+        let message = format!("reset_timeout: expected {least} to {most}, found {} ms", time.as_millis());
+        return Err(Refusal::invalid(message));
+    }
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     #[test]
-    fn a_service_is_open_only_if_nobody_lets_connections_through() {
-        use CircuitState::{Closed, HalfOpen, Open};
-        let of = |circuits: &[CircuitState]| of_service(circuits.iter().copied());
-        assert_eq!([of(&[]), of(&[Open, Closed]), of(&[Open, Open])], [Closed, Closed, Open]);
-        assert_eq!([of(&[Open, HalfOpen, Open]), of(&[HalfOpen, Open])], [HalfOpen, HalfOpen]);
+    fn thresholds_are_such_as_a_configuration_may_have() {
+        let said = |failure_threshold, reset_timeout: Option<u64>| {
+            let reset_timeout = reset_timeout.map(Duration::from_millis);
+            check(BreakerOverride { failure_threshold, reset_timeout }).map_err(|refusal| refusal.message)
+        };
+        assert_eq!(said(Some(0), None), Ok(()));
+        assert_eq!(said(Some(1000), Some(100)), Ok(()));
+        assert_eq!(said(None, Some(86_400_000)), Ok(()));
+        assert!(said(None, None).unwrap_err().starts_with("nothing to change"));
+        assert_eq!(said(Some(1001), None).unwrap_err(), "failure_threshold: expected 0 to 1000, found 1001");
+        assert_eq!(said(None, Some(99)).unwrap_err(), "reset_timeout: expected 100ms to 24h, found 99 ms");
+        assert!(said(None, Some(u64::MAX)).is_err());
+    }
+
+    #[test]
+    fn a_circuit_is_that_of_an_endpoint_that_is_there() {
+        let address: SocketAddr = "10.0.0.1:80".parse().unwrap();
+        let mut service = Service {
+            name: "web".to_owned(),
+            addresses: Vec::new(),
+            protocol: crate::model::Protocol::Tcp,
+            policy: crate::model::Policy::RoundRobin,
+            settings: Arc::default(),
+            endpoints: vec![Endpoint::new(address), Endpoint::new("10.0.0.2:80".parse().unwrap())],
+        };
+        assert_eq!(aimed_at(&service, None).unwrap().len(), 2);
+        assert_eq!(aimed_at(&service, Some(address)).unwrap()[0].address, address);
+        let missing = aimed_at(&service, Some("10.0.0.3:80".parse().unwrap())).unwrap_err();
+        assert_eq!(missing.kind, Kind::NotFound);
+        service.endpoints.clear();
+        assert_eq!(aimed_at(&service, None).unwrap_err().kind, Kind::Conflict);
     }
 }

@@ -11,7 +11,7 @@ use crate::{
     },
     config,
     kernel::Kernel,
-    model::{Endpoint, OverrideError, Policy},
+    model::{BreakerOverride, Endpoint, OverrideError, Policy},
     telemetry::metrics,
 };
 use mesh_common::settings::flags;
@@ -115,6 +115,12 @@ impl Daemon {
                 self.change_endpoint(&service, address, persist, EndpointChange::Weight(weight))
             }
             Request::LbSet { service, policy, persist } => self.set_policy(&service, policy, persist),
+            Request::Circuits { service } => self.circuits(service.as_deref()).map(Response::Circuits),
+            Request::CircuitTrip { service, address } => self.trip_circuit(&service, address),
+            Request::CircuitReset { service, address } => self.reset_circuit(&service, address),
+            Request::CircuitSet { service, failure_threshold, reset_timeout, persist } => {
+                self.set_breaker(&service, BreakerOverride { failure_threshold, reset_timeout }, persist)
+            }
             Request::Bypass { on } => self.set_bypass(on),
         }
     }
@@ -164,9 +170,7 @@ impl Daemon {
         };
         let mut changed = changed(message, written);
         changed.warnings = problems;
-        if !endpoints.iter().any(|e| !e.draining && e.weight > 0) {
-            changed.warnings.push(format!("no endpoint of {service} is left: its connections are refused now"));
-        }
+        changed.warnings.extend(nothing_left(service, &endpoints));
         Ok(Response::Changed(changed))
     }
 
@@ -217,7 +221,7 @@ impl Daemon {
     }
 
     /// Writes a change to `conf.d`.
-    fn persist(&self, service: &str, change: config::Change) -> Result<PathBuf, Refusal> {
+    pub(super) fn persist(&self, service: &str, change: config::Change) -> Result<PathBuf, Refusal> {
         let (_, directory) = config::places(self.named.as_deref());
         config::persist(&directory, service, change).map_err(|why| {
             let message = format!("nothing was changed, because --persist is not possible: {why}; try without it");
@@ -258,6 +262,9 @@ fn canonical(mut request: Request) -> Request {
         | Request::EndpointDrain { address, .. }
         | Request::EndpointUndrain { address, .. }
         | Request::EndpointWeight { address, .. } => address.set_ip(address.ip().to_canonical()),
+        Request::CircuitTrip { address: Some(address), .. } | Request::CircuitReset { address: Some(address), .. } => {
+            address.set_ip(address.ip().to_canonical());
+        }
         Request::Connections(wanted) => {
             if let Some(endpoint) = &mut wanted.endpoint {
                 endpoint.set_ip(endpoint.ip().to_canonical());
@@ -293,8 +300,14 @@ impl EndpointChange {
     }
 }
 
+/// What is worth a word where none of a service's endpoints is left.
+pub(super) fn nothing_left(service: &str, endpoints: &[Endpoint]) -> Option<String> {
+    let left = endpoints.iter().any(|e| !e.draining && !e.tripped && e.weight > 0);
+    (!left).then(|| format!("no endpoint of {service} is left: its connections are refused now"))
+}
+
 /// What was changed, logged as well: whoever reads the log later wants to know what an operator did.
-fn changed(message: String, written: Option<PathBuf>) -> Changed {
+pub(super) fn changed(message: String, written: Option<PathBuf>) -> Changed {
     tracing::info!("operator: {message}");
     match written {
         Some(path) => Changed::new(format!("{message}\nwritten to {}", path.display())),
@@ -302,6 +315,6 @@ fn changed(message: String, written: Option<PathBuf>) -> Changed {
     }
 }
 
-fn refusal(error: OverrideError) -> Refusal {
+pub(super) fn refusal(error: OverrideError) -> Refusal {
     Refusal::not_found(error.to_string())
 }

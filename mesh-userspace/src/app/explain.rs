@@ -1,16 +1,21 @@
 //! What a connection to an address would meet now: asked of the rows that the connect hook reads.
 
 use super::{
-    answer::policy,
+    answer::{health, policy as policy_word},
     daemon::{Daemon, now},
+    transitions::{self, Circuits},
 };
 use crate::{
-    api::{Candidate, CircuitState, Decision, EndpointHealth, Explanation, Mode},
-    datapath::{Share, share},
-    model::{Endpoint, Service},
+    api::{Candidate, CircuitState, Decision, Explanation, Mode},
+    datapath::{Share, Standing, share},
+    model::{Endpoint, Health, Service},
+    policy::{self, Tier},
 };
 use mesh_common::reason::Reason;
-use std::{collections::BTreeMap, net::SocketAddr};
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::SocketAddr,
+};
 
 /// What becomes of a connection, and why.
 struct Verdict {
@@ -41,20 +46,30 @@ impl Verdict {
 }
 
 impl Daemon {
+    /// What a connection to `address` would meet now.
     pub(super) fn explain(&self, address: SocketAddr) -> Explanation {
         let owner = self.state().snapshot.owner(address).cloned();
         let verdict = self.verdict(address, owner.as_deref());
-        let candidates = owner.iter().flat_map(|s| &s.endpoints).map(|e| {
+        let state = self.state();
+        let circuits = Circuits::new(self, &state);
+        let standings = owner.as_ref().zip(state.datapath.as_ref());
+        let standings = standings.map(|(service, datapath)| datapath.standings(service, now())).unwrap_or_default();
+        let is_attended = self.tables().is_some_and(|tables| tables.settings().is_attended(now()));
+        let candidates = owner.iter().flat_map(|s| s.endpoints.iter().map(move |e| (s, e))).map(|(service, e)| {
             let share = verdict.shares.get(&e.address).copied().unwrap_or(0.0);
+            let word = circuits.word(&service.name, e.address);
+            let circuit = transitions::shown(word, e.tripped);
+            let standing = standings.get(&e.address).copied().unwrap_or_default();
+            let seen = Seen { endpoint: e, standing, circuit, share, is_attended };
             Candidate {
                 address: e.address,
                 weight: e.weight,
-                tier: None,
-                health: EndpointHealth::Unknown,
-                circuit: CircuitState::Closed,
+                tier: (standing.tier != Tier::Any).then(|| standing.tier.word().to_owned()),
+                health: health(standing.health),
+                circuit,
                 draining: e.draining,
                 candidate: share > 0.0,
-                reason: candidate_reason(e, address, verdict.decision, share),
+                reason: seen.reason(address, verdict.decision, &standings),
                 share,
             }
         });
@@ -63,7 +78,7 @@ impl Daemon {
             endpoints: candidates.collect(),
             service: owner.as_ref().map(|s| s.name.clone()),
             route: None,
-            policy: owner.as_ref().map(|s| policy(s.policy)),
+            policy: owner.as_ref().map(|s| policy_word(s.policy)),
             decision: verdict.decision,
             reason: verdict.reason.map(str::to_owned),
             explanation: verdict.sentence,
@@ -104,25 +119,54 @@ impl Daemon {
     }
 }
 
-fn candidate_reason(endpoint: &Endpoint, vip: SocketAddr, decision: Decision, share: f64) -> String {
-    let reason = if endpoint.draining {
-        "draining"
-    } else if endpoint.weight == 0 {
-        "weight 0"
-    } else if vip.is_ipv4() && endpoint.address.is_ipv6() {
-        "IPv6 endpoint behind an IPv4 VIP (family_mismatch)"
-    } else if share > 0.0 {
-        "in selection"
-    } else if decision == Decision::Passed {
-        "connections are not translated"
-    } else {
-        "not in the kernel's tables; see `mesh status`"
-    };
-    reason.to_owned()
+/// An endpoint, and all that bears on whether it can be picked.
+struct Seen<'a> {
+    endpoint: &'a Endpoint,
+    standing: Standing,
+    circuit: CircuitState,
+    share: f64,
+    is_attended: bool,
+}
+
+impl Seen<'_> {
+    /// Why it can be picked, or cannot.
+    fn reason(&self, vip: SocketAddr, decision: Decision, all: &HashMap<SocketAddr, Standing>) -> String {
+        let Self { endpoint, standing, circuit, share, is_attended } = self;
+        let unhealthy = standing.health == Health::Unhealthy;
+        let reason = if endpoint.draining {
+            "draining"
+        } else if endpoint.weight == 0 {
+            "weight 0"
+        } else if endpoint.tripped {
+            "its circuit is held open by an operator"
+        } else if vip.is_ipv4() && endpoint.address.is_ipv6() {
+            "IPv6 endpoint behind an IPv4 VIP (family_mismatch)"
+        } else if decision == Decision::Passed {
+            "connections are not translated"
+        } else if *circuit == CircuitState::Open {
+            "its circuit is open"
+        } else if *circuit == CircuitState::HalfOpen {
+            "its circuit is half-open: only probes pass"
+        } else if *share > 0.0 && standing.panic {
+            "in selection: no endpoint is healthy, so health is ignored"
+        } else if *share > 0.0 && standing.warmth < policy::WARM {
+            return format!("in selection, warming up: {} % of its share", standing.warmth / 10);
+        } else if *share > 0.0 {
+            "in selection"
+        } else if unhealthy && *is_attended {
+            "unhealthy"
+        } else if all.values().any(|other| other.is_in && other.tier < standing.tier) {
+            "nearer endpoints take everything"
+        } else {
+            "not in the kernel's tables; see `mesh status`"
+        };
+        reason.to_owned()
+    }
 }
 
 fn refusal_sentence(reason: Reason) -> &'static str {
     match reason {
+        Reason::CircuitOpen => "the circuit of every endpoint that could be chosen is open",
         Reason::NoEndpoint => "no endpoint can be chosen (none there, all draining, or all of weight 0)",
         Reason::FamilyMismatch => "its endpoints are IPv6 and the VIP is IPv4",
         _ => "the tables are being changed",

@@ -18,6 +18,7 @@ mod run;
 mod source;
 mod succession;
 mod takeover;
+mod transitions;
 mod unload;
 
 pub use check::check;

@@ -3,7 +3,7 @@
 use super::{
     admin::Admin,
     bypass::BypassedCgroups,
-    cgroup, circuits,
+    cgroup,
     daemon::{self, Daemon, State},
     host,
     lock::{LockError, Locks},
@@ -11,12 +11,13 @@ use super::{
     source::Watch,
     succession::{End, Succession},
     takeover::{self, Inheritance},
+    transitions,
 };
 use crate::{
     api::{Addresses, Mode},
     config::{self, Config},
     datapath::{self, Datapath},
-    kernel::{self, Capacity, Events, Kernel, KernelError, Options, Pins},
+    kernel::{self, Capacity, Kernel, KernelError, Options, Pins},
     model::{Overrides, Snapshot},
     telemetry::log::{self, Levels},
 };
@@ -101,8 +102,11 @@ pub fn run(named: Option<PathBuf>, takeover: bool) -> Result<(), String> {
         file.remove();
     }
     let admin = admin.serve(&daemon, &succession)?;
+    if let Some(events) = events {
+        transitions::follow(&daemon, events).map_err(|e| format!("circuits cannot be followed: {e}"))?;
+    }
     let probing = probe::start(&daemon).map_err(|e| format!("the probe cannot start: {e}"))?;
-    let end = runtime.block_on(serve(&daemon, signals, watch, programs_log, events, end));
+    let end = runtime.block_on(serve(&daemon, signals, watch, programs_log, end));
     // Not while another one is ready in its place.
     daemon.stopping.store(!matches!(end, Some(End::Followed)), Ordering::Relaxed);
     succession.close();
@@ -247,7 +251,7 @@ fn load(loaded: &config::Loaded, overrides: &Overrides, observe: bool, locks: &m
             mark: u64::from(config.dataplane.mark.get()),
             heartbeat: daemon::now(),
             stale_after: stale_after(config),
-            heartbeat_timeout: 3_000_000_000,
+            heartbeat_timeout: nanoseconds(config.dataplane.heartbeat_timeout.get()),
             netns: kernel::netns_cookie().unwrap_or(0),
         },
     })?;
@@ -255,7 +259,7 @@ fn load(loaded: &config::Loaded, overrides: &Overrides, observe: bool, locks: &m
     kernel.tables().beat(daemon::now());
     // Tables first, programs after them: no connect is ever looked up in tables that are not filled.
     let bypassed = config.dataplane.bypass.cidrs.iter().map(|cidr| cidr.0).collect();
-    let mut datapath = Datapath::adopt(kernel.tables(), bypassed, crate::model::Node::default(), daemon::now());
+    let mut datapath = Datapath::adopt(kernel.tables(), bypassed, config.node(), daemon::now());
     let facts: Vec<_> = config.services().into_iter().map(Arc::new).collect();
     datapath.apply(kernel.tables(), &Snapshot::new(&facts, overrides), daemon::now());
     let root = kernel::cgroup2_root().unwrap_or_else(|_| path.clone());
@@ -275,8 +279,11 @@ fn stale_after(config: &Config) -> u64 {
         config::WhenStale::Passthrough => true,
         config::WhenStale::LastKnown => false,
     };
-    let after = u64::try_from(config.dataplane.stale_after.get().as_nanos()).unwrap_or(u64::MAX);
-    if passthrough { after } else { 0 }
+    if passthrough { nanoseconds(config.dataplane.stale_after.get()) } else { 0 }
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// How much the tables must hold: as configured, else what the configuration needs with a quarter to spare, and no
@@ -316,7 +323,6 @@ async fn serve(
     mut signals: Signals,
     mut watch: Watch,
     mut programs_log: Option<impl FnMut() + Send>,
-    events: Option<Events>,
     mut end: oneshot::Receiver<End>,
 ) -> Option<End> {
     let mut ticks = interval(TICK);
@@ -331,9 +337,6 @@ async fn serve(
         );
     }
     tokio::spawn(beat(Arc::clone(daemon)));
-    if let Some(events) = events {
-        tokio::spawn(circuits::follow(Arc::clone(daemon), events));
-    }
     loop {
         tokio::select! {
             _ = signals.terminate.recv() => return None,

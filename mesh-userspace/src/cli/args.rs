@@ -1,9 +1,9 @@
 //! What can be typed.
 
 use crate::api::{ConnectionOrder, Policy};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
-use std::{ffi::OsString, net::SocketAddr, path::PathBuf};
+use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
 
 /// A service mesh for one node: TCP services balanced in the kernel.
 #[derive(Debug, Parser)]
@@ -170,6 +170,15 @@ pub(super) enum Verb {
     #[command(subcommand)]
     Lb(LbVerb),
 
+    /// List circuits, hold them open, close them, or change when they open
+    #[command(args_conflicts_with_subcommands = true)]
+    Circuit {
+        #[command(flatten)]
+        listing: Listing,
+        #[command(subcommand)]
+        verb: Option<CircuitVerb>,
+    },
+
     /// The kill switch: make every hook pass everything untouched, or translate again
     #[command(subcommand)]
     Bypass(BypassVerb),
@@ -195,8 +204,6 @@ pub(super) enum Verb {
 #[derive(Debug, Subcommand)]
 pub(super) enum LaterVerb {
     #[command(hide = true, disable_help_flag = true)]
-    Circuit(Rest),
-    #[command(hide = true, disable_help_flag = true)]
     Register(Rest),
     #[command(hide = true, disable_help_flag = true)]
     Deregister(Rest),
@@ -215,7 +222,6 @@ pub(super) enum LaterVerb {
 impl LaterVerb {
     pub(super) const fn name(&self) -> &'static str {
         match self {
-            Self::Circuit(_) => "circuit",
             Self::Register(_) => "register",
             Self::Deregister(_) => "deregister",
             Self::Top(_) => "top",
@@ -311,6 +317,47 @@ pub(super) enum LbVerb {
     },
 }
 
+#[derive(Debug, Subcommand)]
+pub(super) enum CircuitVerb {
+    /// List the circuits of all endpoints; the same as no word at all
+    List {
+        /// Only those of this service
+        service: Option<String>,
+        #[command(flatten)]
+        listing: Listing,
+    },
+    /// Hold a circuit open: the endpoint gets no new connections until it is reset or the daemon restarts
+    Trip(CircuitName),
+    /// Close a circuit, and hold it no longer
+    Reset(CircuitName),
+    /// Change when the circuits of a service open, and for how long
+    #[command(group = ArgGroup::new("change").required(true).multiple(true)
+        .args(["failure_threshold", "reset_timeout"]))]
+    Set {
+        /// The service
+        #[arg(value_name = "SERVICE")]
+        service: String,
+        /// So many failures in a row open a circuit, 0 to 1000; 0: it never opens by itself
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=1000))]
+        failure_threshold: Option<u32>,
+        /// How long a circuit stays open at first, such as 30s: 100ms to 24h
+        #[arg(long, value_name = "D", value_parser = reset_timeout)]
+        reset_timeout: Option<Duration>,
+        #[command(flatten)]
+        persist: Persist,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct CircuitName {
+    /// The service
+    #[arg(value_name = "SERVICE")]
+    pub(super) service: String,
+    /// Where the endpoint listens [default: all endpoints of the service]
+    #[arg(value_name = "ADDRESS", value_parser = address)]
+    pub(super) address: Option<SocketAddr>,
+}
+
 #[derive(Clone, Copy, Debug, Subcommand)]
 pub(super) enum BypassVerb {
     /// Pass every connection untouched
@@ -335,6 +382,14 @@ fn address(text: &str) -> Result<SocketAddr, String> {
 
 fn weight(text: &str) -> Result<u16, String> {
     text.parse().map_err(|_| "expected a whole number from 0 to 65535".to_owned())
+}
+
+fn reset_timeout(text: &str) -> Result<Duration, String> {
+    const ALLOWED: std::ops::RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(24 * 3600);
+    let time = humantime::parse_duration(text).ok().filter(|time| ALLOWED.contains(time));
+    let time = time.ok_or_else(|| "expected a duration from 100ms to 24h, such as 250ms, 5s or 1m30s".to_owned())?;
+    // Finer is not kept.
+    Ok(Duration::from_millis(u64::try_from(time.as_millis()).unwrap_or(u64::MAX)))
 }
 
 fn orders() -> impl clap::builder::TypedValueParser<Value = ConnectionOrder> {

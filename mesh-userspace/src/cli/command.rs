@@ -1,7 +1,8 @@
 //! From what was typed to what is to be done.
 
 use super::args::{
-    AnyVerb, Arguments, BypassVerb, Color, ConfigVerb, EndpointVerb, Format, LbVerb, Options, Target, Verb,
+    AnyVerb, Arguments, BypassVerb, CircuitName, CircuitVerb, Color, ConfigVerb, EndpointVerb, Format, LbVerb, Options,
+    Target, Verb,
 };
 use crate::api::{Connections, Request};
 use clap::Parser;
@@ -143,6 +144,19 @@ where
         Verb::Lb(LbVerb::Set { service, policy, persist }) => {
             change(Request::LbSet { service, policy, persist: persist.persist })
         }
+        Verb::Circuit { listing, verb: None } => show(Request::Circuits { service: None }, listing.output),
+        Verb::Circuit { verb: Some(CircuitVerb::List { service, listing }), .. } => {
+            show(Request::Circuits { service }, listing.output)
+        }
+        Verb::Circuit { verb: Some(CircuitVerb::Trip(CircuitName { service, address })), .. } => {
+            change(Request::CircuitTrip { service, address })
+        }
+        Verb::Circuit { verb: Some(CircuitVerb::Reset(CircuitName { service, address })), .. } => {
+            change(Request::CircuitReset { service, address })
+        }
+        Verb::Circuit {
+            verb: Some(CircuitVerb::Set { service, failure_threshold, reset_timeout, persist }), ..
+        } => change(Request::CircuitSet { service, failure_threshold, reset_timeout, persist: persist.persist }),
         Verb::Bypass(BypassVerb::On) => change(Request::Bypass { on: true }),
         Verb::Bypass(BypassVerb::Off) => change(Request::Bypass { on: false }),
         Verb::Completions { shell } => client(Action::Completions(shell)),

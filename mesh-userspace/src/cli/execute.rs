@@ -7,7 +7,7 @@ use super::{
     rates::Rated,
     views, watch,
 };
-use crate::api::{Check, Client, ClientError, Endpoint, Explanation, Refusal, Request, Service, Status, Time};
+use crate::api::{Check, Circuit, Client, ClientError, Endpoint, Explanation, Refusal, Request, Service, Status, Time};
 use clap::CommandFactory;
 use clap_complete::Shell;
 use serde_json::Value;
@@ -104,6 +104,7 @@ pub(super) enum Shown {
     Service(Service, Vec<Endpoint>),
     Endpoints(Vec<Endpoint>),
     Connections(Vec<Rated>),
+    Circuits(Vec<Circuit>),
     Explanation(Box<Explanation>),
     Config(Value),
 }
@@ -142,6 +143,7 @@ impl Screen {
                 let connections = client.connections(&self.request).await?;
                 Shown::Connections(connections.into_iter().map(Rated::from).collect())
             }
+            Request::Circuits { service } => Shown::Circuits(client.circuits(service.clone()).await?),
             Request::Explain { .. } => Shown::Explanation(Box::new(client.explain(&self.request).await?)),
             Request::ConfigDump => Shown::Config(client.config().await?),
             _ => Shown::Status(Box::new(client.status().await?)),
@@ -159,6 +161,8 @@ impl Screen {
             (Format::Table, Shown::Endpoints(endpoints)) => Ok(views::endpoints(endpoints, style)),
             (Format::Table, Shown::Connections(connections)) if connections.is_empty() => Ok(String::new()),
             (Format::Table, Shown::Connections(connections)) => Ok(views::connections(connections, style)),
+            (Format::Table, Shown::Circuits(circuits)) if circuits.is_empty() => Ok(String::new()),
+            (Format::Table, Shown::Circuits(circuits)) => Ok(views::circuits(circuits, Time::now(), style)),
             (Format::Table, Shown::Explanation(explanation)) => Ok(views::explanation(explanation, style)),
             (_, Shown::Service(service, endpoints)) => Ok(views::service(service, endpoints, style)),
             (format, Shown::Config(config)) => document(config, format),
@@ -166,6 +170,7 @@ impl Screen {
             (format, Shown::Services(services)) => document(services, format),
             (format, Shown::Endpoints(endpoints)) => document(endpoints, format),
             (format, Shown::Connections(connections)) => document(connections, format),
+            (format, Shown::Circuits(circuits)) => document(circuits, format),
             (format, Shown::Explanation(explanation)) => document(explanation, format),
         };
         text.map_err(|e| unprintable(&e))
@@ -179,6 +184,7 @@ impl Screen {
             Shown::Service(service, _) => line(&[service]),
             Shown::Endpoints(endpoints) => line(endpoints),
             Shown::Connections(connections) => line(connections),
+            Shown::Circuits(circuits) => line(circuits),
             Shown::Explanation(explanation) => line(explanation),
             Shown::Config(config) => line(config),
         }
@@ -192,6 +198,7 @@ impl Screen {
             Shown::Services(services) if services.is_empty() => Some("no services"),
             Shown::Endpoints(endpoints) if endpoints.is_empty() => Some("no endpoints"),
             Shown::Connections(connections) if connections.is_empty() => Some("no connections"),
+            Shown::Circuits(circuits) if circuits.is_empty() => Some("no endpoints, hence no circuits"),
             _ => None,
         }
     }

@@ -9,7 +9,7 @@ use super::{
     views,
 };
 use crate::api::{
-    Connection, ConnectionOrder, Connections, Policy, Request, Service, Status, Time, fake::Served, sample,
+    Circuit, Connection, ConnectionOrder, Connections, Policy, Request, Service, Status, Time, fake::Served, sample,
 };
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
@@ -111,6 +111,11 @@ fn listings() {
     };
     let line = "mesh connections --service checkout --endpoint [fd00::1]:80 --sort rtt --limit 3 --watch -o json";
     assert_eq!(show(line), (all(wanted), Format::Json, true));
+    let circuits = |service: Option<&str>| Request::Circuits { service: service.map(str::to_owned) };
+    assert_eq!(show("mesh circuit"), (circuits(None), Format::Table, false));
+    assert_eq!(show("mesh circuit -o json"), (circuits(None), Format::Json, false));
+    assert_eq!(show("mesh circuit list -o yaml"), (circuits(None), Format::Yaml, false));
+    assert_eq!(show("mesh circuit list checkout"), (circuits(Some("checkout")), Format::Table, false));
     let (request, ..) = show("mesh explain [fd00::1]:80 --host h --path /p --zone z");
     let expected = Request::Explain {
         address: "[fd00::1]:80".parse().unwrap(),
@@ -142,6 +147,34 @@ fn changes() {
             Request::LbSet { service: service.clone(), policy: *policy, persist: true }
         );
     }
+    let (one, all) = (Some(address), None);
+    assert_eq!(
+        change("mesh circuit trip checkout 10.0.1.5:8080"),
+        Request::CircuitTrip { service: service.clone(), address: one }
+    );
+    assert_eq!(change("mesh circuit trip checkout"), Request::CircuitTrip { service: service.clone(), address: all });
+    assert_eq!(
+        change("mesh circuit reset checkout 10.0.1.5:8080"),
+        Request::CircuitReset { service: service.clone(), address: one }
+    );
+    assert_eq!(
+        change("mesh circuit set checkout --failure-threshold 0"),
+        Request::CircuitSet {
+            service: service.clone(),
+            failure_threshold: Some(0),
+            reset_timeout: None,
+            persist: false
+        }
+    );
+    assert_eq!(
+        change("mesh circuit set checkout --reset-timeout 1m30s --failure-threshold 3 --persist"),
+        Request::CircuitSet {
+            service: service.clone(),
+            failure_threshold: Some(3),
+            reset_timeout: Some(Duration::from_secs(90)),
+            persist: true
+        }
+    );
     assert_eq!(change("mesh bypass on"), Request::Bypass { on: true });
     assert_eq!(change("mesh bypass off"), Request::Bypass { on: false });
     assert_eq!(change("mesh config reload"), Request::ConfigReload);
@@ -167,6 +200,15 @@ fn wrong_usage_says_what_was_expected() {
         ("mesh connections --limit 0", "0 is not in 1..="),
         ("mesh connections --limit all", "invalid digit"),
         ("mesh connections --endpoint 10.0.0.1", "the port is missing"),
+        ("mesh circuit set a", "--failure-threshold <N>"),
+        ("mesh circuit set a --persist", "--reset-timeout <D>"),
+        ("mesh circuit set a --failure-threshold 1001", "1001 is not in 0..=1000"),
+        ("mesh circuit set a --reset-timeout 5", "expected a duration from 100ms to 24h"),
+        ("mesh circuit set a --reset-timeout 99ms", "expected a duration from 100ms to 24h"),
+        ("mesh circuit trip", "<SERVICE>"),
+        ("mesh circuit trip a 10.0.0.1", "the port is missing"),
+        ("mesh circuit trip a 10.0.0.1:80 --persist", "unexpected argument '--persist'"),
+        ("mesh circuit open a", "unrecognized subcommand 'open'"),
         ("mesh bypass", "Usage: mesh bypass"),
         ("mesh bypass maybe", "unrecognized subcommand 'maybe'"),
         ("mesh config validate", "<FILE>"),
@@ -190,9 +232,6 @@ fn help_and_version_are_no_failure() {
 #[test]
 fn commands_not_built_yet_are_known_by_name_whatever_follows() {
     for (line, name) in [
-        ("mesh circuit", "circuit"),
-        ("mesh circuit trip checkout 10.0.0.1:80", "circuit"),
-        ("mesh circuit --help", "circuit"),
         ("mesh register a 10.0.0.1:80 --ttl 60s --keep", "register"),
         ("mesh deregister a 10.0.0.1:80", "deregister"),
         ("mesh top", "top"),
@@ -217,13 +256,14 @@ fn help_offers_what_there_is() {
         "connections",
         "explain",
         "lb",
+        "circuit",
         "bypass",
         "unload",
         "completions",
     ] {
         assert!(help.contains(&format!("\n  {name} ")), "{name}: {help}");
     }
-    assert!(!help.contains("circuit") && !help.contains("bugreport"), "{help}");
+    assert!(!help.contains("bugreport"), "{help}");
 }
 
 #[test]
@@ -315,6 +355,21 @@ checkout  10.0.1.5:8080     10.0.9.1:40000  curl[4711]  /shop/frontend  40265318
 }
 
 #[test]
+fn circuits_as_a_table() {
+    assert_eq!(
+        views::circuits(&sample::circuits(), sample::noon(), PLAIN),
+        "\
+SERVICE   ENDPOINT          STATE   FAILURES  OPENINGS  RETRY      FORCED
+checkout  10.0.1.5:8080     closed         2         0  -          no
+checkout  10.0.1.6:8080     open           5         3  in 1m 30s  no
+checkout  [fd00:1::5]:8080  open           0         0  -          yes
+"
+    );
+    let later = Time::from(sample::noon().system_time() + Duration::from_secs(90));
+    assert!(views::circuits(&sample::circuits(), later, PLAIN).contains("  now  "));
+}
+
+#[test]
 fn an_explanation_for_people() {
     assert_eq!(
         views::explanation(&sample::explanation(), PLAIN),
@@ -403,6 +458,8 @@ async fn json_is_what_the_daemon_said() {
     let back: Vec<Connection> = serde_json::from_str(&text).unwrap();
     assert_eq!(back, sample::connections()[..1]);
     assert!(!text.contains("per_s"), "rates are of a watch: {text}");
+    let back: Vec<Circuit> = serde_json::from_str(&printed(&served, "mesh circuit -o json").await).unwrap();
+    assert_eq!(back, sample::circuits());
     for line in ["endpoints checkout", "explain 10.0.0.1:80", "config dump"] {
         let text = printed(&served, &format!("mesh {line} -o json")).await;
         serde_json::from_str::<serde_json::Value>(&text).unwrap();

@@ -1,26 +1,91 @@
 //! Configuration ↔ facts.
 
-use super::{Config, Endpoint, EndpointAddress, Policy, Protocol, Service};
+use super::{
+    CheckType, CircuitBreaker, Config, Endpoint, EndpointAddress, HealthCheck, Locality, Policy, Prefer, Protocol,
+    Service, Settings, StatusRange, intern::Intern,
+};
 use crate::model;
 
 impl Config {
-    /// The services as facts.
+    /// The services as facts. Those with equal settings share them.
     #[must_use]
     pub fn services(&self) -> Vec<model::Service> {
-        self.services.iter().map(model::Service::from).collect()
-    }
-}
-
-impl From<&Service> for model::Service {
-    fn from(service: &Service) -> Self {
-        Self {
+        let mut settings = Intern::default();
+        let service = |service: &Service| model::Service {
             name: service.name.clone(),
             addresses: service.addresses.iter().map(|vip| vip.0).collect(),
             protocol: service.settings.protocol.into(),
             policy: service.settings.load_balancing.policy.into(),
-            settings: std::sync::Arc::default(),
+            settings: settings.get(model::Settings::from(&*service.settings)),
             endpoints: service.endpoints.iter().map(model::Endpoint::from).collect(),
+        };
+        self.services.iter().map(service).collect()
+    }
+
+    /// Where this node is.
+    #[must_use]
+    pub fn node(&self) -> model::Node {
+        let node = &self.node;
+        model::Node { name: node.name.clone(), zone: node.zone.clone(), region: node.region.clone() }
+    }
+}
+
+impl From<&Settings> for model::Settings {
+    fn from(settings: &Settings) -> Self {
+        Self {
+            maglev_size: settings.load_balancing.maglev_size,
+            affinity: settings.load_balancing.affinity.get(),
+            connect_timeout: settings.connect_timeout.get(),
+            health_check: health_check(&settings.health_check),
+            breaker: (&settings.circuit_breaker).into(),
+            locality: (&settings.locality).into(),
+            slow_start: settings.slow_start.get(),
         }
+    }
+}
+
+fn health_check(check: &HealthCheck) -> Option<model::HealthCheck> {
+    let probe = match check.r#type {
+        CheckType::None => return None,
+        CheckType::Tcp => model::HealthProbe::Tcp,
+        CheckType::Grpc => model::HealthProbe::Grpc,
+        CheckType::Http => model::HealthProbe::Http {
+            path: check.path.clone(),
+            host: check.host.clone(),
+            expected_status: check.expected_status.iter().copied().map(StatusRange::get).collect(),
+        },
+    };
+    Some(model::HealthCheck {
+        probe,
+        interval: check.interval.get(),
+        timeout: check.timeout.get(),
+        unhealthy_threshold: check.unhealthy_threshold,
+        healthy_threshold: check.healthy_threshold,
+    })
+}
+
+impl From<&CircuitBreaker> for model::Breaker {
+    fn from(breaker: &CircuitBreaker) -> Self {
+        Self {
+            failure_threshold: breaker.failure_threshold,
+            reset_timeout: breaker.reset_timeout.get(),
+            max_reset_timeout: breaker.max_reset_timeout.get(),
+            half_open_requests: breaker.half_open_requests,
+            max_open_percent: breaker.max_open_percent,
+            probe_interval: breaker.probe_interval.get(),
+        }
+    }
+}
+
+impl From<&Locality> for model::Locality {
+    fn from(locality: &Locality) -> Self {
+        let prefer = match locality.prefer {
+            Prefer::None => model::Prefer::None,
+            Prefer::Node => model::Prefer::Node,
+            Prefer::Zone => model::Prefer::Zone,
+            Prefer::Region => model::Prefer::Region,
+        };
+        Self { prefer, spill_below: locality.spill_below.thousandths() }
     }
 }
 

@@ -67,6 +67,13 @@ impl Duration {
     }
 }
 
+/// Whole milliseconds of it, at most 30 days.
+impl From<std::time::Duration> for Duration {
+    fn from(duration: std::time::Duration) -> Self {
+        Self::from_millis(u64::try_from(duration.as_millis()).unwrap_or(LONGEST))
+    }
+}
+
 impl fmt::Display for Duration {
     /// The shortest text with the same meaning: `1m30s`, `0s`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

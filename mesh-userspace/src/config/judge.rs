@@ -12,9 +12,10 @@ pub(super) fn judge(shape: &Shape, node: &Node<'_>, optional: bool) -> Result<()
     let scalar = node.scalar();
     match (shape, scalar) {
         (Shape::Bool, Some(Scalar::Bool(_))) => return Ok(()),
-        (Shape::Integer { min, max } | Shape::WordOrInteger { min, max, .. }, Some(Scalar::Integer(number)))
-            if (*min..=*max).contains(&number) =>
-        {
+        (
+            Shape::Integer { min, max } | Shape::WordOrInteger { min, max, .. } | Shape::TextOrInteger { min, max, .. },
+            Some(Scalar::Integer(number)),
+        ) if (*min..=*max).contains(&number) => {
             return Ok(());
         }
         (Shape::WordOrInteger { word, .. }, Some(Scalar::Text(text))) if text == word => return Ok(()),
@@ -22,7 +23,12 @@ pub(super) fn judge(shape: &Shape, node: &Node<'_>, optional: bool) -> Result<()
         (Shape::Word { later, .. }, Some(Scalar::Text(text))) if later.contains(&text) => {
             return Err((format!("{text} is not supported yet; expected {}", expectation(shape)), None));
         }
-        (Shape::Text(kind), Some(Scalar::Text(text))) => {
+        (Shape::Number { min, max }, Some(Scalar::Float(number))) if (*min..=*max).contains(&number) => return Ok(()),
+        #[expect(clippy::cast_precision_loss, reason = "a number that is cut is far outside the range")]
+        (Shape::Number { min, max }, Some(Scalar::Integer(number))) if (*min..=*max).contains(&(number as f64)) => {
+            return Ok(());
+        }
+        (Shape::Text(kind) | Shape::TextOrInteger { kind, .. }, Some(Scalar::Text(text))) => {
             return (kind.check)(text).map_err(|complaint| {
                 (format!("expected {}, found {}", complaint.expected, quote(text)), complaint.remedy)
             });
@@ -46,7 +52,8 @@ fn expectation(shape: &Shape) -> String {
         Shape::List(_) => "a list".to_owned(),
         Shape::Word { words, .. } if words.len() == 1 => words.concat(),
         Shape::Word { words, .. } => format!("one of {}", words.join(", ")),
-        Shape::Text(kind) => kind.expected.to_owned(),
+        Shape::Text(kind) | Shape::TextOrInteger { kind, .. } => kind.expected.to_owned(),
+        Shape::Number { min, max } => format!("a number from {min} to {max}"),
         Shape::Bool => "true or false".to_owned(),
         Shape::Integer { min, max } => format!("a whole number from {min} to {max}"),
         Shape::WordOrInteger { word, min, max } => format!("{word} or a whole number from {min} to {max}"),
@@ -67,6 +74,7 @@ fn remedy(shape: &Shape, found: Scalar<'_>) -> Option<String> {
         (Shape::Integer { .. } | Shape::WordOrInteger { .. }, Scalar::Text(text)) if text.parse::<u64>().is_ok() => {
             "leave the quotes out".to_owned()
         }
+        (Shape::Number { .. }, Scalar::Text(text)) if text.parse::<f64>().is_ok() => "leave the quotes out".to_owned(),
         (Shape::Text(kind), Scalar::Integer(number)) => match (kind.check)(&number.to_string()) {
             Ok(()) => format!("put it in quotes: \"{number}\""),
             Err(complaint) => return complaint.remedy,
@@ -85,6 +93,7 @@ fn remedy(shape: &Shape, found: Scalar<'_>) -> Option<String> {
 fn around(shape: &Shape, text: &str) -> Option<String> {
     match shape {
         Shape::Text(_) => Some(quote(text)),
+        Shape::TextOrInteger { kind, .. } => (kind.check)(text).is_ok().then(|| text.to_owned()),
         Shape::List(item) => Some(format!("[{}]", around(item, text)?)),
         Shape::Map(fields) => {
             let mut required = fields.iter().filter(|(_, field)| field.required);

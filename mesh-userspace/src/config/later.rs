@@ -1,7 +1,8 @@
 //! What the contract names and this version does not do yet: the one list of it.
 //!
 //! Such a key is refused by name, never accepted and ignored. A value that asks for nothing (`http: ""`) is accepted,
-//! since nothing is what happens. When a feature lands, its row goes.
+//! since nothing is what happens; so is one that asks for what
+//! happens anyway. When a feature lands, its row goes.
 
 use super::{
     duration::Duration,
@@ -33,16 +34,18 @@ pub(super) enum Off {
     Zero,
     /// `0s`
     ZeroDuration,
-    /// This word.
-    Word(&'static str),
+    /// What of connections counts as a failure, which is counted always, with or without what only HTTP has.
+    Counted,
 }
 
-use Off::{Empty, EmptyList, False, Never, Word, Zero, ZeroDuration};
+use Off::{Counted, Empty, EmptyList, False, Never, Zero, ZeroDuration};
+
+/// The failures of connections.
+pub(super) const CONNECTION_FAILURES: [&str; 3] = ["connect_failure", "reset", "timeout"];
+/// The failure of a request.
+pub(super) const REQUEST_FAILURE: &str = "5xx";
 
 const FEATURES: &[Feature] = &[
-    feature("node.region", &[("", Empty)]),
-    feature("node.zone", &[("", Empty)]),
-    feature("dataplane.heartbeat_timeout", &[("", Never)]),
     feature("proxy", &[("port", Never), ("http", Empty), ("workers", Never), ("drain_timeout", Never)]),
     feature("discovery.registry", &[("ttl", Never), ("listen", Empty), ("token_file", Empty)]),
     feature("discovery.dns", &[("refresh", Never), ("servers", EmptyList)]),
@@ -62,41 +65,13 @@ const FEATURES: &[Feature] = &[
     feature("discovery.vip_pool", &[("", Empty)]),
     feature("discovery.dns_listen", &[("", Empty)]),
     feature("discovery.empty_grace", &[("", Never)]),
-    feature("service.load_balancing.maglev_size", &[("", Never)]),
-    feature("service.load_balancing.hash", &[("header", Empty), ("cookie", Empty), ("source", Never)]),
-    feature("service.load_balancing.affinity", &[("", ZeroDuration)]),
-    feature("service.connect_timeout", &[("", ZeroDuration)]),
+    feature("service.load_balancing.hash.header", &[("", Empty)]),
+    feature("service.load_balancing.hash.cookie", &[("", Empty)]),
     feature("service.request_timeout", &[("", ZeroDuration)]),
     feature("service.detect_timeout", &[("", Never)]),
     feature("service.idle_timeout", &[("tcp", ZeroDuration), ("http", ZeroDuration)]),
-    feature(
-        "service.health_check",
-        &[
-            ("type", Word("none")),
-            ("path", Never),
-            ("host", Empty),
-            ("expected_status", Never),
-            ("interval", Never),
-            ("timeout", Never),
-            ("unhealthy_threshold", Never),
-            ("healthy_threshold", Never),
-        ],
-    ),
-    feature(
-        "service.circuit_breaker",
-        &[
-            ("failure_threshold", Never),
-            ("reset_timeout", Never),
-            ("max_reset_timeout", Never),
-            ("half_open_requests", Never),
-            ("max_open_percent", Never),
-            ("probe_interval", Never),
-            ("count", EmptyList),
-            ("success_rate.floor", Zero),
-            ("success_rate.window", Never),
-            ("success_rate.min_requests", Never),
-        ],
-    ),
+    feature("service.circuit_breaker.count", &[("", Counted)]),
+    feature("service.circuit_breaker.success_rate", &[("floor", Zero), ("window", Never), ("min_requests", Never)]),
     feature("service.limits", &[("max_connections", Zero), ("max_pending_requests", Zero), ("max_requests", Zero)]),
     feature("service.rate_limit", &[("requests_per_second", Zero), ("burst", Zero)]),
     feature(
@@ -111,8 +86,6 @@ const FEATURES: &[Feature] = &[
             ("budget.min_per_second", Never),
         ],
     ),
-    feature("service.locality", &[("prefer", Word("none")), ("spill_below", Never)]),
-    feature("service.slow_start", &[("", ZeroDuration)]),
     feature("service.upstream", &[("", Never)]),
     feature("service.when_daemon_down", &[("", Never)]),
     feature("services[].hosts", &[("", EmptyList)]),
@@ -241,7 +214,15 @@ impl Off {
             (Zero, Some(Scalar::Integer(number))) => number == 0,
             (Zero, Some(Scalar::Float(number))) => number == 0.0,
             (ZeroDuration, Some(Scalar::Text(text))) => Duration::parse(text).is_ok_and(Duration::is_zero),
-            (Word(word), Some(Scalar::Text(text))) => text == word,
+            (Counted, None) => {
+                let Kind::List(items) = &node.kind else { return false };
+                let is =
+                    |item: &Node<'_>, word: &str| matches!(item.scalar(), Some(Scalar::Text(text)) if text == word);
+                CONNECTION_FAILURES.iter().all(|word| items.iter().any(|item| is(item, word)))
+                    && items
+                        .iter()
+                        .all(|item| is(item, REQUEST_FAILURE) || CONNECTION_FAILURES.iter().any(|word| is(item, word)))
+            }
             _ => false,
         }
     }
@@ -255,7 +236,7 @@ impl Off {
             False => Some("false"),
             Zero => Some("0"),
             ZeroDuration => Some("0s"),
-            Word(word) => Some(word),
+            Counted => Some("[connect_failure, reset, timeout]"),
         }
     }
 }

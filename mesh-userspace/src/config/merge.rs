@@ -72,8 +72,12 @@ impl<'t> Merged<'t> {
 
     /// The place of a field of a section, and its name; the file as a whole if it is a default.
     pub(super) fn field(&self, path: &str) -> (Place, String) {
-        let node = path.split('.').try_fold(&self.root, |node, key| node.get(key));
-        (node.map_or_else(Place::default, |n| n.at), path.to_owned())
+        self.written(path).unwrap_or_else(|| (Place::default(), path.to_owned()))
+    }
+
+    /// The place of a field of a section, and its name, if it is written.
+    pub(super) fn written(&self, path: &str) -> Option<(Place, String)> {
+        Some((at(&self.root, path)?.at, path.to_owned()))
     }
 }
 
@@ -81,6 +85,12 @@ impl Service<'_> {
     /// The place of the service itself, and its name as a field.
     pub(super) fn itself(&self) -> (Place, String) {
         (self.node.at, self.name(self.node.at, []))
+    }
+
+    /// The place of a field of the service, dotted, and its name, if the service itself has it.
+    pub(super) fn written(&self, path: &str) -> Option<(Place, String)> {
+        let at = at(&self.node, path)?.at;
+        Some((at, format!("{}.{path}", self.name(at, []))))
     }
 
     /// The place of item `index` of a list (counted without those that were refused), and its name as a field.
@@ -104,6 +114,11 @@ impl Service<'_> {
         let index = self.origins.iter().find(|(file, _)| *file == at.file).map_or(0, |(_, index)| *index);
         field::name([Step::Key("services"), Step::Index(index)].into_iter().chain(steps))
     }
+}
+
+/// What stands at a dotted path.
+fn at<'n, 't>(node: &'n Node<'t>, path: &str) -> Option<&'n Node<'t>> {
+    path.split('.').try_fold(node, |node, key| node.get(key))
 }
 
 /// Lays `over` over `base`: mappings key by key, anything else as a whole.

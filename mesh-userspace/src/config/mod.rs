@@ -1,6 +1,6 @@
 //! Files → [`Config`]. Every mistake is reported at once, with its place and what to do about it.
 //!
-//! `types` declares what can be configured. From it come the JSON Schema ([`schema()`]), the shape by which files are
+//! `types` and `settings` declare what can be configured. From them come the JSON Schema ([`schema()`]), the shape by which files are
 //! checked, their decoding, and `dump` (`Serialize`; a dump can be loaded again). The way of a file: text → tree with
 //! places → walk against the shape → merge with the other files → rules that look at several values → [`Config`].
 //! Only [`Files::read`] touches the file system.
@@ -13,8 +13,12 @@ mod decode;
 mod duration;
 mod field;
 mod files;
+mod fraction;
+mod http;
+mod intern;
 mod judge;
 mod later;
+mod limits;
 mod merge;
 mod names;
 mod path;
@@ -23,8 +27,10 @@ mod reload;
 mod report;
 mod rules;
 mod schema;
+mod settings;
 mod shape;
 mod size;
+mod status;
 mod suggest;
 #[cfg(test)]
 mod tests;
@@ -37,17 +43,23 @@ pub use address::{EndpointAddress, Listen, MetricsListen, Vip};
 pub use cidr::Cidr;
 pub use duration::Duration;
 pub use files::{DEFAULT_PATH, Files, places};
+pub use fraction::Fraction;
+pub use limits::{FAILURE_THRESHOLD, RESET_TIMEOUT};
 pub use path::Cgroup;
 pub use persist::{Change, PersistError, RUNTIME_FILE, persist, persisted};
 pub use reload::reload;
 pub use report::{Errors, Finding};
 pub use schema::schema;
+pub use settings::{
+    CheckType, CircuitBreaker, HashOf, HealthCheck, LoadBalancing, Locality, Policy, Prefer, Protocol, Settings,
+};
 pub use size::Size;
+pub use status::StatusRange;
 pub use types::{
-    Admin, Bypass, Config, Dataplane, Endpoint, LoadBalancing, Log, LogFormat, Mode, Node, Policy, Protocol, Service,
-    Settings, Telemetry, WhenStale,
+    Admin, Bypass, Config, Dataplane, Endpoint, Log, LogFormat, Mode, Node, Service, Telemetry, WhenStale,
 };
 
+use intern::Intern;
 use merge::Merged;
 use report::Report;
 use std::{
@@ -145,7 +157,15 @@ impl Files {
 fn decode(merged: &Merged<'_>) -> Result<Config, serde::de::value::Error> {
     let mut config: Config = decode::decode(&merged.root, None)?;
     let defaults = merged.root.get("defaults");
-    config.services =
-        merged.services.iter().map(|service| decode::decode(&service.node, defaults)).collect::<Result<_, _>>()?;
+    let mut settings = Intern::default();
+    config.services = merged
+        .services
+        .iter()
+        .map(|service| {
+            let mut service: Service = decode::decode(&service.node, defaults)?;
+            settings.share(&mut service.settings);
+            Ok(service)
+        })
+        .collect::<Result<_, _>>()?;
     Ok(config)
 }

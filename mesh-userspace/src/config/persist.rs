@@ -1,6 +1,6 @@
 //! Runtime changes that are to outlive the daemon: written to `conf.d/99-runtime.yaml`, which wins over the other files.
 
-use super::{Endpoint, Errors, LoadBalancing, check, decode, report::Report, yaml};
+use super::{Duration, Endpoint, Errors, Policy, check, decode, report::Report, yaml};
 use crate::model;
 use serde::{Deserialize, Serialize};
 use std::{
@@ -21,6 +21,15 @@ const HEADER: &str = "# Written by mesh for changes made with --persist; it wins
 pub enum Change {
     /// This policy from now on.
     Policy(model::Policy),
+    /// These thresholds of its circuits from now on; what is `None` stays as it is.
+    Breaker {
+        /// So many failures in a row open a circuit.
+        failure_threshold: Option<u32>,
+        /// How long a circuit stays open at first.
+        reset_timeout: Option<std::time::Duration>,
+        /// The longest that it stays open.
+        max_reset_timeout: Option<std::time::Duration>,
+    },
     /// These endpoints from now on: all of them, since a list is replaced as a whole.
     Endpoints(Vec<model::Endpoint>),
 }
@@ -59,13 +68,30 @@ struct Runtime {
     services: Vec<Changed>,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 struct Changed {
     name: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    load_balancing: Option<LoadBalancing>,
+    load_balancing: Option<ChangedBalancing>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    circuit_breaker: Option<ChangedBreaker>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     endpoints: Option<Vec<Endpoint>>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct ChangedBalancing {
+    policy: Policy,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct ChangedBreaker {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    failure_threshold: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    reset_timeout: Option<Duration>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    max_reset_timeout: Option<Duration>,
 }
 
 /// The text of the runtime file after `change`, from the text that is there.
@@ -78,12 +104,18 @@ pub fn persisted(existing: Option<&str>, service: &str, change: Change) -> Resul
         _ => Runtime::default(),
     };
     let index = runtime.services.iter().position(|s| s.name == service).unwrap_or_else(|| {
-        runtime.services.push(Changed { name: service.to_owned(), load_balancing: None, endpoints: None });
+        runtime.services.push(Changed { name: service.to_owned(), ..Changed::default() });
         runtime.services.len() - 1
     });
     if let Some(changed) = runtime.services.get_mut(index) {
         match change {
-            Change::Policy(policy) => changed.load_balancing = Some(LoadBalancing { policy: policy.into() }),
+            Change::Policy(policy) => changed.load_balancing = Some(ChangedBalancing { policy: policy.into() }),
+            Change::Breaker { failure_threshold, reset_timeout, max_reset_timeout } => {
+                let breaker = changed.circuit_breaker.get_or_insert_default();
+                breaker.failure_threshold = failure_threshold.or(breaker.failure_threshold);
+                breaker.reset_timeout = reset_timeout.map(Duration::from).or(breaker.reset_timeout);
+                breaker.max_reset_timeout = max_reset_timeout.map(Duration::from).or(breaker.max_reset_timeout);
+            }
             Change::Endpoints(endpoints) => changed.endpoints = Some(endpoints.iter().map(Endpoint::from).collect()),
         }
     }

@@ -1,7 +1,7 @@
 //! The rules that look at several values at once, and what is allowed but worth a warning.
 
 use super::{
-    Config, Host,
+    Config, Host, limits,
     merge::{self, Merged},
     report::{Place, Report},
     types::Service,
@@ -17,6 +17,7 @@ pub(super) fn check(config: &Config, merged: &Merged<'_>, host: &Host, report: &
     admin(config, merged, report);
     room(config, merged, report);
     dataplane(config, merged, report);
+    limits::check(config, merged, report);
     let own: HashSet<_> = host.addresses.iter().map(std::net::IpAddr::to_canonical).collect();
     let mut owners: HashMap<SocketAddr, (usize, usize)> = HashMap::with_capacity(config.services.len());
     for (index, (service, source)) in config.services.iter().zip(&merged.services).enumerate() {
@@ -83,6 +84,15 @@ fn dataplane(config: &Config, merged: &Merged<'_>, report: &mut Report) {
         let (at, field) = merged.field("dataplane.stale_after");
         let remedy = "a daemon that is never to be missed has when_stale: last_known".to_owned();
         report.mistake(at, field, format!("expected at least 1s, found {stale_after}"), Some(remedy));
+    }
+    let heartbeat_timeout = config.dataplane.heartbeat_timeout;
+    let (at, field) = merged.field("dataplane.heartbeat_timeout");
+    if heartbeat_timeout.get() < std::time::Duration::from_secs(1) {
+        let remedy = "the daemon beats every 500ms: less would take a busy one for dead".to_owned();
+        report.mistake(at, field, format!("expected at least 1s, found {heartbeat_timeout}"), Some(remedy));
+    } else if heartbeat_timeout > stale_after {
+        let problem = format!("{heartbeat_timeout} is more than stale_after, {stale_after}, and has no effect");
+        report.warning(at, field, problem, Some("a daemon gone for that long is already stale".to_owned()));
     }
     if config.dataplane.bypass.cgroups.len() > MAX_BYPASSED_CGROUPS {
         let (at, field) = merged.field("dataplane.bypass.cgroups");

@@ -31,6 +31,17 @@ pub(super) enum Shape {
         min: i128,
         max: i128,
     },
+    /// Text of this kind, or a whole number.
+    TextOrInteger {
+        kind: &'static Kind,
+        min: i128,
+        max: i128,
+    },
+    /// A number that need not be whole.
+    Number {
+        min: f64,
+        max: f64,
+    },
     /// Refused unless it asks for nothing.
     Later(&'static Feature),
 }
@@ -119,7 +130,11 @@ fn compile(schema: &Value) -> Shape {
     let empty = Map::new();
     let schema = schema.as_object().unwrap_or(&empty);
     let text = |key: &str| schema.get(key).and_then(Value::as_str);
-    if let Some(kind) = text(KIND_KEYWORD).and_then(|name| KINDS.iter().find(|k| k.name == name)) {
+    let kind = |schema: &Map<String, Value>| {
+        let name = schema.get(KIND_KEYWORD).and_then(Value::as_str)?;
+        KINDS.iter().find(|kind| kind.name == name)
+    };
+    if let Some(kind) = kind(schema) {
         return Shape::Text(kind);
     }
     if let Some(alternatives) = schema.get("anyOf").and_then(Value::as_array)
@@ -128,6 +143,13 @@ fn compile(schema: &Value) -> Shape {
         && let Some((min, max)) = number.as_object().and_then(bounds)
     {
         return Shape::WordOrInteger { word: word.to_owned(), min, max };
+    }
+    if let Some(alternatives) = schema.get("anyOf").and_then(Value::as_array)
+        && let [text, number] = alternatives.as_slice()
+        && let Some(kind) = text.as_object().and_then(kind)
+        && let Some((min, max)) = number.as_object().and_then(bounds)
+    {
+        return Shape::TextOrInteger { kind, min, max };
     }
     if let Some(words) = words(schema) {
         return Shape::Word { words, later: &[] };
@@ -145,6 +167,13 @@ fn compile(schema: &Value) -> Shape {
         }
         Some("array") => Shape::List(Box::new(compile(schema.get("items").unwrap_or(&Value::Null)))),
         Some("boolean") => Shape::Bool,
+        Some("number") => {
+            let bound = |key: &str| schema.get(key).and_then(Value::as_f64);
+            match (bound("minimum"), bound("maximum")) {
+                (Some(min), Some(max)) => Shape::Number { min, max },
+                _ => Shape::Integer { min: 1, max: 0 },
+            }
+        }
         Some("integer") => match bounds(schema) {
             Some((min, max)) => Shape::Integer { min, max },
             None => Shape::Integer { min: 1, max: 0 },

@@ -5,8 +5,10 @@ use super::{
     address::{EndpointAddress, Listen, MetricsListen, Vip},
     cidr::Cidr,
     duration::Duration,
+    http::{HealthHost, HealthPath},
     names::{Label, LogLevel, NodeName, ServiceName},
     path::{Cgroup, CgroupPath, Directory, SocketPath},
+    status::StatusRange,
 };
 use std::borrow::Cow;
 
@@ -49,6 +51,8 @@ pub(super) const KINDS: &[Kind] = &[
     Directory::KIND,
     Duration::KIND,
     EndpointAddress::KIND,
+    HealthHost::KIND,
+    HealthPath::KIND,
     Label::KIND,
     Listen::KIND,
     LogLevel::KIND,
@@ -56,18 +60,26 @@ pub(super) const KINDS: &[Kind] = &[
     NodeName::KIND,
     ServiceName::KIND,
     SocketPath::KIND,
+    StatusRange::KIND,
     Vip::KIND,
 ];
+
+/// The [`Kind`] of a type that has `parse(&str) -> Result<Self, Complaint>`.
+macro_rules! text_kind {
+    ($type:ident, $expected:expr) => {
+        $crate::config::text::Kind {
+            name: stringify!($type),
+            expected: $expected,
+            check: |text| Self::parse(text).map(|_| ()),
+        }
+    };
+}
 
 /// Makes a type that has `parse(&str) -> Result<Self, Complaint>` and `Display` a value of a configuration file.
 macro_rules! text_value {
     ($type:ident, $expected:expr, $schema:tt) => {
         impl $type {
-            pub(super) const KIND: $crate::config::text::Kind = $crate::config::text::Kind {
-                name: stringify!($type),
-                expected: $expected,
-                check: |text| Self::parse(text).map(|_| ()),
-            };
+            pub(super) const KIND: $crate::config::text::Kind = $crate::config::text::text_kind!($type, $expected);
         }
 
         impl std::str::FromStr for $type {
@@ -131,4 +143,4 @@ macro_rules! text_schema {
     };
 }
 
-pub(super) use {text_rule, text_schema, text_value};
+pub(super) use {text_kind, text_rule, text_schema, text_value};

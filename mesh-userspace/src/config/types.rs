@@ -7,6 +7,7 @@ use super::{
     duration::Duration,
     names::{Label, LogLevel, NodeName, ServiceName},
     path::{Cgroup, CgroupPath, Directory, SocketPath},
+    settings::Settings,
     size::Size,
 };
 use schemars::JsonSchema;
@@ -15,6 +16,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     num::NonZeroU32,
     path::PathBuf,
+    sync::Arc,
 };
 
 /// The configuration of the mesh daemon: mesh.yaml and conf.d/*.yaml beside it.
@@ -42,6 +44,12 @@ pub struct Node {
     /// The name of the node. Empty: $NODE_NAME, else the host name.
     #[schemars(with = "NodeName")]
     pub name: String,
+    /// The region it is in; empty: not known.
+    #[schemars(with = "Label")]
+    pub region: String,
+    /// The zone it is in; empty: not known, which switches preference by zone off.
+    #[schemars(with = "Label")]
+    pub zone: String,
     /// Directory, mode 0700, of what must outlive the daemon: lock and state.
     #[schemars(with = "Directory")]
     pub state_dir: PathBuf,
@@ -49,7 +57,7 @@ pub struct Node {
 
 impl Default for Node {
     fn default() -> Self {
-        Self { name: String::new(), state_dir: "/var/lib/mesh".into() }
+        Self { name: String::new(), region: String::new(), zone: String::new(), state_dir: "/var/lib/mesh".into() }
     }
 }
 
@@ -89,6 +97,9 @@ pub struct Dataplane {
     pub bpffs: PathBuf,
     /// SO_MARK of the daemon's own sockets, which the hooks let pass; not 0, and no one else's.
     pub mark: NonZeroU32,
+    /// How long the daemon may be silent before the kernel goes on without what only it knows, such as health; at least
+    /// 1s.
+    pub heartbeat_timeout: Duration,
     /// How long the daemon may be gone before when_stale tells what happens; at least 1s.
     pub stale_after: Duration,
     /// What the kernel does when the daemon has been gone for long.
@@ -114,6 +125,7 @@ impl Default for Dataplane {
             bpffs: "/sys/fs/bpf/mesh".into(),
             // "mesh" in ASCII; NonZeroU32::new is not usable as a constant expression without unwrapping.
             mark: NonZeroU32::MIN.saturating_add(0x6d65_7368 - 1),
+            heartbeat_timeout: Duration::from_millis(3_000),
             stale_after: Duration::from_millis(600_000),
             when_stale: WhenStale::Auto,
             bypass: Bypass::default(),
@@ -178,48 +190,6 @@ pub enum WhenStale {
     LastKnown,
 }
 
-/// What every service inherits and may state for itself.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(default)]
-pub struct Settings {
-    /// How connections are treated.
-    pub protocol: Protocol,
-    /// How an endpoint is picked.
-    pub load_balancing: LoadBalancing,
-}
-
-/// How connections are treated.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Protocol {
-    /// TCP connections, balanced in the kernel.
-    #[default]
-    Tcp,
-}
-
-/// How an endpoint is picked.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(default)]
-pub struct LoadBalancing {
-    /// The balancing policy; each honours weights and draining.
-    pub policy: Policy,
-}
-
-/// A balancing policy.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Policy {
-    /// Each in turn, heavier ones more often.
-    #[default]
-    RoundRobin,
-    /// Any, with a probability in proportion to its weight.
-    Random,
-    /// Of two at random the one with fewer connections for its weight.
-    LeastConnections,
-    /// By a hash of the client.
-    Maglev,
-}
-
 /// A named set of interchangeable endpoints.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Service {
@@ -229,9 +199,9 @@ pub struct Service {
     /// VIPs: the addresses applications dial. Any unicast address and port; each belongs to one service.
     #[serde(default)]
     pub addresses: Vec<Vip>,
-    /// Its own settings over those it inherits: after loading, what holds for it.
+    /// Its own settings over those it inherits: after loading, what holds for it. Equal ones are shared.
     #[serde(flatten)]
-    pub settings: Settings,
+    pub settings: Arc<Settings>,
     /// Who serves it; an address stands once.
     #[serde(default)]
     pub endpoints: Vec<Endpoint>,

@@ -8,7 +8,7 @@ use aya::{
 use mesh_common::{event::Transition, names};
 use std::{
     fmt,
-    os::fd::{AsRawFd, RawFd},
+    os::fd::{AsFd, BorrowedFd},
 };
 
 /// The ring buffer of events. Readable when there are any.
@@ -33,14 +33,14 @@ impl Events {
     }
 }
 
-impl AsRawFd for Events {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0.as_raw_fd()
+impl AsFd for Events {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 
 impl fmt::Debug for Events {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Events").field(&self.as_raw_fd()).finish()
+        f.debug_tuple("Events").field(&self.as_fd()).finish()
     }
 }

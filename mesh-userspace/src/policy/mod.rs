@@ -16,4 +16,4 @@ mod warm_up;
 
 pub use selection::{Candidate, TRICKLE, Weights, weigh};
 pub use tier::{Tier, tier};
-pub use warm_up::{next_step, warmth};
+pub use warm_up::{WARM, next_step, warmth};

@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 /// Thousandths: the whole share.
-pub(super) const WARM: u16 = 1000;
+pub const WARM: u16 = 1000;
 
 /// Thousandths: what it begins with, and what a step adds.
 const STEP: u16 = 100;

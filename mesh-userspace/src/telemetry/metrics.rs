@@ -1,9 +1,11 @@
 //! A moment of the daemon as Prometheus text. The kernel counts; this only names and prints what it counted.
 
 use mesh_common::{
-    endpoint::{EndpointCounts, EndpointTimes},
+    breaker::State,
+    endpoint::{EndpointCounts, EndpointTimes, Picks},
     histogram::{FINITE, Histogram, bound_us},
     reason::{Failure, Reason, ServiceCounts},
+    service::Policy,
 };
 use prometheus::{
     Encoder, TextEncoder,
@@ -17,6 +19,8 @@ use prometheus::{
 pub struct Report {
     /// By name.
     pub services: Vec<ServiceReport>,
+    /// The words of tiers, in the order of picks.
+    pub tiers: Vec<&'static str>,
     /// The kernel programs, where statistics are switched on: name, runs, nanoseconds in all.
     pub programs: Vec<ProgramRuns>,
     /// The kernel's tables: name, entries in use, capacity, bytes.
@@ -45,6 +49,8 @@ pub struct ServiceReport {
     pub name: String,
     /// Connects that were not simply forwarded.
     pub counts: ServiceCounts,
+    /// Picks by policy and tier; `None`: there were none. Apart, since it is large and most have none.
+    pub picks: Option<Box<Picks>>,
     /// Its endpoints, by address.
     pub endpoints: Vec<EndpointReport>,
 }
@@ -56,6 +62,10 @@ pub struct EndpointReport {
     pub address: String,
     /// What the kernel counted.
     pub counts: EndpointCounts,
+    /// Its circuit; `None`: there is no kernel that has one.
+    pub circuit: Option<State>,
+    /// Whether health checks do not hold it back; `None`: it is not checked, or not yet.
+    pub healthy: Option<bool>,
     /// How long things took; `None`: no connection was ever established. Apart, since it is large and most have none.
     pub times: Option<Box<EndpointTimes>>,
 }
@@ -131,6 +141,16 @@ fn per_service(report: &Report, text: &mut Text) -> Result<(), prometheus::Error
     text.family(("mesh_connects_passed_total", help, kind), by_reason(Reason::passes))?;
     let help = "Connects that were forwarded and that this node could not make: no route, or no local port.";
     text.family(("mesh_connects_local_trouble_total", help, kind), of_reason(Reason::LocalTrouble))?;
+    let picks = report.services.iter().flat_map(|service| {
+        let picks = service.picks.iter().flat_map(|picks| Policy::ALL.into_iter().zip(picks.iter()));
+        let tiers =
+            picks.flat_map(|(policy, tiers)| report.tiers.iter().zip(tiers).map(move |(tier, n)| (policy, tier, n)));
+        tiers.filter(|(_, _, n)| **n > 0).map(move |(policy, tier, n)| {
+            counter(&[("service", &service.name), ("policy", policy.word()), ("tier", tier)], *n)
+        })
+    });
+    let help = "Connects for which an endpoint was picked, by how, and by how near it is.";
+    text.family(("mesh_picks_total", help, kind), picks)?;
     let help = "Connects that were forwarded without a record, for want of kernel memory: not counted further.";
     text.family(("mesh_connects_untracked_total", help, kind), of_reason(Reason::Untracked))
 }
@@ -162,6 +182,31 @@ fn per_endpoint(report: &Report, text: &mut Text) -> Result<(), prometheus::Erro
         endpoints().map(|(service, at, counts)| gauge(&[("service", service), ("endpoint", at)], counts.active()));
     let help = "Connections open now, those being opened included.";
     text.family(("mesh_tcp_connections_active", help, MetricType::GAUGE), active)?;
+    let all = || report.services.iter().flat_map(|s| s.endpoints.iter().map(|e| (s.name.as_str(), e)));
+    let circuits = all().filter_map(|(service, e)| {
+        // The numbers of the contract are not those of the kernel.
+        let number = match e.circuit? {
+            State::Closed => 0,
+            State::HalfOpen => 1,
+            State::Open => 2,
+        };
+        Some(gauge(&[("service", service), ("endpoint", &e.address)], number))
+    });
+    let help = "The endpoint's circuit: 0 closed, 1 half-open, 2 open.";
+    text.family(("mesh_circuit_state", help, MetricType::GAUGE), circuits)?;
+    let turned = all().filter(|(_, e)| e.counts.transitions.iter().any(|n| *n > 0)).flat_map(|(service, e)| {
+        State::ALL.into_iter().map(move |to| {
+            let labels = [("service", service), ("endpoint", e.address.as_str()), ("to", to.word())];
+            counter(&labels, e.counts.transitions[to as usize])
+        })
+    });
+    let help = "How often the endpoint's circuit closed, opened or became half-open.";
+    text.family(("mesh_circuit_transitions_total", help, MetricType::COUNTER), turned)?;
+    let healthy = all().filter_map(|(service, e)| {
+        Some(gauge(&[("service", service), ("endpoint", &e.address)], u64::from(e.healthy?)))
+    });
+    let help = "1 if the endpoint passes its health checks, 0 if not; absent until it was checked.";
+    text.family(("mesh_endpoint_healthy", help, MetricType::GAUGE), healthy)?;
     let failures = endpoints().flat_map(|(service, at, counts)| {
         Failure::ALL.into_iter().map(move |failure| {
             let labels = [("service", service), ("endpoint", at), ("reason", failure.word())];
@@ -339,10 +384,21 @@ mod tests {
             times.connect.buckets[bucket] = count;
         }
         times.connect.sum_ns = 3_000_130_000;
-        let used = EndpointReport { address: "[fd00::1]:80".to_owned(), counts: endpoint, times: Some(times) };
-        let idle =
-            EndpointReport { address: "[fd00::2]:80".to_owned(), counts: EndpointCounts::default(), times: None };
-        let service = ServiceReport { name: "web".to_owned(), counts, endpoints: vec![used, idle] };
+        let used = EndpointReport {
+            address: "[fd00::1]:80".to_owned(),
+            counts: endpoint,
+            circuit: Some(State::HalfOpen),
+            healthy: Some(false),
+            times: Some(times),
+        };
+        let idle = EndpointReport {
+            address: "[fd00::2]:80".to_owned(),
+            counts: EndpointCounts::default(),
+            circuit: None,
+            healthy: None,
+            times: None,
+        };
+        let service = ServiceReport { name: "web".to_owned(), counts, picks: None, endpoints: vec![used, idle] };
         let text = encode(&Report { services: vec![service], ..Report::default() }).unwrap();
         let text = String::from_utf8(text).unwrap();
         for line in [

@@ -4,18 +4,18 @@
 //! IPv6 stands as `[x]:p`; lists are sorted by name, then address; sent and received are as the client sees them.
 
 mod check;
+mod circuits;
 mod connections;
 mod explain;
-mod later;
 mod services;
 mod status;
 mod time;
 mod words;
 
 pub use check::{Check, Finding};
+pub use circuits::Circuit;
 pub use connections::{Client as ConnectionClient, Connection};
 pub use explain::{Candidate, Explanation};
-pub use later::Circuit;
 pub use services::{Changed, Endpoint, EndpointCounts, Service};
 pub use status::{ConfigStatus, Map, Memory, OtherProgram, Program, Source, Status};
 pub use time::Time;

@@ -1,6 +1,7 @@
 //! Answers as people read them.
 
 mod check;
+mod circuits;
 mod connections;
 mod endpoints;
 mod explain;
@@ -8,6 +9,7 @@ mod services;
 mod status;
 
 pub(super) use check::check;
+pub(super) use circuits::circuits;
 pub(super) use connections::connections;
 pub(super) use endpoints::endpoints;
 pub(super) use explain::explanation;

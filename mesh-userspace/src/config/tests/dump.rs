@@ -21,16 +21,47 @@ fn assert_dumps(config: &Config) {
 #[test]
 fn a_dump_says_all_defaults() {
     let config = reread("services: [{ name: web }]");
+    let settings = serde_json::json!({
+        "protocol": "tcp",
+        "load_balancing": {
+            "policy": "round_robin",
+            "maglev_size": 16381,
+            "hash": { "source": true },
+            "affinity": "0s",
+        },
+        "connect_timeout": "1s",
+        "health_check": {
+            "type": "tcp",
+            "path": "/",
+            "host": "",
+            "expected_status": ["200-399"],
+            "interval": "5s",
+            "timeout": "1s",
+            "unhealthy_threshold": 3,
+            "healthy_threshold": 2,
+        },
+        "circuit_breaker": {
+            "failure_threshold": 5,
+            "reset_timeout": "30s",
+            "max_reset_timeout": "5m",
+            "half_open_requests": 1,
+            "max_open_percent": 50,
+            "probe_interval": "1s",
+        },
+        "locality": { "prefer": "zone", "spill_below": 0.7 },
+        "slow_start": "0s",
+    });
     assert_eq!(
         serde_json::to_value(&config).unwrap(),
         serde_json::json!({
-            "node": { "name": "node-a", "state_dir": "/var/lib/mesh" },
+            "node": { "name": "node-a", "region": "", "zone": "", "state_dir": "/var/lib/mesh" },
             "admin": { "listen": "127.0.0.1:9901", "metrics_listen": "", "socket": "/run/mesh/admin.sock" },
             "dataplane": {
                 "mode": "auto",
                 "cgroup": "auto",
                 "bpffs": "/sys/fs/bpf/mesh",
                 "mark": 0x6d65_7368,
+                "heartbeat_timeout": "3s",
                 "stale_after": "10m",
                 "when_stale": "auto",
                 "bypass": { "cgroups": [], "cidrs": [] },
@@ -39,12 +70,17 @@ fn a_dump_says_all_defaults() {
                 "max_endpoints": "auto",
                 "max_slots": "auto",
             },
-            "defaults": { "protocol": "tcp", "load_balancing": { "policy": "round_robin" } },
+            "defaults": settings,
             "services": [{
                 "name": "web",
                 "addresses": [],
-                "protocol": "tcp",
-                "load_balancing": { "policy": "round_robin" },
+                "protocol": settings["protocol"],
+                "load_balancing": settings["load_balancing"],
+                "connect_timeout": settings["connect_timeout"],
+                "health_check": settings["health_check"],
+                "circuit_breaker": settings["circuit_breaker"],
+                "locality": settings["locality"],
+                "slow_start": settings["slow_start"],
                 "endpoints": [],
             }],
             "telemetry": { "log": { "format": "json", "level": "info" } },
@@ -68,7 +104,7 @@ fn texts_that_look_like_something_else_survive_a_dump() {
     };
     let endpoints = zones.iter().enumerate().map(endpoint).collect();
     let name = "123".to_owned();
-    let service = Service { name, addresses: Vec::new(), settings: Settings::default(), endpoints };
+    let service = Service { name, addresses: Vec::new(), settings: Default::default(), endpoints };
     let node = Node { name: "1e3".to_owned(), ..Node::default() };
     assert_dumps(&Config { node, services: vec![service], ..Config::default() });
 }
@@ -93,22 +129,58 @@ fn endpoint() -> impl Strategy<Value = Endpoint> {
     )
 }
 
+fn settings() -> impl Strategy<Value = Settings> {
+    let policy = select(vec![Policy::RoundRobin, Policy::Random, Policy::LeastConnections, Policy::Maglev]);
+    let kind = select(vec![CheckType::Tcp, CheckType::Http, CheckType::Grpc, CheckType::None]);
+    let prefer = select(vec![Prefer::None, Prefer::Node, Prefer::Zone, Prefer::Region]);
+    let status = (100..=599_u16, 100..=599_u16).prop_map(|(a, b)| status::StatusRange::new(a.min(b), a.max(b)));
+    let times = (10..600_000_u64, 100..=3_600_000_u64, 100..=86_400_000_u64, 100..=86_400_000_u64);
+    let counts = (0..=1000_u32, 1..=31_u32, 1..=100_u32, 1..=1000_u32);
+    (policy, kind, (prefer, 1..=1000_u32), vec(status, 1..4), "/[a-z0-9?%=]{0,6}", times, counts).prop_map(
+        |(policy, kind, (prefer, spill_below), expected_status, path, (connect, interval, a, b), counts)| {
+            let time = Duration::from_millis;
+            Settings {
+                load_balancing: LoadBalancing { policy, affinity: time(connect), ..LoadBalancing::default() },
+                connect_timeout: time(connect),
+                health_check: HealthCheck {
+                    r#type: kind,
+                    path,
+                    expected_status,
+                    interval: time(interval),
+                    healthy_threshold: counts.3,
+                    ..HealthCheck::default()
+                },
+                circuit_breaker: CircuitBreaker {
+                    failure_threshold: counts.0,
+                    reset_timeout: time(a.min(b)),
+                    max_reset_timeout: time(a.max(b)),
+                    half_open_requests: counts.1,
+                    max_open_percent: counts.2,
+                    probe_interval: time(interval),
+                },
+                locality: Locality { prefer, spill_below: Fraction::from_thousandths(spill_below) },
+                slow_start: time(interval),
+                ..Settings::default()
+            }
+        },
+    )
+}
+
 fn service() -> impl Strategy<Value = Service> {
-    let policy = select(vec![Policy::RoundRobin, Policy::Random]);
-    ("[a-z0-9]([a-z0-9.-]{0,8}[a-z0-9])?", vec(address(), 0..3), policy, vec(endpoint(), 0..20)).prop_map(
-        |(name, addresses, policy, mut endpoints)| {
+    ("[a-z0-9]([a-z0-9.-]{0,8}[a-z0-9])?", vec(address(), 0..3), settings(), vec(endpoint(), 0..20)).prop_map(
+        |(name, addresses, settings, mut endpoints)| {
             endpoints.sort_by_key(|e| e.address);
             endpoints.dedup_by_key(|e| e.address);
-            let settings = Settings { load_balancing: LoadBalancing { policy }, ..Settings::default() };
+            let settings = std::sync::Arc::new(settings);
             Service { name, addresses: addresses.into_iter().map(Vip).collect(), settings, endpoints }
         },
     )
 }
 
 fn config() -> impl Strategy<Value = Config> {
-    (vec(service(), 0..6), option::of(1_u32..1000), any::<u32>(), any::<bool>()).prop_map(
-        |(mut services, room, mark, program_stats)| {
-            let mut config = Config::default();
+    (vec(service(), 0..6), settings(), option::of(1_u32..1000), any::<u32>(), any::<bool>()).prop_map(
+        |(mut services, defaults, room, mark, program_stats)| {
+            let mut config = Config { defaults, ..Config::default() };
             config.node.name = "node-a".to_owned();
             config.dataplane.max_slots = room.map_or(Size::Auto, Size::Exact);
             config.dataplane.mark = mark.try_into().unwrap_or(config.dataplane.mark);

@@ -34,29 +34,22 @@ fn the_example_of_the_contract_is_refused_for_later_work_only() {
     assert_eq!(
         refused,
         [
-            "dataplane.heartbeat_timeout",
             "proxy",
             "discovery.registry",
             "discovery.dns",
             "discovery.etcd",
             "discovery.kubernetes",
             "discovery.empty_grace",
-            "defaults.load_balancing.maglev_size",
-            "defaults.load_balancing.hash",
-            "defaults.connect_timeout",
             "defaults.request_timeout",
             "defaults.detect_timeout",
             "defaults.idle_timeout",
-            "defaults.health_check",
-            "defaults.circuit_breaker",
+            "defaults.circuit_breaker.success_rate",
             "defaults.limits",
             "defaults.retries",
-            "defaults.locality",
             "defaults.upstream",
             "defaults.when_daemon_down",
             "services[0].hosts",
             "services[0].protocol",
-            "services[0].load_balancing.policy",
             "services[0].dns",
             "services[0].etcd",
             "services[0].kubernetes",
@@ -73,6 +66,7 @@ fn a_value_that_asks_for_nothing_is_accepted_wherever_a_feature_has_one() {
     let loaded = check(off).unwrap();
     assert_eq!(loaded.config.services.len(), 1);
     assert_eq!(loaded.config.defaults, Settings::default());
+    assert_eq!(*loaded.config.services[0].settings, Settings::default());
 }
 
 #[test]
@@ -89,7 +83,7 @@ fn mistakes_of_all_files_are_reported_at_once_in_the_order_of_files_and_lines() 
         [
             "mesh.yaml:3:5: services[1]: the key name is missing",
             "mesh.yaml:3:6: services[1].nme: unknown field; did you mean name?",
-            "mesh.yaml:4:8: node.x: unknown field; expected one of name, state_dir",
+            "mesh.yaml:4:8: node.x: unknown field; expected one of name, region, state_dir, zone",
             "conf.d/a.yaml:1:11: not YAML: unclosed bracket '['",
             "conf.d/b.yaml:3:17: services[0].addresses[0]: 10.0.0.1:80 already belongs to the service a, mesh.yaml:2:27; an address \
              and port belong to one service",

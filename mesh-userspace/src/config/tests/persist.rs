@@ -39,6 +39,31 @@ fn the_file_says_what_it_is_and_only_what_changed() {
 }
 
 #[test]
+fn thresholds_of_circuits_add_up_and_leave_the_others_alone() {
+    let seconds = std::time::Duration::from_secs;
+    let breaker = |failure_threshold, reset_timeout, max_reset_timeout| Change::Breaker {
+        failure_threshold,
+        reset_timeout,
+        max_reset_timeout,
+    };
+    let text = persisted(None, "a", breaker(Some(2), None, None)).unwrap();
+    assert!(text.ends_with("services:\n- name: a\n  circuit_breaker:\n    failure_threshold: 2\n"), "{text}");
+    let text = persisted(Some(&text), "a", breaker(None, Some(seconds(600)), Some(seconds(600)))).unwrap();
+    let text = persisted(Some(&text), "a", Change::Policy(model::Policy::Maglev)).unwrap();
+    let main = "services: [{ name: a, circuit_breaker: { max_open_percent: 7 }, load_balancing: { affinity: 1s } }]";
+    let services = check_all(&[("mesh.yaml", main), ("conf.d/99-runtime.yaml", &text)]).unwrap().config.services();
+    let expected = model::Breaker {
+        failure_threshold: 2,
+        reset_timeout: seconds(600),
+        max_reset_timeout: seconds(600),
+        max_open_percent: 7,
+        ..model::Breaker::default()
+    };
+    assert_eq!(services[0].settings.breaker, expected);
+    assert_eq!((services[0].policy, services[0].settings.affinity), (model::Policy::Maglev, seconds(1)));
+}
+
+#[test]
 fn a_file_made_by_hand_is_left_alone() {
     let ours = persisted(None, "a", Change::Policy(model::Policy::Random)).unwrap();
     for text in [

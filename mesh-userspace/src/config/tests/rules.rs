@@ -75,6 +75,104 @@ fn facts_say_all_that_an_endpoint_says() {
 }
 
 #[test]
+fn the_defaults_are_those_of_the_facts() {
+    assert_eq!(crate::model::Settings::from(&Settings::default()), crate::model::Settings::default());
+}
+
+#[test]
+fn facts_say_all_that_is_set_and_a_service_wins_key_by_key() {
+    use crate::model;
+    let text = "
+        node: { region: eu, zone: eu-1 }
+        defaults:
+          load_balancing: { policy: maglev, maglev_size: 251, affinity: 1m, hash: { source: true } }
+          connect_timeout: 0s
+          health_check: { type: http, path: /up, host: a.example, expected_status: [204, 300-302], interval: 1s }
+          circuit_breaker: { failure_threshold: 0, reset_timeout: 2s, half_open_requests: 3, max_open_percent: 10 }
+          locality: { prefer: region, spill_below: 1 }
+          slow_start: 30s
+        services:
+          - { name: a }
+          - { name: b, health_check: { timeout: 250ms, type: none }, circuit_breaker: { probe_interval: 3s }, locality: { spill_below: 0.5 } }
+          - { name: c, health_check: { timeout: 250ms } }
+          - { name: d, health_check: { type: grpc } }
+          - { name: e, load_balancing: { policy: least_connections } }";
+    let config = check(text).unwrap().config;
+    assert_eq!(
+        config.node(),
+        model::Node { name: "node-a".to_owned(), zone: "eu-1".to_owned(), region: "eu".to_owned() }
+    );
+    let seconds = std::time::Duration::from_secs;
+    let services = config.services();
+    let expected = model::Settings {
+        maglev_size: 251,
+        affinity: seconds(60),
+        connect_timeout: seconds(0),
+        health_check: Some(model::HealthCheck {
+            probe: model::HealthProbe::Http {
+                path: "/up".to_owned(),
+                host: "a.example".to_owned(),
+                expected_status: vec![204..=204, 300..=302],
+            },
+            interval: seconds(1),
+            ..model::HealthCheck::default()
+        }),
+        breaker: model::Breaker {
+            failure_threshold: 0,
+            reset_timeout: seconds(2),
+            half_open_requests: 3,
+            max_open_percent: 10,
+            ..model::Breaker::default()
+        },
+        locality: model::Locality { prefer: model::Prefer::Region, spill_below: 1000 },
+        slow_start: seconds(30),
+    };
+    assert_eq!(*services[0].settings, expected);
+    assert_eq!(services[0].policy, model::Policy::Maglev);
+    let changed = model::Settings {
+        health_check: None,
+        breaker: model::Breaker { probe_interval: seconds(3), ..expected.breaker.clone() },
+        locality: model::Locality { spill_below: 500, ..expected.locality },
+        ..expected.clone()
+    };
+    assert_eq!(*services[1].settings, changed);
+    let check = services[2].settings.health_check.as_ref().unwrap();
+    assert_eq!((check.timeout, check.interval), (std::time::Duration::from_millis(250), seconds(1)));
+    assert_eq!(services[3].settings.health_check.as_ref().unwrap().probe, model::HealthProbe::Grpc);
+    assert_eq!(services[4].policy, model::Policy::LeastConnections);
+    assert!(std::sync::Arc::ptr_eq(&services[0].settings, &services[4].settings), "the policy is no part of them");
+}
+
+#[test]
+fn equal_settings_are_kept_once() {
+    use std::sync::Arc;
+    let services: Vec<String> = (0..1000)
+        .map(|i| format!("{{ name: s{i}, slow_start: {}s, health_check: {{ type: http }} }}", i % 2))
+        .collect();
+    let config = check(&format!("services: [{}]", services.join(","))).unwrap().config;
+    let facts = config.services();
+    for i in 2..1000 {
+        assert!(Arc::ptr_eq(&config.services[i].settings, &config.services[i % 2].settings));
+        assert!(Arc::ptr_eq(&facts[i].settings, &facts[i % 2].settings));
+    }
+}
+
+#[test]
+fn odd_times_are_a_warning() {
+    assert_eq!(
+        warnings(
+            "defaults: { health_check: { interval: 500ms } }\ndataplane: { heartbeat_timeout: 5s, stale_after: 2s }"
+        ),
+        [
+            "mesh.yaml:1:39: defaults.health_check.interval: timeout, 1s, is longer than interval, 500ms; an endpoint that does \
+             not answer is checked less often than interval says",
+            "mesh.yaml:2:33: dataplane.heartbeat_timeout: 5s is more than stale_after, 2s, and has no effect; a daemon gone for \
+             that long is already stale",
+        ]
+    );
+}
+
+#[test]
 fn a_reload_may_change_services_and_telemetry() {
     let old = check("services: [{ name: a }]").unwrap().config;
     let new =
@@ -86,11 +184,13 @@ fn a_reload_may_change_services_and_telemetry() {
 fn a_reload_that_needs_a_restart_names_every_key() {
     let old = check("").unwrap().config;
     let new =
-        check("node: { name: b }\nadmin: { listen: 127.0.0.1:1 }\ndataplane: { cgroup: /x, max_slots: 5 }").unwrap();
+        check("node: { name: b, zone: z }\nadmin: { listen: 127.0.0.1:1 }\ndataplane: { cgroup: /x, max_slots: 5 }")
+            .unwrap();
     assert_eq!(
         reload(&old, &new.config).unwrap_err(),
         [
             "node.name needs a restart: running with \"node-a\", the file says \"b\"",
+            "node.zone needs a restart: running with \"\", the file says \"z\"",
             "admin.listen needs a restart: running with \"127.0.0.1:9901\", the file says \"127.0.0.1:1\"",
             "dataplane.cgroup needs a restart: running with \"auto\", the file says \"/x\"",
             "dataplane.max_slots needs a restart: running with \"auto\", the file says 5",
