@@ -168,7 +168,7 @@ fn the_policy_of_the_defaults_holds_where_a_service_has_none() {
     let mut own = service("own", &[VIP], &[E1]);
     own["load_balancing"] = json!({ "policy": "round_robin" });
     let setup = world.setup(json!([own, service("inherits", &[VIP6], &[E1])]));
-    let mesh = setup.with(|c| c["defaults"] = json!({ "load_balancing": { "policy": "random" } })).start();
+    let mesh = setup.with(|c| c["defaults"]["load_balancing"] = json!({ "policy": "random" })).start();
     assert_eq!(mesh.service("own")["policy"], "round_robin");
     assert_eq!(mesh.service("inherits")["policy"], "random");
 }

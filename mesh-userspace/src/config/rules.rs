@@ -88,7 +88,7 @@ fn dataplane(config: &Config, merged: &Merged<'_>, report: &mut Report) {
     let heartbeat_timeout = config.dataplane.heartbeat_timeout;
     let (at, field) = merged.field("dataplane.heartbeat_timeout");
     if heartbeat_timeout.get() < std::time::Duration::from_secs(1) {
-        let remedy = "the daemon beats every 500ms: less would take a busy one for dead".to_owned();
+        let remedy = "the daemon beats a few times a second: less would take a busy one for dead".to_owned();
         report.mistake(at, field, format!("expected at least 1s, found {heartbeat_timeout}"), Some(remedy));
     } else if heartbeat_timeout > stale_after {
         let problem = format!("{heartbeat_timeout} is more than stale_after, {stale_after}, and has no effect");
