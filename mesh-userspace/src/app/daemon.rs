@@ -64,6 +64,7 @@ pub(super) struct Daemon {
 /// What changes while the daemon runs.
 #[derive(Debug)]
 pub(super) struct State {
+    /// What is configured besides the facts, which were taken out of it.
     pub(super) config: Config,
     pub(super) loaded_at: Time,
     /// Why the last load was refused.
@@ -128,14 +129,20 @@ impl State {
         &self.overrides
     }
 
+    /// The configuration, with all services.
+    pub(super) fn whole_config(&self) -> Config {
+        self.config.with_services(&self.facts)
+    }
+
+    /// `facts` were taken out of what was `loaded`.
     pub(super) fn new(
         loaded: config::Loaded,
+        facts: Vec<Arc<Service>>,
         had_main_file: bool,
         overrides: Overrides,
         datapath: Option<Datapath>,
         bypassed: Option<BypassedCgroups>,
     ) -> Self {
-        let facts = facts(&loaded.config);
         Self {
             frozen: None,
             snapshot: Arc::new(Snapshot::new(&facts, &overrides)),
@@ -155,10 +162,6 @@ impl State {
             reload_failures: 0,
         }
     }
-}
-
-fn facts(config: &Config) -> Vec<Arc<Service>> {
-    config.services().into_iter().map(Arc::new).collect()
 }
 
 impl Daemon {
@@ -273,6 +276,12 @@ impl Daemon {
     /// # Errors
     /// Why it was refused; the running configuration stays.
     pub(super) fn reload(&self, because: &str) -> Result<Reloaded, String> {
+        let reloaded = self.load_again(because);
+        kernel::give_back_memory();
+        reloaded
+    }
+
+    fn load_again(&self, because: &str) -> Result<Reloaded, String> {
         let _turn = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
         // Reading and checking may take long: not under the state's lock.
         let (main, _) = config::places(self.named.as_deref());
@@ -307,19 +316,19 @@ impl Daemon {
         }
     }
 
-    fn take(&self, state: &mut State, loaded: config::Loaded) -> Result<Reloaded, String> {
+    fn take(&self, state: &mut State, mut loaded: config::Loaded) -> Result<Reloaded, String> {
         if loaded.fingerprint == state.fingerprint {
             state.loaded_at = Time::now();
             return Ok(Reloaded::Same);
         }
         config::reload(&state.config, &loaded.config).map_err(|keys| keys.join("\n"))?;
-        let services = loaded.config.services();
+        let services = loaded.config.take_services();
         if let Some(datapath) = &state.datapath {
             datapath.fits(&services)?;
         }
         self.levels.set(&loaded.config.telemetry.log.level).map_err(|e| e.to_string())?;
         let before = state.facts.len();
-        state.facts = services.into_iter().map(Arc::new).collect();
+        state.facts = services;
         state.config = loaded.config;
         state.fingerprint = loaded.fingerprint;
         state.loaded_at = Time::now();
