@@ -10,6 +10,7 @@ mod daemon;
 mod door;
 mod explain;
 mod guard;
+mod health;
 mod live;
 mod lock;
 mod others;
