@@ -6,6 +6,7 @@ use mesh_common::{
     addr::Address,
     connection::tcp,
     endpoint::{EndpointRow, Slot},
+    names,
     service::{Policy, ServiceRow, Shown, SlotRange, VipKey, VipRow},
     settings::{Settings, flags},
 };
@@ -242,7 +243,7 @@ fn unloading_removes_every_pin_and_detaches_every_program() {
     let Some((cgroup, pins)) = place() else { return };
     drop(start(OBJECT, &pins, &cgroup).unwrap());
     let removed = kernel::unload(pins.path()).unwrap();
-    assert_eq!(removed.len(), 6 + 12, "{removed:?}");
+    assert_eq!(removed.len(), 6 + names::MAPS.len() + 1, "{removed:?}");
     assert_eq!(cgroup.attached_programs(), 0);
     assert!(kernel::unload(pins.path()).unwrap().is_empty());
 }
