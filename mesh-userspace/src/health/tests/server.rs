@@ -80,12 +80,12 @@ impl Drop for Server {
     }
 }
 
-/// A port that connects up to a thousand connections and never says anything, as nobody accepts them.
+/// A port that connects many connections and never says anything, as nobody accepts them.
 pub(super) fn mute() -> (TcpListener, SocketAddr) {
     use socket2::{Domain, Socket, Type};
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.bind(&SocketAddr::from(([0, 0, 0, 0], 0)).into()).unwrap();
-    socket.listen(1024).unwrap();
+    socket.listen(4096).unwrap();
     let listener = TcpListener::from(socket);
     let port = listener.local_addr().unwrap().port();
     (listener, SocketAddr::from(([127, 0, 0, 1], port)))
