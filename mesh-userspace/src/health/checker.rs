@@ -1,6 +1,6 @@
 //! The thread that checks, and what others may ask of it.
 
-use super::{Sink, Target, engine};
+use super::{Change, Sink, Target, changes::Changes, engine, roster::Entry};
 use crate::model::Health;
 use std::{
     collections::HashMap,
@@ -20,7 +20,8 @@ use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 pub struct Report {
     /// The verdict.
     pub health: Health,
-    /// Why the last check that failed did.
+    /// Why the last check failed or could not be made. Of an unhealthy endpoint it stays until the endpoint is healthy, of
+    /// others until a check passes.
     pub last_error: Option<String>,
     /// When the verdict last changed; `None`: never.
     pub since: Option<Instant>,
@@ -30,11 +31,32 @@ pub struct Report {
     pub failures_total: u64,
 }
 
+impl Report {
+    /// Takes over what a check says of its endpoint in `service`, and takes it down if the verdict is another one.
+    pub(super) fn take_over(
+        &mut self,
+        check: &Entry,
+        service: &Arc<str>,
+        now: tokio::time::Instant,
+        changes: &mut Changes,
+    ) {
+        self.last_error.clone_from(&check.error);
+        let health = check.state.health;
+        let before = std::mem::replace(&mut self.health, health);
+        if before != health {
+            self.since = Some(now.into_std());
+            let reason = check.error.clone().filter(|_| health == Health::Unhealthy);
+            changes.add(before, Change { service: service.clone(), address: check.address, health, reason }, now);
+        }
+    }
+}
+
 /// Counts over all endpoints.
 #[derive(Debug, Default)]
 pub struct Counters {
     late: AtomicU64,
     skipped: AtomicU64,
+    not_made: AtomicU64,
 }
 
 impl Counters {
@@ -50,12 +72,23 @@ impl Counters {
         self.skipped.load(Ordering::Relaxed)
     }
 
+    /// Checks that this host could not make: no files, no local ports, no permission to set the mark. They are held
+    /// against no endpoint.
+    #[must_use]
+    pub fn not_made(&self) -> u64 {
+        self.not_made.load(Ordering::Relaxed)
+    }
+
     pub(super) fn count_late(&self) {
         self.late.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(super) fn count_skipped(&self) {
         self.skipped.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn count_not_made(&self) {
+        self.not_made.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -95,7 +128,8 @@ impl Checker {
         Ok(Self { targets: Some(targets), shared, thread: Some(thread) })
     }
 
-    /// From now on exactly these are checked. Unchanged targets keep what is known and when they are due.
+    /// From now on exactly these are checked. Unchanged targets keep what is known and when they are due; with other
+    /// settings, an endpoint keeps its verdict and its totals. If a service names an address twice, the first counts.
     pub fn set_targets(&self, targets: Vec<Target>) {
         if let Some(sender) = &self.targets {
             // It fails only once the thread has ended, and then there is nothing to check.
@@ -115,14 +149,15 @@ impl Checker {
         &self.shared.counters
     }
 
-    /// Ends the checks and waits for their thread.
+    /// Ends the checks, also those under way, and waits for their thread.
     pub fn stop(mut self) {
         self.end();
     }
 
     fn end(&mut self) {
         self.targets = None;
-        if let Some(thread) = self.thread.take() {
+        // The thread itself may be the last that knows this checker, through its sink: it ends without waiting.
+        if let Some(thread) = self.thread.take_if(|thread| thread.thread().id() != std::thread::current().id()) {
             let _ = thread.join();
         }
     }

@@ -1,51 +1,41 @@
 //! What runs on the checks' thread: a queue of what is due, and a bounded number of checks under way.
 
 use super::{
-    Change, Sink, Target,
-    checker::{Key, Shared},
-    probe, schedule,
-    state::{State, step},
+    Sink, Target,
+    changes::Changes,
+    checker::Shared,
+    probe::{self, Failure},
+    roster::Roster,
+    schedule,
+    state::step,
 };
 use crate::model::{Health, HealthProbe};
-use std::{
-    cmp::Reverse,
-    collections::{BinaryHeap, HashMap},
-    net::SocketAddr,
-    sync::Arc,
-    time::Duration,
-};
+use std::{cmp::Reverse, collections::BinaryHeap, sync::Arc, time::Duration};
 use tokio::{
     sync::mpsc::UnboundedReceiver,
-    task::JoinSet,
+    task::{JoinError, JoinSet},
     time::{Instant, sleep_until},
 };
 
-/// So many checks are under way at most; what else is due waits.
-const AT_ONCE: usize = 512;
+/// So many checks are under way at most; what else is due waits. Each has a socket, and a process may have 1,024 files
+/// by default.
+pub(super) const AT_ONCE: usize = 512;
 /// A check that begins this long after it was due is late.
 const LATE: Duration = Duration::from_millis(100);
-/// Changes are held back this long, so that many come as one.
-const GATHER: Duration = Duration::from_millis(20);
+/// That checks cannot be made is logged this often.
+const COMPLAIN: Duration = Duration::from_secs(60);
 
-struct Entry {
-    target: Target,
-    state: State,
-    /// Tells this entry's checks from those of an earlier one for the same endpoint.
-    number: u64,
-}
-
-type Outcome = (Key, u64, Result<(), String>);
+type Outcome = Result<(), Failure>;
 
 pub(super) struct Engine {
     sink: Arc<dyn Sink>,
     mark: u32,
     shared: Arc<Shared>,
-    entries: HashMap<Key, Entry>,
-    due: BinaryHeap<Reverse<(Instant, u64, Arc<str>, SocketAddr)>>,
-    under_way: JoinSet<Outcome>,
-    changes: HashMap<Key, Change>,
-    tell_at: Option<Instant>,
-    numbers: u64,
+    roster: Roster,
+    due: BinaryHeap<Reverse<(Instant, u64)>>,
+    under_way: JoinSet<(u64, Outcome)>,
+    changes: Changes,
+    complained: Option<Instant>,
 }
 
 impl Engine {
@@ -54,12 +44,11 @@ impl Engine {
             sink,
             mark,
             shared,
-            entries: HashMap::new(),
+            roster: Roster::default(),
             due: BinaryHeap::new(),
             under_way: JoinSet::new(),
-            changes: HashMap::new(),
-            tell_at: None,
-            numbers: 0,
+            changes: Changes::default(),
+            complained: None,
         }
     }
 
@@ -67,115 +56,126 @@ impl Engine {
         loop {
             self.begin(Instant::now());
             // With no room, what ends makes some; until then it is of no use to wake.
-            let next = self.due.peek().map(|Reverse((at, ..))| *at).filter(|_| self.under_way.len() < AT_ONCE);
+            let next = self.due.peek().map(|Reverse((at, _))| *at).filter(|_| self.under_way.len() < AT_ONCE);
             tokio::select! {
                 targets = asked.recv() => match targets {
                     Some(targets) => self.retarget(targets),
                     None => return,
                 },
-                Some(ended) = self.under_way.join_next() => {
-                    if let Ok((key, number, outcome)) = ended {
-                        self.finish(&key, number, outcome);
-                    }
-                }
+                Some(ended) = self.under_way.join_next() => self.finish(ended),
                 () = until(next), if next.is_some() => {}
-                () = until(self.tell_at), if self.tell_at.is_some() => self.tell(),
+                () = until(self.changes.at()), if self.changes.at().is_some() => self.tell(),
             }
         }
     }
 
     fn retarget(&mut self, targets: Vec<Target>) {
         let now = Instant::now();
-        let mut old = std::mem::take(&mut self.entries);
-        for target in targets {
-            let key = (target.service.clone(), target.address);
-            let entry = match old.remove(&key) {
-                Some(entry) if entry.target.check == target.check => entry,
-                // Checked in another way: the verdict stands until the new checks say otherwise.
-                before => {
-                    self.numbers += 1;
-                    let health = before.map_or(Health::Unknown, |entry| entry.state.health);
-                    let at = now + schedule::first(target.check.interval, fastrand::f64());
-                    self.due.push(Reverse((at, self.numbers, key.0.clone(), key.1)));
-                    Entry { target, state: State { health, ..State::default() }, number: self.numbers }
-                }
-            };
-            self.entries.insert(key, entry);
+        let new = self.roster.retarget(targets, now, fastrand::f64);
+        let roster = &mut self.roster;
+        self.due.retain(|Reverse((_, number))| roster.contains(*number));
+        self.due.extend(new.into_iter().filter_map(|number| Some(Reverse((roster.get_mut(number)?.due, number)))));
+        self.agree(now);
+    }
+
+    /// Makes what is reported of each endpoint what its check says: one that came to a check which others had already
+    /// gets their verdict at once.
+    fn agree(&mut self, now: Instant) {
+        let mut reports = self.shared.reports();
+        let mut old = std::mem::take(&mut *reports);
+        for entry in self.roster.entries() {
+            for service in &entry.services {
+                let key = (service.clone(), entry.address);
+                let mut report = old.remove(&key).unwrap_or_default();
+                report.take_over(entry, service, now, &mut self.changes);
+                reports.insert(key, report);
+            }
         }
-        let entries = &self.entries;
-        self.due.retain(|Reverse((_, number, service, address))| {
-            entries.get(&(service.clone(), *address)).is_some_and(|entry| entry.number == *number)
-        });
-        self.changes.retain(|key, _| entries.contains_key(key));
-        self.shared.reports().retain(|key, _| entries.contains_key(key));
+        self.changes.retain(|key| reports.contains_key(key));
     }
 
     /// Begins what is due, as far as there is room.
     fn begin(&mut self, now: Instant) {
-        while self.under_way.len() < AT_ONCE && self.due.peek().is_some_and(|Reverse((at, ..))| *at <= now) {
-            let Some(Reverse((at, number, service, address))) = self.due.pop() else { return };
-            let key = (service, address);
-            let Some(entry) = self.entries.get(&key).filter(|entry| entry.number == number) else { continue };
-            let check = entry.target.check.clone();
-            let next = now + schedule::next(check.interval, fastrand::f64());
+        while self.under_way.len() < AT_ONCE && self.due.peek().is_some_and(|Reverse((at, _))| *at <= now) {
+            let Some(Reverse((at, number))) = self.due.pop() else { return };
+            let Some(entry) = self.roster.get_mut(number) else { continue };
+            let (address, check, mark) = (entry.address, entry.check.clone(), self.mark);
+            entry.due = schedule::next(entry.due, now, check.interval, fastrand::f64());
             if now.duration_since(at) > LATE {
                 self.shared.counters.count_late();
             }
-            if check.probe == HealthProbe::Tcp && self.sink.succeeded_since(&key.0, address, check.interval) {
+            let passed = |service| self.sink.succeeded_since(service, address, check.interval);
+            if check.probe == HealthProbe::Tcp && entry.services.iter().any(|service| passed(service)) {
                 self.shared.counters.count_skipped();
-                self.due.push(Reverse((next, number, key.0.clone(), address)));
-                self.record(&key, number, Ok(()));
+                self.due.push(Reverse((entry.due, number)));
+                self.record(number, Ok(()));
                 continue;
             }
-            let mark = self.mark;
-            self.under_way.spawn(async move {
-                let outcome = probe::probe(address, &check, mark).await;
-                (key, number, outcome)
-            });
+            let probe = async move { (number, probe::probe(address, &check, mark).await) };
+            entry.running = Some(self.under_way.spawn(probe));
         }
     }
 
-    fn finish(&mut self, key: &Key, number: u64, outcome: Result<(), String>) {
-        let Some(entry) = self.entries.get(key).filter(|entry| entry.number == number) else { return };
-        // From its end: no endpoint has two checks under way, however long they take.
-        let next = Instant::now() + schedule::next(entry.target.check.interval, fastrand::f64());
-        self.due.push(Reverse((next, number, key.0.clone(), key.1)));
-        self.record(key, number, outcome);
-    }
-
-    fn record(&mut self, key: &Key, number: u64, outcome: Result<(), String>) {
-        let Some(entry) = self.entries.get_mut(key).filter(|entry| entry.number == number) else { return };
-        let passed = outcome.is_ok();
-        let (state, changed) = step(entry.state, passed, &entry.target.check);
-        entry.state = state;
-        let threshold = entry.target.check.healthy_threshold;
-        let reason = {
-            let mut reports = self.shared.reports();
-            let report = reports.entry(key.clone()).or_default();
-            report.checks_total += 1;
-            if let Err(error) = outcome {
-                report.failures_total += 1;
-                report.last_error = Some(error);
-            }
-            report.health = state.health;
-            if changed {
-                report.since = Some(std::time::Instant::now());
-            }
-            changed.then(|| report.last_error.clone()).flatten()
+    fn finish(&mut self, ended: Result<(u64, Outcome), JoinError>) {
+        let (number, outcome) = match ended {
+            Ok(ended) => ended,
+            // Nobody wants its result.
+            Err(error) if error.is_cancelled() => return,
+            Err(error) => match self.roster.run_by(error.id()) {
+                Some(number) => (number, Err(Failure::Here(format!("the check panicked: {error}")))),
+                None => return,
+            },
         };
-        if changed {
-            let change = Change { service: key.0.clone(), address: key.1, health: state.health, reason };
-            self.changes.insert(key.clone(), change);
-            self.tell_at.get_or_insert_with(|| Instant::now() + GATHER);
+        let Some(entry) = self.roster.get_mut(number) else { return };
+        entry.running = None;
+        // No endpoint has two checks under way: one that outlasts its period is followed by the next at once.
+        self.due.push(Reverse((entry.due.max(Instant::now()), number)));
+        self.record(number, outcome);
+    }
+
+    fn record(&mut self, number: u64, outcome: Outcome) {
+        let Some(entry) = self.roster.get_mut(number) else { return };
+        let passed = outcome.is_ok();
+        let made = match outcome {
+            Ok(()) => {
+                entry.state = step(entry.state, true, &entry.check);
+                entry.error = entry.error.take().filter(|_| entry.state.health == Health::Unhealthy);
+                true
+            }
+            Err(Failure::Endpoint(reason)) => {
+                entry.state = step(entry.state, false, &entry.check);
+                entry.error = Some(reason);
+                true
+            }
+            Err(Failure::Here(reason)) => {
+                self.shared.counters.count_not_made();
+                let now = Instant::now();
+                if self.complained.is_none_or(|at| now.duration_since(at) >= COMPLAIN) {
+                    tracing::warn!(endpoint = %entry.address, reason, "a health check could not be made; its verdict stands");
+                    self.complained = Some(now);
+                }
+                entry.error = Some(reason);
+                false
+            }
+        };
+        {
+            let (now, mut reports) = (Instant::now(), self.shared.reports());
+            for service in &entry.services {
+                let Some(report) = reports.get_mut(&(service.clone(), entry.address)) else { continue };
+                report.checks_total += u64::from(made);
+                report.failures_total += u64::from(made && !passed);
+                report.take_over(entry, service, now, &mut self.changes);
+            }
         }
-        if passed && state.passes >= threshold {
-            self.sink.passed(&key.0, key.1, state.passes);
+        if passed && entry.state.passes >= entry.check.healthy_threshold {
+            for service in &entry.services {
+                self.sink.passed(service, entry.address, entry.state.passes);
+            }
         }
     }
 
     fn tell(&mut self) {
-        self.tell_at = None;
-        let changes: Vec<_> = self.changes.drain().map(|(_, change)| change).collect();
+        let changes = self.changes.take();
         if !changes.is_empty() {
             self.sink.changed(changes);
         }

@@ -1,10 +1,16 @@
 //! Active health checks: which endpoints answer. Imports `model` only.
+//!
+//! Endpoints with the same address and equal settings, of whatever services, share one check; its results go to each.
 
+mod changes;
 mod checker;
 mod engine;
 mod probe;
+mod roster;
 pub mod schedule;
 pub mod state;
+#[cfg(test)]
+mod tests;
 
 pub use checker::{Checker, Counters, Report};
 
@@ -31,12 +37,12 @@ pub struct Change {
     pub address: SocketAddr,
     /// The new verdict.
     pub health: Health,
-    /// Why the last check that failed did; `None`: none did.
+    /// Why the last check failed, if the verdict is [`Health::Unhealthy`].
     pub reason: Option<String>,
 }
 
 /// Where results go, and what the checks ask of the rest of the daemon. Called on the checks' own thread: a call that
-/// takes long delays checks.
+/// takes long delays checks, and one that waits for a thread which waits in [`Checker::stop`] never returns.
 pub trait Sink: Send + Sync + 'static {
     /// These verdicts changed, within the last 20 ms or so.
     fn changed(&self, changes: Vec<Change>);

@@ -1,21 +1,38 @@
 //! When an endpoint is checked.
 
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// The first checks are spread over at most this: a start learns quickly, and many endpoints do not burst.
 const FIRST_WITHIN: Duration = Duration::from_secs(1);
 
-/// How long after it became known an endpoint is checked first; `chance` is in 0..=1.
+/// When an endpoint that became known at `now` is checked first; `chance` is in 0..=1.
 #[must_use]
-pub fn first(interval: Duration, chance: f64) -> Duration {
-    interval.min(FIRST_WITHIN).mul_f64(chance.clamp(0.0, 1.0))
+pub fn first(now: Instant, interval: Duration, chance: f64) -> Instant {
+    now + interval.min(FIRST_WITHIN).mul_f64(chance.clamp(0.0, 1.0))
 }
 
-/// How long after one check the next is due: the interval, moved by up to a tenth; `chance` is in 0..=1.
+/// When the next check is due, after one that was due at `due` and began at `began`: one period later, however long the
+/// check takes. If a whole period was missed (too many checks, a stopped process), that is not made up for: then the
+/// period counts from when the check began. Always after `began`; `chance` is in 0..=1.
 #[must_use]
-pub fn next(interval: Duration, chance: f64) -> Duration {
-    // Longer than any daemon runs, and far from where arithmetic with instants overflows.
-    interval.min(Duration::from_secs(86_400 * 365)).mul_f64(0.9 + 0.2 * chance.clamp(0.0, 1.0))
+pub fn next(due: Instant, began: Instant, interval: Duration, chance: f64) -> Instant {
+    let period = period(interval, chance);
+    if due + period > began { due + period } else { began + period }
+}
+
+/// When an endpoint is checked that was due at `due` when its interval became another one at `now`: it keeps its turn,
+/// as far as the new interval allows. `chance` is in 0..=1.
+#[must_use]
+pub fn moved(due: Instant, now: Instant, interval: Duration, chance: f64) -> Instant {
+    due.min(now + period(interval, chance))
+}
+
+/// From one check to the next: the interval, moved by up to a tenth.
+fn period(interval: Duration, chance: f64) -> Duration {
+    // Longer than any daemon runs, far from where arithmetic with instants overflows, and never nothing.
+    let interval = interval.clamp(Duration::from_millis(1), Duration::from_secs(86_400 * 365));
+    interval.mul_f64(0.9 + 0.2 * chance.clamp(0.0, 1.0))
 }
 
 #[cfg(test)]
@@ -25,11 +42,30 @@ mod tests {
 
     proptest! {
         #[test]
-        fn checks_are_a_tenth_early_or_late_at_most(ms in 1u64..100_000_000, chance in 0.0f64..=1.0) {
-            let interval = Duration::from_millis(ms);
-            let next = next(interval, chance).as_secs_f64() / interval.as_secs_f64();
-            prop_assert!((0.899..=1.101).contains(&next));
-            prop_assert!(first(interval, chance) <= interval.min(FIRST_WITHIN));
+        fn checks_are_a_tenth_early_or_late_at_most(
+            ms in 1u64..100_000_000, chance in 0.0f64..=1.0, late in 0.0f64..0.8,
+        ) {
+            let (due, interval) = (Instant::now(), Duration::from_millis(ms));
+            let next = next(due, due + interval.mul_f64(late), interval, chance) - due;
+            prop_assert!((0.899..=1.101).contains(&(next.as_secs_f64() / interval.as_secs_f64())));
+            prop_assert!(first(due, interval, chance) <= due + interval.min(FIRST_WITHIN));
+        }
+
+        #[test]
+        fn missed_checks_are_not_made_up_for(ms in 1u64..100_000, chance in 0.0f64..=1.0, missed in 1.2f64..1000.0) {
+            let (due, interval) = (Instant::now(), Duration::from_millis(ms));
+            let began = due + interval.mul_f64(missed);
+            prop_assert!(next(due, began, interval, chance) >= began + interval.mul_f64(0.899));
+        }
+
+        #[test]
+        fn another_interval_never_puts_a_check_off(
+            ms in 1u64..100_000, chance in 0.0f64..=1.0, wait in 0u64..100_000,
+        ) {
+            let (now, interval) = (Instant::now(), Duration::from_millis(ms));
+            let due = now + Duration::from_millis(wait);
+            let moved = moved(due, now, interval, chance);
+            prop_assert!(moved <= due && moved <= now + interval.mul_f64(1.101));
         }
     }
 }

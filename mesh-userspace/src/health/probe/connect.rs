@@ -1,24 +1,39 @@
 //! The connection a check is made over.
 
+use super::Failure;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::{io, net::SocketAddr, time::Duration};
 use tokio::net::{TcpSocket, TcpStream};
 
-/// Connects with `mark` on the socket; the error says in words what failed.
-pub(super) async fn connect(address: SocketAddr, mark: u32) -> Result<TcpStream, String> {
-    let socket = socket(address, mark)?;
-    let socket = TcpSocket::from_std_stream(socket.into());
-    socket.connect(address).await.map_err(|error| format!("connect: {error}"))
+/// Connects with `mark` on the socket; 0 is no mark.
+pub(super) async fn connect(address: SocketAddr, mark: u32) -> Result<TcpStream, Failure> {
+    establish(TcpSocket::from_std_stream(socket(address, mark).map_err(Failure::Here)?.into()), address).await
 }
 
-/// A socket for `address` that carries `mark`; 0 is no mark.
+async fn establish(socket: TcpSocket, address: SocketAddr) -> Result<TcpStream, Failure> {
+    let stream = socket.connect(address).await.map_err(|error| failure(&error))?;
+    // Where nobody listens on a port of this host, a socket that got the same port for its own end meets itself.
+    if stream.local_addr().is_ok_and(|own| own == address) {
+        return Err(Failure::Endpoint("connect: nobody listens".to_owned()));
+    }
+    Ok(stream)
+}
+
+/// Whose fault it is that a connection was not made.
+fn failure(error: &io::Error) -> Failure {
+    let reason = format!("connect: {error}");
+    match error.raw_os_error() {
+        // No local port, no memory.
+        Some(libc::EADDRNOTAVAIL | libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM) => Failure::Here(reason),
+        _ => Failure::Endpoint(reason),
+    }
+}
+
 fn socket(address: SocketAddr, mark: u32) -> Result<Socket, String> {
     let made = || -> io::Result<Socket> {
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-        socket.set_nonblocking(true)?;
-        // Closing resets. An orderly close would leave a TIME_WAIT socket, and its port, for a minute after each check:
-        // 120,000 of them at 2,000 checks a second. The handshake was complete, so that the server has accepted by then;
-        // HAProxy closes its checks in the same way.
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+        // Closing resets. After an orderly close by this side, the port would be in TIME_WAIT for a minute: 120,000 ports
+        // at 2,000 checks a second.
         socket.set_linger(Some(Duration::ZERO))?;
         Ok(socket)
     };
@@ -41,5 +56,23 @@ mod tests {
             Ok(socket) => assert_eq!(socket.mark().unwrap(), 0x6d65),
             Err(reason) => assert!(reason.contains("CAP_NET_ADMIN"), "{reason}"),
         }
+    }
+
+    #[tokio::test]
+    async fn a_port_without_listener_does_not_pass_by_meeting_itself() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        drop(listener);
+        // As if the kernel had given the checking socket this very port.
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(address).unwrap();
+        let failure = establish(socket, address).await.unwrap_err();
+        assert_eq!(failure, Failure::Endpoint("connect: nobody listens".to_owned()));
+    }
+
+    #[test]
+    fn running_out_of_local_ports_is_not_the_endpoints_fault() {
+        assert!(matches!(failure(&io::Error::from_raw_os_error(libc::EADDRNOTAVAIL)), Failure::Here(_)));
+        assert!(matches!(failure(&io::Error::from_raw_os_error(libc::ECONNREFUSED)), Failure::Endpoint(_)));
     }
 }

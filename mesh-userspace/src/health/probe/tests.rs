@@ -1,6 +1,14 @@
-use super::probe;
+use super::{
+    Failure,
+    grpc::{HealthCheckResponse, ServingStatus, framed},
+    probe,
+};
 use crate::model::{HealthCheck, HealthProbe};
-use std::time::Duration;
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full};
+use hyper::{HeaderMap, Request, Response, body::Incoming, service::service_fn};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use std::{convert::Infallible, time::Duration};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpListener,
@@ -16,6 +24,17 @@ fn http() -> HealthProbe {
 
 /// The outcome of a check of a server that says `answer` and then leaves the connection open.
 async fn says(answer: Vec<u8>, probe_as: HealthProbe) -> Result<(), String> {
+    ask(answer, probe_as).await.map_err(endpoints_fault)
+}
+
+fn endpoints_fault(failure: Failure) -> String {
+    match failure {
+        Failure::Endpoint(reason) => reason,
+        Failure::Here(reason) => panic!("not the endpoint's fault: {reason}"),
+    }
+}
+
+async fn ask(answer: Vec<u8>, probe_as: HealthProbe) -> Result<(), Failure> {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let server = tokio::spawn(async move {
@@ -59,5 +78,47 @@ async fn a_refused_connection_fails() {
     let listener = TcpListener::bind("[::1]:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     drop(listener);
-    assert!(probe(address, &check(HealthProbe::Tcp), 0).await.unwrap_err().starts_with("connect"));
+    let failure = probe(address, &check(HealthProbe::Tcp), 0).await.unwrap_err();
+    assert!(endpoints_fault(failure).starts_with("connect"));
+}
+
+/// The outcome of a check of an HTTP/2 server that answers with `body` and then `grpc-status: status`.
+async fn grpc(body: Bytes, status: &'static str) -> Result<(), String> {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        let answer = service_fn(move |request: Request<Incoming>| answer(request, body.clone(), status));
+        let _ = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+            .serve_connection(TokioIo::new(stream), answer)
+            .await;
+    });
+    let outcome = probe(address, &check(HealthProbe::Grpc), 0).await.map_err(endpoints_fault);
+    server.abort();
+    outcome
+}
+
+async fn answer(
+    request: Request<Incoming>,
+    body: Bytes,
+    status: &'static str,
+) -> Result<Response<impl hyper::body::Body<Data = Bytes, Error = Infallible>>, Infallible> {
+    assert_eq!((request.method().as_str(), request.uri().path()), ("POST", "/grpc.health.v1.Health/Check"));
+    assert_eq!(request.headers()["content-type"], "application/grpc");
+    assert_eq!(request.headers()["te"], "trailers");
+    assert_eq!(request.into_body().collect().await.unwrap().to_bytes(), [0; 5][..]);
+    let trailers = HeaderMap::from_iter([("grpc-status".parse().unwrap(), status.parse().unwrap())]);
+    let body = Full::new(body).with_trailers(async { Some(Ok(trailers)) });
+    Ok(Response::builder().header("content-type", "application/grpc").body(body).unwrap())
+}
+
+#[tokio::test]
+async fn grpc_passes_if_the_server_says_that_it_serves() {
+    let says = |status: ServingStatus| framed(&HealthCheckResponse { status: status.into() }).unwrap();
+    assert_eq!(grpc(says(ServingStatus::Serving), "0").await, Ok(()));
+    assert_eq!(grpc(says(ServingStatus::NotServing), "0").await, Err("gRPC: NOT_SERVING".to_owned()));
+    assert!(grpc(says(ServingStatus::Serving), "14").await.unwrap_err().contains("status 14"));
+    assert!(grpc(Bytes::new(), "12").await.unwrap_err().contains("UNIMPLEMENTED"));
+    assert!(grpc(Bytes::new(), "0").await.unwrap_err().contains("not one message"));
+    assert!(grpc(vec![0; 100_000].into(), "0").await.unwrap_err().contains("too long"));
 }
