@@ -1,6 +1,6 @@
 //! The daemon's state: what is configured, what operators changed, what the kernel was told.
 
-use super::{bypass::BypassedCgroups, guard::Guard, host, probe::Truth};
+use super::{bypass::BypassedCgroups, guard::Guard, host, probe::Truth, recount::Recount};
 use crate::{
     api::{Mode, Time},
     config::{self, Config},
@@ -60,6 +60,7 @@ pub(super) struct Daemon {
     host_name: String,
     /// The most verbose level that the programs were loaded with.
     programs_level: u8,
+    pub(super) recount: Mutex<Recount>,
     /// Held during a look at live connections.
     pub(super) looking: Mutex<()>,
     /// Held from reading files to taking them, so that the last that was read is the one in force.
@@ -200,6 +201,7 @@ impl Daemon {
             checker: OnceLock::new(),
             host_name: host().name,
             programs_level,
+            recount: Mutex::default(),
             looking: Mutex::new(()),
             reloading: Mutex::new(()),
             state: Mutex::new(state),

@@ -21,8 +21,11 @@ const MOST_A_SECOND: f64 = 4000.0;
 struct Ears {
     daemon: Weak<Daemon>,
     /// Passes of endpoints since their circuit became what it is.
-    passes: Mutex<HashMap<(Box<str>, SocketAddr), (Word, u32)>>,
+    passes: Passes,
 }
+
+/// By service and endpoint: the circuit's word, and passes since it became that.
+type Passes = Mutex<HashMap<(Box<str>, SocketAddr), (Word, u32)>>;
 
 /// Starts checking.
 ///
@@ -85,12 +88,7 @@ impl Daemon {
     }
 
     /// Closes the circuit of an endpoint that passed its checks often enough since it opened.
-    fn close_early(
-        &self,
-        name: &str,
-        address: SocketAddr,
-        passes: &Mutex<HashMap<(Box<str>, SocketAddr), (Word, u32)>>,
-    ) {
+    fn close_early(&self, name: &str, address: SocketAddr, passes: &Passes) {
         let mut state = self.state();
         let snapshot = Arc::clone(&state.snapshot);
         let (Some(tables), Some(datapath)) = (self.tables(), &mut state.datapath) else { return };

@@ -15,6 +15,7 @@ mod live;
 mod lock;
 mod others;
 mod probe;
+mod recount;
 mod run;
 mod source;
 mod succession;

@@ -364,6 +364,7 @@ async fn serve(
                 let _ = tokio::task::spawn_blocking(move || {
                     daemon.tick();
                     daemon.guard();
+                    daemon.recount_active();
                 })
                 .await;
                 if let Some(flush) = &mut programs_log {
