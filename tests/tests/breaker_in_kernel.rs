@@ -12,13 +12,13 @@ use aya::{
 };
 use bytemuck::Zeroable;
 use mesh_common::breaker::{self, Circuit, Limits, Outcome, Report, State, Word};
-use mesh_tests::skip;
+use mesh_tests::{seed, skip};
 use packet::{Answer, HEADER, OUTCOMES, Step, kind};
 use proptest::{
     prelude::*,
     test_runner::{Config, RngAlgorithm, TestRng, TestRunner},
 };
-use std::{cell::Cell, env, process, time::SystemTime};
+use std::cell::Cell;
 
 const OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/breaker_test.bpf.o"));
 
@@ -268,15 +268,6 @@ fn next() -> impl Strategy<Value = (Step, Time)> {
     (kind, outcome, 0..=1u32, any::<u32>(), time()).prop_map(|(kind, outcome, probe, chance, time)| {
         (Step { kind, outcome, probe, chance, ..Step::zeroed() }, time)
     })
-}
-
-/// The run's seed: `MESH_TEST_SEED`, else another one each time. It is printed, and shown when the test fails.
-fn seed() -> u64 {
-    let given = env::var("MESH_TEST_SEED").ok().map(|seed| seed.parse().expect("MESH_TEST_SEED is a number"));
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
-    let seed = given.unwrap_or(now.as_micros() as u64 % 1_000_000_000 + u64::from(process::id()));
-    eprintln!("MESH_TEST_SEED={seed}");
-    seed
 }
 
 #[test]
