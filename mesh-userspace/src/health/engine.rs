@@ -100,7 +100,9 @@ impl Engine {
             let Some(Reverse((at, number))) = self.due.pop() else { return };
             let Some(entry) = self.roster.get_mut(number) else { continue };
             let (address, check, mark) = (entry.address, entry.check.clone(), self.mark);
-            entry.due = schedule::next(entry.due, now, check.interval, fastrand::f64());
+            let next = if entry.placed { schedule::next } else { schedule::second };
+            entry.due = next(at, now, check.interval, fastrand::f64());
+            entry.placed = true;
             if now.duration_since(at) > LATE {
                 self.shared.counters.count_late();
             }

@@ -23,6 +23,8 @@ pub(super) struct Entry {
     pub(super) error: Option<String>,
     /// When it is due, or, while it runs, will be due again.
     pub(super) due: Instant,
+    /// Whether it was made before, so that its place within the interval is its own.
+    pub(super) placed: bool,
     /// Set while it runs.
     pub(super) running: Option<AbortHandle>,
 }
@@ -72,11 +74,11 @@ impl Roster {
             let old = before.get(&key).and_then(|number| self.entries.get(number)).map(|old| old.left_to(&check));
             let number = *self.numbers.entry((address, check)).or_insert_with_key(|(_, check)| {
                 self.last += 1;
-                let due = match old.as_ref().and_then(|old| old.due) {
-                    Some(due) => schedule::moved(due, now, check.interval, chance()),
-                    None => schedule::first(now, check.interval, chance()),
+                let (due, placed) = match old.as_ref().and_then(|old| old.turn) {
+                    Some((due, placed)) => (schedule::moved(due, now, check.interval, chance()), placed),
+                    None => (schedule::first(now, check.interval, chance()), false),
                 };
-                self.entries.insert(self.last, Entry::new(address, check.clone(), due));
+                self.entries.insert(self.last, Entry::new(address, check.clone(), due, placed));
                 new.push(self.last);
                 self.last
             });
@@ -102,12 +104,13 @@ impl Roster {
 struct Left {
     state: State,
     error: Option<String>,
-    due: Option<Instant>,
+    /// When it would have been due, and whether the new one can keep this place within the interval.
+    turn: Option<(Instant, bool)>,
 }
 
 impl Entry {
-    fn new(address: SocketAddr, check: Arc<HealthCheck>, due: Instant) -> Self {
-        Self { address, check, services: Vec::new(), state: State::default(), error: None, due, running: None }
+    fn new(address: SocketAddr, check: Arc<HealthCheck>, due: Instant, placed: bool) -> Self {
+        Self { address, check, services: Vec::new(), state: State::default(), error: None, due, placed, running: None }
     }
 
     /// The verdict stands until checks say otherwise. What was seen in a row, and the turn, stay only if the endpoint is
@@ -115,6 +118,8 @@ impl Entry {
     fn left_to(&self, check: &HealthCheck) -> Left {
         let same = self.check.probe == check.probe;
         let state = if same { self.state } else { State { health: self.state.health, ..State::default() } };
-        Left { state, error: self.error.clone(), due: (same && self.running.is_none()).then_some(self.due) }
+        let placed = self.placed && self.check.interval == check.interval;
+        let turn = (same && self.running.is_none()).then_some((self.due, placed));
+        Left { state, error: self.error.clone(), turn }
     }
 }

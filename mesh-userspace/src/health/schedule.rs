@@ -12,12 +12,23 @@ pub fn first(now: Instant, interval: Duration, chance: f64) -> Instant {
     now + interval.min(FIRST_WITHIN).mul_f64(chance.clamp(0.0, 1.0))
 }
 
+/// When the second check is due: half an interval to one and a half after the first. Were it one interval, endpoints that
+/// became known together, and whose first checks came within a second, would be checked together for a long time.
+/// Arguments as of [`next`].
+#[must_use]
+pub fn second(due: Instant, began: Instant, interval: Duration, chance: f64) -> Instant {
+    after(due, began, within(interval).mul_f64(0.5 + chance.clamp(0.0, 1.0)))
+}
+
 /// When the next check is due, after one that was due at `due` and began at `began`: one period later, however long the
 /// check takes. If a whole period was missed (too many checks, a stopped process), that is not made up for: then the
 /// period counts from when the check began. Always after `began`; `chance` is in 0..=1.
 #[must_use]
 pub fn next(due: Instant, began: Instant, interval: Duration, chance: f64) -> Instant {
-    let period = period(interval, chance);
+    after(due, began, period(interval, chance))
+}
+
+fn after(due: Instant, began: Instant, period: Duration) -> Instant {
     if due + period > began { due + period } else { began + period }
 }
 
@@ -30,15 +41,36 @@ pub fn moved(due: Instant, now: Instant, interval: Duration, chance: f64) -> Ins
 
 /// From one check to the next: the interval, moved by up to a tenth.
 fn period(interval: Duration, chance: f64) -> Duration {
-    // Longer than any daemon runs, far from where arithmetic with instants overflows, and never nothing.
-    let interval = interval.clamp(Duration::from_millis(1), Duration::from_secs(86_400 * 365));
-    interval.mul_f64(0.9 + 0.2 * chance.clamp(0.0, 1.0))
+    within(interval).mul_f64(0.9 + 0.2 * chance.clamp(0.0, 1.0))
+}
+
+/// The interval, no longer than any daemon runs, so that arithmetic with instants cannot overflow, and never nothing.
+fn within(interval: Duration) -> Duration {
+    interval.clamp(Duration::from_millis(1), Duration::from_secs(86_400 * 365))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn endpoints_that_became_known_together_are_not_checked_together() {
+        let (start, interval, mut chance) = (Instant::now(), Duration::from_secs(5), fastrand::Rng::with_seed(1));
+        // Checks in each half second of the third interval.
+        let mut made = [0; 10];
+        for _ in 0..10_000 {
+            let mut due = first(start, interval, chance.f64());
+            due = second(due, due, interval, chance.f64());
+            while due < start + 3 * interval {
+                if let Some(after) = due.checked_duration_since(start + 2 * interval) {
+                    made[(after.as_millis() / 500) as usize] += 1;
+                }
+                due = next(due, due, interval, chance.f64());
+            }
+        }
+        assert!(made.iter().all(|made| (700..1300).contains(made)), "{made:?}");
+    }
 
     proptest! {
         #[test]
