@@ -89,8 +89,13 @@ impl Netns {
         // Without ARP frames leave at once, to a hardware address that the other end does not have.
         self.ip("link set void arp off up");
         self.ip("link set void-end up");
-        self.ip("address add 10.99.99.99/32 dev void");
-        self.ip(&format!("route add {network} dev void src 10.99.99.99"));
+        if network.contains(':') {
+            self.ip("address add fd99::99/128 dev void nodad");
+            self.ip(&format!("-6 route add {network} dev void src fd99::99"));
+        } else {
+            self.ip("address add 10.99.99.99/32 dev void");
+            self.ip(&format!("route add {network} dev void src 10.99.99.99"));
+        }
     }
 }
 

@@ -168,6 +168,23 @@ fn a_probe_that_fails_opens_for_longer() {
 }
 
 #[test]
+fn as_many_probes_as_configured_must_succeed() {
+    let world = world!();
+    let _backend = world.backend("B1", LIVE);
+    let limits = json!({ "reset_timeout": "500ms", "half_open_requests": 3 });
+    let mesh = world.daemon(json!([breaker(service("web", &[VIP], &[LIVE, DEAD]), limits)]));
+    assert_eq!(refused(&world, VIP, 20), 5);
+    let back = world.backend("B2", DEAD);
+    eventually("the first probe", || {
+        let _ = world.ask(VIP).map_err(|e| e.to_string())?;
+        if back.accepted() > 0 { Ok(()) } else { Err("none yet".to_owned()) }
+    });
+    assert_eq!(circuit(&mesh, "web", DEAD)["state"], "half_open", "one of three");
+    let _ = world.ask_times(VIP, 6);
+    is(&mesh, DEAD, "closed");
+}
+
+#[test]
 fn no_more_than_half_of_the_endpoints_are_open() {
     let world = world!();
     let dead = ["10.1.0.1:1", "10.1.0.2:1", "10.1.0.3:1", "10.1.0.4:1"];
@@ -293,6 +310,30 @@ fn resetting_closes_a_circuit_that_traffic_opened_and_thresholds_change_at_once(
     mesh.cli(&["circuit", "set", "web", "--failure-threshold", "0"]).done();
     mesh.cli(&["circuit", "reset", "web"]).done();
     assert_eq!(refused(&world, VIP, 40), 20, "0: it never opens");
+}
+
+#[test]
+fn thresholds_that_are_to_last_are_written_and_what_makes_no_sense_is_refused() {
+    let world = world!();
+    let mut mesh = world.daemon(json!([service("web", &[VIP], &[LIVE, DEAD])]));
+    mesh.cli(&["circuit", "set", "web", "--failure-threshold", "3", "--persist"]).done();
+    mesh.terminate();
+    mesh.start();
+    assert_eq!(refused(&world, VIP, 6), 6);
+    let states = mesh.json(&["circuit", "list", "web"]);
+    assert!(states.as_array().unwrap().iter().any(|c| c["state"] == "open"), "after three: {states}");
+    let keys: Vec<&str> = states[0].as_object().unwrap().keys().map(String::as_str).collect();
+    let shape = ["service", "endpoint", "state", "consecutive_failures", "openings", "retry_at", "forced"];
+    assert!(shape.iter().all(|key| keys.contains(key)), "{keys:?}");
+    for (arguments, code) in [
+        (&["circuit", "trip", "nobody"][..], 1),
+        (&["circuit", "trip", "web", "10.1.0.9:1"], 1),
+        (&["circuit", "set", "web", "--failure-threshold", "5000"], 2),
+        (&["circuit", "set", "web"], 2),
+        (&["circuit", "set", "web", "--reset-timeout", "soon"], 2),
+    ] {
+        assert_eq!(mesh.cli(arguments).code, code, "{arguments:?}");
+    }
 }
 
 #[test]

@@ -63,6 +63,23 @@ fn a_black_hole_is_open_within_seconds_and_costs_nobody_more_than_the_timeout() 
 }
 
 #[test]
+fn a_black_hole_is_passed_over_over_ipv6_and_without_the_daemon_too() {
+    let (vip, live, hole) = ("[fd00::10]:80", "[fd01::1]:8080", "[fd02::1]:80");
+    let world = world!();
+    world.netns().black_hole("fd02::/64");
+    let _backend = world.backend("B1", live);
+    let web = with(service("web", &[vip], &[live, hole]), "connect_timeout", json!("400ms"));
+    let mut mesh = world.daemon(json!([web]));
+    mesh.kill();
+    let connects: Vec<(Duration, Option<i32>)> = (0..40).map(|_| timed(&world, vip)).collect();
+    let failed: Vec<_> = connects.iter().filter(|(_, error)| error.is_some()).collect();
+    assert!(failed.iter().all(|(took, error)| *error == Some(libc::ETIMEDOUT) && took.as_millis() < 560), "{failed:?}");
+    assert_eq!(failed.len(), 1, "its SYN was repeated, and it timed out: two signs");
+    mesh.start();
+    assert_eq!(mesh.json(&["circuit", "list", "web"])[1]["state"], "open");
+}
+
+#[test]
 fn two_clients_whose_syns_are_repeated_see_a_black_hole_before_anybody_times_out() {
     let world = world!();
     world.netns().black_hole("10.9.0.0/16");

@@ -76,7 +76,7 @@ fn an_endpoint_that_does_not_answer_leaves_selection_and_comes_back() {
 #[test]
 fn all_unhealthy_means_that_health_is_ignored() {
     let world = world!();
-    let (mut b1, mut b2) = (world.backend("B1", E1), world.backend("B2", E2));
+    let _backends = [world.backend("B1", E1), world.backend("B2", E2)];
     // Checks ask for HTTP, which these do not speak.
     let mesh = daemon(&world, checked(quick("http")));
     is(&mesh, E1, "unhealthy");
@@ -84,7 +84,6 @@ fn all_unhealthy_means_that_health_is_ignored() {
     assert_eq!(world.ask_times(VIP, 20).iter().filter(|who| *who == "B2").count(), 10);
     let explained = mesh.json(&["explain", VIP]);
     assert_eq!(explained["endpoints"][0]["candidate"], true);
-    (b1.close(), b2.close());
 }
 
 #[test]
