@@ -1,6 +1,6 @@
 //! Asking a daemon: by its command line, as operators do, and over HTTP, as machines do.
 
-use crate::{Daemon, Outcome, Value, http, http::Response, metrics::Metrics, process};
+use crate::{Daemon, Outcome, Value, http::Response, metrics::Metrics, process};
 use std::process::Command;
 
 impl Daemon {
@@ -51,7 +51,7 @@ impl Daemon {
     /// Where no answer comes.
     #[must_use]
     pub fn http(&self, method: &str, path: &str) -> Response {
-        http::tcp(&self.admin(), method, path, "").unwrap_or_else(|e| panic!("{method} {path}: {e}\n{}", self.log()))
+        self.try_http(method, path).unwrap_or_else(|e| panic!("{method} {path}: {e}\n{}", self.log()))
     }
 
     /// A JSON answer of the admin port.

@@ -1,12 +1,13 @@
 //! The real `mesh` binary as one node's daemon, with everything it needs under names of its own.
 
-use crate::{Outcome, Value, bpffs::PinDirectory, http, json, kernel, poll, ports::Port, process};
+use crate::{Netns, Outcome, Value, bpffs::PinDirectory, http, json, kernel, poll, ports::Port, process};
 use nix::sys::signal::Signal;
 use std::{
-    fs,
+    fs, io,
     os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
     process::{Child, ExitStatus, Stdio},
+    sync::Arc,
     thread,
     time::Duration,
 };
@@ -24,6 +25,7 @@ pub struct Setup {
     /// A configuration that says where everything is, for clearing up.
     unload: Value,
     alone: bool,
+    netns: Option<Arc<Netns>>,
 }
 
 /// A daemon. Dropped, it is ended, unloaded, and nothing may be left of it in the kernel.
@@ -78,7 +80,7 @@ impl Setup {
         // leave the test, and fail. A test about health says so.
         config["defaults"] = json!({ "health_check": { "type": "none" } });
         config["services"] = services;
-        Self { config, unload, dir, admin, pins, cgroup: cgroup.to_owned(), alone: true }
+        Self { config, unload, dir, admin, pins, cgroup: cgroup.to_owned(), alone: true, netns: None }
     }
 
     /// Changes the configuration.
@@ -92,6 +94,14 @@ impl Setup {
     #[must_use]
     pub const fn beside_another(mut self) -> Self {
         self.alone = false;
+        self
+    }
+
+    /// Puts the daemon into a network namespace, from where it reaches what is in there to check it. The harness asks it
+    /// at its admin socket then.
+    #[must_use]
+    pub fn in_netns(mut self, netns: &Arc<Netns>) -> Self {
+        self.netns = Some(netns.clone());
         self
     }
 
@@ -147,6 +157,9 @@ impl Daemon {
     fn process(&self, more: &[&str]) -> Child {
         let log = fs::File::options().create(true).append(true).open(self.log_path()).expect("the log can be written");
         let mut command = self.command(&["run", "--config", &self.config_path().to_string_lossy()]);
+        if let Some(netns) = &self.setup.netns {
+            process::place(&mut command, None, Some(netns)).expect("a test's namespace can be entered");
+        }
         command.args(more).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().expect("mesh starts")
     }
 
@@ -198,11 +211,27 @@ impl Daemon {
             if let Some(ended) = self.child.as_mut().and_then(|c| c.try_wait().ok()).flatten() {
                 panic!("the daemon ended: {ended}\n{}", self.log());
             }
-            match http::tcp(&self.setup.admin.address(), "GET", path, "") {
+            match self.try_http("GET", path) {
                 Ok(response) if response.status == status => Ok(()),
                 other => Err(format!("{other:?}\n{}", self.log())),
             }
         });
+    }
+
+    /// Stops the process in its tracks, or lets it go on.
+    pub fn freeze(&self, frozen: bool) {
+        process::signal(self.pid(), if frozen { Signal::SIGSTOP } else { Signal::SIGCONT });
+    }
+
+    /// A request to the admin port; to the admin socket of a daemon in a namespace of its own.
+    ///
+    /// # Errors
+    /// Where no answer comes.
+    pub fn try_http(&self, method: &str, path: &str) -> io::Result<http::Response> {
+        match &self.setup.netns {
+            Some(_) => http::unix(&self.socket_path(), method, path, ""),
+            None => http::tcp(&self.setup.admin.address(), method, path, ""),
+        }
     }
 
     /// The process id.

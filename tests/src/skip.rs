@@ -49,9 +49,18 @@ pub fn test_name() -> String {
 /// # Errors
 /// What is missing.
 pub fn requirements() -> Result<(), String> {
+    bpf_requirements()?;
+    cgroup::mount_point().ok_or("needs a cgroup2 mount, none in /proc/mounts")?;
+    Ok(())
+}
+
+/// Whether it can run those that load a program and attach nothing.
+///
+/// # Errors
+/// What is missing.
+pub fn bpf_requirements() -> Result<(), String> {
     if !nix::unistd::geteuid().is_root() {
         return Err("needs root: network namespaces, cgroups and BPF programs".into());
     }
-    cgroup::mount_point().ok_or("needs a cgroup2 mount, none in /proc/mounts")?;
     kernel::bpf_works().map_err(|e| format!("needs the bpf system call: {e}"))
 }

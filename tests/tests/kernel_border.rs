@@ -6,7 +6,8 @@ use mesh_common::{
     addr::Address,
     connection::tcp,
     endpoint::{EndpointRow, Slot},
-    service::{ServiceRow, SlotRange, VipKey, VipRow},
+    names,
+    service::{Policy, ServiceRow, Shown, SlotRange, VipKey, VipRow},
     settings::{Settings, flags},
 };
 use mesh_tests::{World, bpffs::PinDirectory, cgroup::Cgroup, holds, skip, world};
@@ -52,7 +53,7 @@ fn broken(section: &str) -> Vec<u8> {
 
 fn endpoint(tag: u32) -> EndpointRow {
     let address = Address::v4(u32::from_ne_bytes([127, 0, 0, 1]));
-    EndpointRow { address, port: 8080u16.to_be(), used: 1, tag, service: 0, zero: 0 }
+    EndpointRow { address, port: 8080u16.to_be(), used: 1, tag, service: 0, weight: 1, marks: 0 }
 }
 
 #[test]
@@ -104,8 +105,8 @@ fn tables_keep_their_rows_over_a_restart_and_grow_when_more_is_wanted() {
         let tables = first.tables();
         tables.put_endpoint(3, &endpoint(9));
         tables.put_slots(0, &[Slot::new(3, 9)]);
-        let range = SlotRange { base: 0, count: 1 }.word();
-        tables.put_service(0, &ServiceRow { views: [range, 0, range], policy: 0, name: 7 });
+        let shown = Shown { range: SlotRange { base: 0, count: 1 }, policy: Policy::RoundRobin }.word();
+        tables.put_service(0, &ServiceRow { views: [[shown, 0, shown]; 3], name: 7, ..ServiceRow::default() });
         tables.put_vip(&key, VipRow::new(&key, 0)).unwrap();
     }
     let second = start(OBJECT, &pins, &cgroup).unwrap();
@@ -140,9 +141,9 @@ fn a_daemon_that_died_while_tables_grew_is_followed_by_one_that_finds_all_of_the
     assert_eq!(second.tables().existing().endpoints, [(3, endpoint(9))]);
     drop(second);
     // It had made a larger table, and not yet put it anywhere.
-    rename("SERVICE_COUNTS_0", "CURSORS_new");
+    rename("SERVICE_COUNTS_0", "SERVICE_STATES_new");
     assert!(start_with(OBJECT, &pins, &cgroup, 100).unwrap().adopted);
-    assert!(!maps.map("CURSORS_new").exists());
+    assert!(!maps.map("SERVICE_STATES_new").exists());
 }
 
 /// One VIP, 240.0.0.1:80, with the one endpoint 10.1.0.1:8080.
@@ -151,8 +152,8 @@ fn one_service(kernel: &Kernel) {
     let address = Address::v4(u32::from_ne_bytes([10, 1, 0, 1]));
     tables.put_endpoint(3, &EndpointRow { address, ..endpoint(9) });
     tables.put_slots(0, &[Slot::new(3, 9)]);
-    let range = SlotRange { base: 0, count: 1 }.word();
-    tables.put_service(0, &ServiceRow { views: [range, 0, range], policy: 0, name: 7 });
+    let shown = Shown { range: SlotRange { base: 0, count: 1 }, policy: Policy::RoundRobin }.word();
+    tables.put_service(0, &ServiceRow { views: [[shown, 0, shown]; 3], name: 7, ..ServiceRow::default() });
     tables.put_vip(&key, VipRow::new(&key, 0)).unwrap();
 }
 
@@ -242,7 +243,7 @@ fn unloading_removes_every_pin_and_detaches_every_program() {
     let Some((cgroup, pins)) = place() else { return };
     drop(start(OBJECT, &pins, &cgroup).unwrap());
     let removed = kernel::unload(pins.path()).unwrap();
-    assert_eq!(removed.len(), 6 + 12, "{removed:?}");
+    assert_eq!(removed.len(), 6 + names::MAPS.len() + 1, "{removed:?}");
     assert_eq!(cgroup.attached_programs(), 0);
     assert!(kernel::unload(pins.path()).unwrap().is_empty());
 }

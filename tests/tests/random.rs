@@ -10,15 +10,15 @@ use mesh_tests::{
     Backend, Daemon, Value, World, eventually, http, json,
     load::{self, Load, Random, Totals},
     metrics::Metrics,
-    service, world,
+    seed, service, world,
     world::addr,
 };
 use std::{
     collections::BTreeMap,
-    env, process,
+    env,
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
     thread,
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 const VIPS: [&str; 2] = ["10.96.0.10:80", "[fd00::10]:80"];
@@ -26,15 +26,6 @@ const REFUSING_VIPS: [&str; 2] = ["10.96.0.20:80", "[fd00::20]:80"];
 const ENDPOINTS: [&str; 6] =
     ["10.1.0.1:8080", "10.1.0.2:8080", "10.1.0.3:8080", "[fd01::1]:8080", "[fd01::2]:8080", "[fd01::3]:8080"];
 const NOBODY: [&str; 2] = ["10.1.0.9:9", "[fd01::9]:9"];
-
-/// The run's seed: `MESH_TEST_SEED`, else another one each time. It is printed, and shown when the test fails.
-fn seed() -> u64 {
-    let given = env::var("MESH_TEST_SEED").ok().map(|seed| seed.parse().expect("MESH_TEST_SEED is a number"));
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
-    let seed = given.unwrap_or(now.as_micros() as u64 % 1_000_000_000 + u64::from(process::id()));
-    eprintln!("MESH_TEST_SEED={seed}");
-    seed
-}
 
 fn start(world: &World) -> (Vec<Backend>, Daemon) {
     // A client that closed first keeps its port for a minute, unless it may use it again.

@@ -95,7 +95,7 @@ fn pins_that_are_removed_under_the_daemon_are_made_again() {
     }
     assert_eq!(world.ask(VIP).unwrap(), "B1", "the daemon's descriptors keep them at work");
     holds("pinned again", || mesh.pins(), |pins| *pins == before);
-    assert!(mesh.log().contains("pinned again"), "{}", mesh.log());
+    holds("said", || mesh.log(), |log| log.contains("pinned again"));
     mesh.kill();
     assert_eq!(world.ask(VIP).unwrap(), "B1");
     mesh.start();

@@ -6,7 +6,7 @@ mod prerequisites;
 mod process;
 mod setup;
 mod test;
-#[allow(dead_code, reason = "shared with mesh-userspace/build.rs, which uses another part of it")]
+#[allow(dead_code, reason = "shared with build scripts, which use another part of it")]
 mod toolchain;
 
 use std::net::SocketAddr;

@@ -4,7 +4,7 @@
 //! compiler writes. Two ways are known: a nightly that compiles `core` itself, and a distribution's compiler that
 //! comes with it. Facts are gathered first and judged apart, so that the judging is tested without a machine.
 //!
-//! `mesh-userspace/build.rs` includes this file by path: std only, and no crate of this workspace.
+//! `bpf_object.rs`, a part of build scripts, includes this file by path: std only, and no crate of this workspace.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};

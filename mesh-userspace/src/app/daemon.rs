@@ -1,10 +1,11 @@
 //! The daemon's state: what is configured, what operators changed, what the kernel was told.
 
-use super::{bypass::BypassedCgroups, guard::Guard, host, probe::Truth};
+use super::{bypass::BypassedCgroups, guard::Guard, host, probe::Truth, recount::Recount};
 use crate::{
     api::{Mode, Time},
     config::{self, Config},
     datapath::Datapath,
+    health::Checker,
     kernel::{self, Kernel, Pins, Tables},
     model::{Overrides, Service, Snapshot},
     telemetry::log::{Levels, most_verbose},
@@ -14,7 +15,7 @@ use std::{
     collections::HashSet,
     path::PathBuf,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Instant,
@@ -53,10 +54,13 @@ pub(super) struct Daemon {
     /// Whether connects are really intercepted.
     pub(super) truth: Truth,
     pub(super) guard: Guard,
+    /// Who checks endpoints, where there is a kernel to be told.
+    pub(super) checker: OnceLock<Checker>,
     /// The node's name where the configuration has none: that of the start, whatever the host is called since.
     host_name: String,
     /// The most verbose level that the programs were loaded with.
     programs_level: u8,
+    pub(super) recount: Mutex<Recount>,
     /// Held during a look at live connections.
     pub(super) looking: Mutex<()>,
     /// Held from reading files to taking them, so that the last that was read is the one in force.
@@ -67,6 +71,7 @@ pub(super) struct Daemon {
 /// What changes while the daemon runs.
 #[derive(Debug)]
 pub(super) struct State {
+    /// What is configured besides the facts, which were taken out of it.
     pub(super) config: Config,
     pub(super) loaded_at: Time,
     /// Why the last load was refused.
@@ -133,14 +138,20 @@ impl State {
         &self.overrides
     }
 
+    /// The configuration, with all services.
+    pub(super) fn whole_config(&self) -> Config {
+        self.config.with_services(&self.facts)
+    }
+
+    /// `facts` were taken out of what was `loaded`.
     pub(super) fn new(
         loaded: config::Loaded,
+        facts: Vec<Arc<Service>>,
         had_main_file: bool,
         overrides: Overrides,
         datapath: Option<Datapath>,
         bypassed: Option<BypassedCgroups>,
     ) -> Self {
-        let facts = facts(&loaded.config);
         Self {
             frozen: None,
             snapshot: Arc::new(Snapshot::new(&facts, &overrides)),
@@ -161,10 +172,6 @@ impl State {
             reload_failures: 0,
         }
     }
-}
-
-fn facts(config: &Config) -> Vec<Arc<Service>> {
-    config.services().into_iter().map(Arc::new).collect()
 }
 
 impl Daemon {
@@ -191,8 +198,10 @@ impl Daemon {
             stopping: AtomicBool::new(false),
             truth: Truth::default(),
             guard: Guard::default(),
+            checker: OnceLock::new(),
             host_name: host().name,
             programs_level,
+            recount: Mutex::default(),
             looking: Mutex::new(()),
             reloading: Mutex::new(()),
             state: Mutex::new(state),
@@ -228,7 +237,9 @@ impl Daemon {
     /// Makes the snapshot and the kernel's tables say what facts and overrides say. Returns what did not fit.
     pub(super) fn publish(&self, state: &mut State) -> Vec<String> {
         state.snapshot = Arc::new(Snapshot::new(&state.facts, &state.overrides));
-        self.write_tables(state)
+        let problems = self.write_tables(state);
+        self.check(state);
+        problems
     }
 
     fn write_tables(&self, state: &mut State) -> Vec<String> {
@@ -284,6 +295,12 @@ impl Daemon {
     /// # Errors
     /// Why it was refused; the running configuration stays.
     pub(super) fn reload(&self, because: &str) -> Result<Reloaded, String> {
+        let reloaded = self.load_again(because);
+        kernel::give_back_memory();
+        reloaded
+    }
+
+    fn load_again(&self, because: &str) -> Result<Reloaded, String> {
         let _turn = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
         // Reading and checking may take long: not under the state's lock.
         let (main, _) = config::places(self.named.as_deref());
@@ -318,19 +335,19 @@ impl Daemon {
         }
     }
 
-    fn take(&self, state: &mut State, loaded: config::Loaded) -> Result<Reloaded, String> {
+    fn take(&self, state: &mut State, mut loaded: config::Loaded) -> Result<Reloaded, String> {
         if loaded.fingerprint == state.fingerprint {
             state.loaded_at = Time::now();
             return Ok(Reloaded::Same);
         }
         config::reload(&state.config, &loaded.config).map_err(|keys| keys.join("\n"))?;
-        let services = loaded.config.services();
+        let services = loaded.config.take_services();
         if let Some(datapath) = &state.datapath {
             datapath.fits(&services)?;
         }
         self.levels.set(&loaded.config.telemetry.log.level).map_err(|e| e.to_string())?;
         let before = state.facts.len();
-        state.facts = services.into_iter().map(Arc::new).collect();
+        state.facts = services;
         state.config = loaded.config;
         state.fingerprint = loaded.fingerprint;
         state.loaded_at = Time::now();

@@ -246,7 +246,7 @@ impl Daemon {
     }
 
     fn dump(&self) -> Result<serde_json::Value, Refusal> {
-        let config = self.state().config.clone();
+        let config = self.state().whole_config();
         serde_json::to_value(config).map_err(|e| Refusal::internal(format!("the configuration cannot be written: {e}")))
     }
 

@@ -60,7 +60,9 @@ impl Daemon {
             let word = circuits.word(&service.name, e.address);
             let circuit = transitions::shown(word, e.tripped);
             let standing = standings.get(&e.address).copied().unwrap_or_default();
-            let seen = Seen { endpoint: e, standing, circuit, share, is_attended };
+            let unhealthy = standing.health == Health::Unhealthy;
+            let why = unhealthy.then(|| self.health_error(&service.name, e.address)).flatten();
+            let seen = Seen { endpoint: e, standing, circuit, share, is_attended, why };
             Candidate {
                 address: e.address,
                 weight: e.weight,
@@ -126,12 +128,14 @@ struct Seen<'a> {
     circuit: CircuitState,
     share: f64,
     is_attended: bool,
+    /// What its last health check said, if that failed.
+    why: Option<String>,
 }
 
 impl Seen<'_> {
     /// Why it can be picked, or cannot.
     fn reason(&self, vip: SocketAddr, decision: Decision, all: &HashMap<SocketAddr, Standing>) -> String {
-        let Self { endpoint, standing, circuit, share, is_attended } = self;
+        let Self { endpoint, standing, circuit, share, is_attended, why } = self;
         let unhealthy = standing.health == Health::Unhealthy;
         let reason = if endpoint.draining {
             "draining"
@@ -154,7 +158,7 @@ impl Seen<'_> {
         } else if *share > 0.0 {
             "in selection"
         } else if unhealthy && *is_attended {
-            "unhealthy"
+            return why.as_ref().map_or_else(|| "unhealthy".to_owned(), |why| format!("unhealthy: {why}"));
         } else if all.values().any(|other| other.is_in && other.tier < standing.tier) {
             "nearer endpoints take everything"
         } else {

@@ -5,7 +5,7 @@ use super::{
     bypass::BypassedCgroups,
     cgroup,
     daemon::{self, Daemon, State},
-    host,
+    health, host,
     lock::{LockError, Locks},
     probe,
     source::Watch,
@@ -16,9 +16,9 @@ use super::{
 use crate::{
     api::{Addresses, Mode},
     config::{self, Config},
-    datapath::{self, Datapath},
+    datapath::{self, Datapath, Limits},
     kernel::{self, Capacity, Kernel, KernelError, Options, Pins},
-    model::{Overrides, Snapshot},
+    model::{Overrides, Service, Snapshot},
     telemetry::log::{self, Levels},
 };
 use mesh_common::settings::{Settings, flags};
@@ -48,7 +48,8 @@ const BEAT: Duration = Duration::from_millis(250);
 /// Why it cannot start, and what to do about it.
 pub fn run(named: Option<PathBuf>, takeover: bool) -> Result<(), String> {
     let watch = Watch::new(named.as_deref());
-    let loaded = config::load(named.as_deref(), &host()).map_err(|errors| errors.to_string())?;
+    let mut loaded = config::load(named.as_deref(), &host()).map_err(|errors| errors.to_string())?;
+    let facts = loaded.config.take_services();
     let config = &loaded.config;
     let levels = start_log(config)?;
     for warning in &loaded.warnings {
@@ -74,7 +75,8 @@ pub fn run(named: Option<PathBuf>, takeover: bool) -> Result<(), String> {
     let mut admin = Admin::bind(addresses, listeners)?;
     // A daemon that intercepts nothing must not follow one that does.
     let must_intercept = predecessor.as_ref().is_some_and(|p| p.intercepts);
-    let Prepared { mode, kernel, cgroup, notes } = prepare(&loaded, &overrides, must_intercept, &mut locks)?;
+    let Prepared { mode, kernel, cgroup, notes } =
+        prepare(&loaded.config, &facts, &overrides, must_intercept, &mut locks)?;
     let (kernel, datapath, bypassed) = match kernel {
         Ok((kernel, datapath, bypassed)) => (Ok(kernel), Some(datapath), Some(bypassed)),
         Err(why) => (Err(why), None, None),
@@ -84,13 +86,14 @@ pub fn run(named: Option<PathBuf>, takeover: bool) -> Result<(), String> {
         false => None,
     };
     let had_main_file = config::places(named.as_deref()).0.exists();
-    let state = State::new(loaded, had_main_file, overrides, datapath, bypassed);
+    let state = State::new(loaded, facts, had_main_file, overrides, datapath, bypassed);
     let mut daemon = Daemon::new(named, mode, kernel, cgroup, levels, notes, state);
     let programs_log = daemon.kernel.as_mut().ok().and_then(Kernel::take_log);
     let events = daemon.kernel.as_mut().ok().map(Kernel::take_events).transpose().map_err(|e| e.to_string())?;
     let daemon = Arc::new(daemon);
     // Again, for whatever did not fit at first and for what there is to say about it.
     daemon.publish(&mut daemon.state());
+    kernel::give_back_memory();
     daemon.beat();
     locks.forget_the_rest();
     let socket_file = admin.file.take();
@@ -104,6 +107,9 @@ pub fn run(named: Option<PathBuf>, takeover: bool) -> Result<(), String> {
     let admin = admin.serve(&daemon, &succession)?;
     if let Some(events) = events {
         transitions::follow(&daemon, events).map_err(|e| format!("circuits cannot be followed: {e}"))?;
+    }
+    if daemon.kernel.is_ok() {
+        health::start(&daemon).map_err(|e| format!("endpoints cannot be checked: {e}"))?;
     }
     let probing = probe::start(&daemon).map_err(|e| format!("the probe cannot start: {e}"))?;
     let end = runtime.block_on(serve(&daemon, signals, watch, programs_log, end));
@@ -155,19 +161,20 @@ struct Prepared {
 
 /// Loads the programs, as `dataplane.mode` wants it.
 fn prepare(
-    loaded: &config::Loaded,
+    config: &Config,
+    facts: &[Arc<Service>],
     overrides: &Overrides,
     must_intercept: bool,
     locks: &mut Locks,
 ) -> Result<Prepared, String> {
-    let wanted = loaded.config.dataplane.mode;
+    let wanted = config.dataplane.mode;
     if wanted == config::Mode::Userspace {
-        let notes = left_behind(&loaded.config);
+        let notes = left_behind(config);
         let why = Err("dataplane.mode is userspace".to_owned());
         return Ok(Prepared { mode: Mode::Userspace, kernel: why, cgroup: None, notes });
     }
     let observe = wanted == config::Mode::Observe;
-    match load(loaded, overrides, observe, locks) {
+    match load(config, facts, overrides, observe, locks) {
         Ok((kernel, datapath, bypassed, cgroup)) => {
             let mut notes = kernel.notes.clone();
             notes.extend(
@@ -192,7 +199,7 @@ fn prepare(
         Err(LoadError::Kernel(e)) if wanted == config::Mode::Auto => {
             let why = e.to_string();
             tracing::warn!("no connection is intercepted, running as dataplane.mode userspace: {why}");
-            let notes = left_behind(&loaded.config);
+            let notes = left_behind(config);
             Ok(Prepared { mode: Mode::Userspace, kernel: Err(why), cgroup: None, notes })
         }
         Err(LoadError::Kernel(e)) => Err(format!("dataplane.mode {}: {e}", wanted.word())),
@@ -226,8 +233,13 @@ impl From<KernelError> for LoadError {
 
 type Loaded = (Kernel, Datapath, BypassedCgroups, PathBuf);
 
-fn load(loaded: &config::Loaded, overrides: &Overrides, observe: bool, locks: &mut Locks) -> Result<Loaded, LoadError> {
-    let config = &loaded.config;
+fn load(
+    config: &Config,
+    facts: &[Arc<Service>],
+    overrides: &Overrides,
+    observe: bool,
+    locks: &mut Locks,
+) -> Result<Loaded, LoadError> {
     let missing = kernel::missing_capabilities();
     if !missing.is_empty() {
         return Err(KernelError::Capabilities(missing).into());
@@ -244,7 +256,7 @@ fn load(loaded: &config::Loaded, overrides: &Overrides, observe: bool, locks: &m
     let mut kernel = kernel::load(&Options {
         object: kernel::OBJECT,
         pins: Some(&pins),
-        capacity: capacity(config),
+        capacity: capacity(&config.dataplane, &datapath::needs(facts)),
         log_level: log::most_verbose(&config.telemetry.log.level),
         settings: Settings {
             flags: if observe { flags::OBSERVE } else { 0 },
@@ -260,8 +272,7 @@ fn load(loaded: &config::Loaded, overrides: &Overrides, observe: bool, locks: &m
     // Tables first, programs after them: no connect is ever looked up in tables that are not filled.
     let bypassed = config.dataplane.bypass.cidrs.iter().map(|cidr| cidr.0).collect();
     let mut datapath = Datapath::adopt(kernel.tables(), bypassed, config.node(), daemon::now());
-    let facts: Vec<_> = config.services().into_iter().map(Arc::new).collect();
-    datapath.apply(kernel.tables(), &Snapshot::new(&facts, overrides), daemon::now());
+    datapath.apply(kernel.tables(), &Snapshot::new(facts, overrides), daemon::now());
     let root = kernel::cgroup2_root().unwrap_or_else(|_| path.clone());
     let mut bypassed = BypassedCgroups::new(&root, &config.dataplane.bypass.cgroups);
     bypassed.refresh(kernel.tables());
@@ -288,15 +299,14 @@ fn nanoseconds(time: Duration) -> u64 {
 
 /// How much the tables must hold: as configured, else what the configuration needs with a quarter to spare, and no
 /// less than what a small node grows into without a restart.
-pub(super) fn capacity(config: &Config) -> Capacity {
-    let needs = datapath::needs(&config.services());
+pub(super) fn capacity(config: &config::Dataplane, needs: &Limits) -> Capacity {
     let roomy = |needed: u32, floor: u32| needed.saturating_add(needed / 4).max(floor);
-    let services = config.dataplane.max_services.exact().unwrap_or_else(|| roomy(needs.services, 4096));
+    let services = config.max_services.exact().unwrap_or_else(|| roomy(needs.services, 4096));
     Capacity {
         services,
         vips: roomy(needs.vips, services.saturating_mul(2)),
-        endpoints: config.dataplane.max_endpoints.exact().unwrap_or_else(|| roomy(needs.endpoints, 16_384)),
-        slots: config.dataplane.max_slots.exact().unwrap_or_else(|| roomy(needs.slots.saturating_mul(2), 262_144)),
+        endpoints: config.max_endpoints.exact().unwrap_or_else(|| roomy(needs.endpoints, 16_384)),
+        slots: config.max_slots.exact().unwrap_or_else(|| roomy(needs.slots.saturating_mul(2), 262_144)),
     }
 }
 
@@ -354,6 +364,7 @@ async fn serve(
                 let _ = tokio::task::spawn_blocking(move || {
                     daemon.tick();
                     daemon.guard();
+                    daemon.recount_active();
                 })
                 .await;
                 if let Some(flush) = &mut programs_log {

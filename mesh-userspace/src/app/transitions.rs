@@ -27,7 +27,7 @@ pub(super) fn follow(daemon: &Arc<Daemon>, mut events: Events) -> io::Result<()>
             let mut ready = [PollFd::new(events.as_fd(), PollFlags::POLLIN)];
             // Whatever comes of it, events that are there are taken, and none are lost by waiting again.
             let _ = poll(&mut ready, LOOK_UP);
-            let transitions: Vec<Transition> = std::iter::from_fn(|| events.next()).collect();
+            let transitions: Vec<Transition> = std::iter::from_fn(|| events.take()).collect();
             if !transitions.is_empty() {
                 daemon.turned(&transitions);
             }

@@ -2,9 +2,10 @@
 
 use super::{
     CheckType, CircuitBreaker, Config, Endpoint, EndpointAddress, HealthCheck, Locality, Policy, Prefer, Protocol,
-    Service, Settings, StatusRange, intern::Intern,
+    Service, Settings, StatusRange, Vip, intern::Intern,
 };
 use crate::model;
+use std::sync::Arc;
 
 impl Config {
     /// The services as facts. Those with equal settings share them.
@@ -20,6 +21,33 @@ impl Config {
             endpoints: service.endpoints.iter().map(model::Endpoint::from).collect(),
         };
         self.services.iter().map(service).collect()
+    }
+
+    /// As [`Config::services`], but names, addresses and endpoints are gone from the configuration afterwards: a hundred
+    /// thousand services are not kept twice. [`Config::with_services`] puts them in again.
+    ///
+    /// They are copied all the same. What [`load`](super::load) leaves lies scattered among what it needed meanwhile,
+    /// which could not be given back otherwise; the copies lie close together.
+    #[must_use]
+    pub fn take_services(&mut self) -> Vec<Arc<model::Service>> {
+        let facts = self.services().into_iter().map(Arc::new).collect();
+        // Only now: a copy would be put where the service before it lay.
+        for service in &mut self.services {
+            (service.name, service.addresses, service.endpoints) = Default::default();
+        }
+        facts
+    }
+
+    /// The whole configuration again, with the services that were taken out of it.
+    #[must_use]
+    pub fn with_services(&self, facts: &[Arc<model::Service>]) -> Self {
+        let mut whole = self.clone();
+        for (service, fact) in whole.services.iter_mut().zip(facts) {
+            service.name.clone_from(&fact.name);
+            service.addresses = fact.addresses.iter().copied().map(Vip).collect();
+            service.endpoints = fact.endpoints.iter().map(Endpoint::from).collect();
+        }
+        whole
     }
 
     /// Where this node is.

@@ -81,6 +81,11 @@ impl<'de, 't: 'de, I: Iterator<Item = (usize, &'de Node<'t>)>> SeqAccess<'de> fo
     fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, Error> {
         self.0.next().map(|(_, node)| seed.deserialize(Layered { over: node, under: None })).transpose()
     }
+
+    /// Lists are as long as they are written, and then as large in memory as they must be.
+    fn size_hint(&self) -> Option<usize> {
+        self.0.size_hint().1
+    }
 }
 
 struct Entries<'de, 't> {

@@ -65,7 +65,9 @@ use report::Report;
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
     net::IpAddr,
+    panic,
     path::Path,
+    thread,
 };
 
 /// What a configuration depends on besides its files.
@@ -93,7 +95,13 @@ pub struct Loaded {
 /// # Errors
 /// Every mistake in every file.
 pub fn load(named: Option<&Path>, host: &Host) -> Result<Loaded, Errors> {
-    Files::read(named)?.check(host)
+    let load = || Files::read(named)?.check(host);
+    // The C library gives a thread a pool of its own to allocate from. What is needed only meanwhile, several times what
+    // stays, is then not mixed with what the daemon keeps, and can be given back.
+    thread::scope(|scope| match thread::Builder::new().name("config".to_owned()).spawn_scoped(scope, load) {
+        Ok(loading) => loading.join().unwrap_or_else(|panic| panic::resume_unwind(panic)),
+        Err(_) => load(),
+    })
 }
 
 impl Files {

@@ -20,6 +20,7 @@ use mesh_common::{
 use std::{
     collections::HashMap,
     net::{IpAddr, SocketAddr},
+    sync::Arc,
 };
 
 /// Keeps the kernel's tables equal to the newest snapshot, and to what is learned of endpoints.
@@ -155,7 +156,7 @@ impl Datapath {
     ///
     /// # Errors
     /// What there is too much of, and what to do.
-    pub fn fits(&self, services: &[Service]) -> Result<(), String> {
+    pub fn fits(&self, services: &[Arc<Service>]) -> Result<(), String> {
         let (needed, limits) = (needs(services), self.planner.limits());
         // A change is laid out beside what shows until then.
         let largest = services.iter().map(|s| needs(std::slice::from_ref(s)).slots).max().unwrap_or(0);

@@ -2,14 +2,15 @@
 
 use super::{layout::length, plan::Limits};
 use crate::model::{Endpoint, Policy, Service};
+use std::borrow::Borrow;
 
 /// How many rows `services` take up.
 #[must_use]
-pub fn needs(services: &[Service]) -> Limits {
+pub fn needs<S: Borrow<Service>>(services: &[S]) -> Limits {
     let sum = |count: &dyn Fn(&Service) -> usize| {
-        u32::try_from(services.iter().map(count).sum::<usize>()).unwrap_or(u32::MAX)
+        u32::try_from(services.iter().map(S::borrow).map(count).sum::<usize>()).unwrap_or(u32::MAX)
     };
-    let slots = services.iter().map(|service| {
+    let slots = services.iter().map(S::borrow).map(|service| {
         let (v4, v6): (Vec<_>, Vec<_>) = service.endpoints.iter().partition(|e| e.address.is_ipv4());
         let any = if v4.is_empty() || v6.is_empty() { Vec::new() } else { service.endpoints.iter().collect() };
         let views: u64 = [v4, v6, any].iter().map(|view| u64::from(slots(service, view))).sum();

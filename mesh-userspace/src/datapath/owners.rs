@@ -43,7 +43,7 @@ impl Owners {
             }
         }
         // What is left belongs to services that are gone: nobody can say their names.
-        self.unnamed.clear();
+        self.unnamed = HashMap::new();
     }
 
     /// The service whose row this was at `then`.

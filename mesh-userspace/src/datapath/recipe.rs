@@ -103,7 +103,7 @@ pub(super) fn recipe(
             continue;
         }
         let seen: Vec<usize> = (0..candidates.len()).filter(|i| shows(view, &placed[*i])).collect();
-        let chosen: Vec<Candidate> = seen.iter().map(|i| candidates[*i].clone()).collect();
+        let chosen: Vec<Candidate> = seen.iter().map(|i| candidates[*i]).collect();
         let weights = policy::weigh(&chosen, settings.locality.spill_below);
         for (set, weights) in Set::ALL.into_iter().zip([weights.attended, weights.alone, weights.all]) {
             let present = seen.iter().copied().zip(weights).filter(|(_, weight)| *weight > 0);

@@ -4,7 +4,7 @@ use super::{Change, Sink, Target, changes::Changes, engine, roster::Entry};
 use crate::model::Health;
 use std::{
     collections::HashMap,
-    io,
+    fmt, io,
     net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -166,5 +166,11 @@ impl Checker {
 impl Drop for Checker {
     fn drop(&mut self) {
         self.end();
+    }
+}
+
+impl fmt::Debug for Checker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Checker").field("checked", &self.shared.reports().len()).finish_non_exhaustive()
     }
 }

@@ -15,14 +15,14 @@ use std::{
 pub struct Events(RingBuf<MapData>);
 
 impl Events {
-    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, KernelError> {
+    pub(super) fn of(ebpf: &mut Ebpf) -> Result<Self, KernelError> {
         let refuse = |why: String| KernelError::Map { map: names::EVENTS.to_owned(), why };
         let map = ebpf.take_map(names::EVENTS).ok_or_else(|| refuse("the object does not have it".to_owned()))?;
         Ok(Self(RingBuf::try_from(map).map_err(|e| refuse(chain(&e)))?))
     }
 
     /// Takes the next event, if there is one.
-    pub fn next(&mut self) -> Option<Transition> {
+    pub fn take(&mut self) -> Option<Transition> {
         loop {
             let item = self.0.next()?;
             // One of another length would be another program's: there is none.

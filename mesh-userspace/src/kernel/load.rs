@@ -395,7 +395,7 @@ impl Kernel {
     /// # Errors
     /// [`KernelError::Map`], if it was taken before.
     pub fn take_events(&mut self) -> Result<Events, KernelError> {
-        Events::take(&mut self.ebpf)
+        Events::of(&mut self.ebpf)
     }
 
     /// What became of every program.

@@ -15,6 +15,7 @@ mod host;
 mod live;
 mod load;
 mod mapped;
+mod memory;
 mod namespaces;
 mod offsets;
 mod others;
@@ -40,6 +41,7 @@ pub use load::{
     Capacity, Kernel, MAX_BYPASSED, MapStatus, Options, ProgramStatus, Verdict, adoptable, load, program_stats,
     try_load,
 };
+pub use memory::give_back_memory;
 pub use namespaces::{Namespace, namespaces};
 pub use offsets::{FieldSeen, fields};
 pub use others::{OtherProgram, others_than};

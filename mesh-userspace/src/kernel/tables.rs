@@ -253,6 +253,13 @@ impl Tables {
         self.endpoint_counts.read(id).unwrap_or_default()
     }
 
+    /// Adds connections of an endpoint that ended unseen.
+    pub fn add_closed(&self, id: u32, missing: u64) {
+        /// Position of `closed` in the row.
+        const CLOSED: usize = 3;
+        self.endpoint_counts.now().add_to_word(id, CLOSED, missing);
+    }
+
     /// How long things took at an endpoint. A system call, unless nothing was ever measured.
     #[must_use]
     pub fn endpoint_times(&self, id: u32) -> EndpointTimes {

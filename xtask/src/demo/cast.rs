@@ -75,7 +75,8 @@ fn loopback(number: u8) -> IpAddr {
     Ipv4Addr::new(127, 0, 1, number).into()
 }
 
-/// What `mesh run --config` reads.
+/// What `mesh run --config` reads. Circuits are tried again sooner than by default, so that the story is short; and
+/// nobody checks endpoints, so that it shows what the kernel sees by itself.
 pub(super) fn configuration(
     services: &[Service],
     home: &Path,
@@ -87,6 +88,9 @@ pub(super) fn configuration(
         "node: {{ name: demo, state_dir: {home}/state }}\n\
          admin: {{ listen: \"{admin}\", socket: {home}/admin.sock }}\n\
          dataplane: {{ mode: ebpf, cgroup: {cgroup}, bpffs: {bpffs} }}\n\
+         defaults:\n  \
+           health_check: {{ type: none }}\n  \
+           circuit_breaker: {{ reset_timeout: 1s, max_reset_timeout: 2s }}\n\
          services:\n",
         home = home.display(),
         cgroup = cgroup.display(),

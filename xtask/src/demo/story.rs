@@ -15,6 +15,9 @@ use super::tally::{Tally, is_fair};
 const SCENE: Duration = Duration::from_secs(3);
 /// How long connections that began before a change may still end after it.
 const SETTLE: Duration = Duration::from_millis(200);
+/// Within this time a circuit closes whose backend is back: the longest reset time of the demo's configuration, and a
+/// probe.
+const BACK: Duration = Duration::from_secs(4);
 
 pub(super) fn play(stage: &mut Stage, services: &[Service; 2], look: Look) -> Result<(), String> {
     let [web, _] = services;
@@ -22,7 +25,7 @@ pub(super) fn play(stage: &mut Stage, services: &[Service; 2], look: Look) -> Re
     start(stage, services, look)?;
     balance(stage, services, look)?;
     crash(stage, web, victim, look)?;
-    drain(stage, web, victim, look)?;
+    passed_over(stage, web, victim, look)?;
     come_back(stage, services, victim, look)?;
     look_at_counters(stage, services, look)
 }
@@ -72,38 +75,51 @@ fn balance(stage: &mut Stage, services: &[Service], look: Look) -> Result<(), St
 }
 
 fn crash(stage: &mut Stage, web: &Service, victim: &Backend, look: Look) -> Result<(), String> {
-    look.heading(&format!("4. {} crashes", victim.name));
+    look.heading(&format!("4. {} crashes, and its circuit opens", victim.name));
     let pid = stage.kill_backend(victim.name)?;
     look.say(&format!("$ kill -9 {pid}"));
     let before = stage.tally();
     interrupt::sleep(SCENE)?;
     let scene = stage.tally().since(&before);
     look.table(web, &scene);
-    require(scene.failures(web).contains_key("refused"), "no connect was refused while a backend was dead")?;
-    look.say(&format!("Nobody has told mesh. What goes to {} is refused, and the kernel counts it:", victim.name));
-    excerpt(stage, look, &Excerpt { metrics: &["connect_failures"], about: &victim.address.to_string() })
+    let refused = scene.failures(web).get("refused").copied().unwrap_or(0);
+    require(refused > 0, "no connect was refused while a backend was dead")?;
+    look.say(&format!("Nobody has told mesh. The kernel saw {refused} connects to {} refused, and", victim.name));
+    look.say("has taken it out of selection by itself: five failures in a row open a circuit.");
+    look.say("Now and then it lets one connection through, a probe, to see whether it is back.");
+    command(stage, look, &["circuit", "list", web.name])?;
+    let state = circuit(stage, web, victim)?;
+    require(state != "closed", "the circuit of a dead backend is closed")
 }
 
-fn drain(stage: &Stage, web: &Service, victim: &Backend, look: Look) -> Result<(), String> {
-    look.heading(&format!("5. The operator takes {} out of selection", victim.name));
-    look.say("(By hand: a circuit breaker that does it by itself comes in a later release.)");
-    command(stage, look, &["endpoints", "drain", web.name, &victim.address.to_string()])?;
+fn passed_over(stage: &Stage, web: &Service, victim: &Backend, look: Look) -> Result<(), String> {
+    look.heading(&format!("5. Clients do not notice that {} is dead", victim.name));
     let scene = watch(stage, SETTLE)?;
     look.table(web, &scene);
-    require(scene.answers(web, victim) == 0, "a drained endpoint got connections")?;
-    nobody_fails(&scene)?;
+    require(scene.answers(web, victim) == 0, "a dead backend answered")?;
+    let probes = scene.failures(web).get("refused").copied().unwrap_or(0);
+    let total = scene.total(web);
+    require(probes * 20 < total, &format!("{probes} of {total} connections were refused: the circuit is not open"))?;
     let refused = stage.tally().failures(web).get("refused").copied().unwrap_or(0);
     let counted = counter(&endpoints(stage, web)?, victim, "connect_failures_total")?;
-    look.say(&format!("No failures any more. In all, clients saw {refused} refused; the kernel counted {counted}."));
-    require(counted >= refused, "the kernel counted fewer failures than the clients saw")
+    look.say(&format!("{total} connections went to the others; {probes} failed, which were probes."));
+    look.say(&format!("In all, clients saw {refused} refused; the kernel counted {counted}."));
+    require(counted >= refused, "the kernel counted fewer failures than the clients saw")?;
+    excerpt(stage, look, &Excerpt { metrics: &["connect_failures", "transitions"], about: &victim.address.to_string() })
 }
 
 fn come_back(stage: &mut Stage, services: &[Service; 2], victim: &Backend, look: Look) -> Result<(), String> {
     let [web, _] = services;
-    look.heading(&format!("6. {} is started again and put back", victim.name));
+    look.heading(&format!("6. {} is started again, and its circuit closes", victim.name));
     let pid = stage.start_backend(victim, web.speech)?;
     look.say(&format!("{} at {}, pid {pid}", victim.name, victim.address));
-    command(stage, look, &["endpoints", "undrain", web.name, &victim.address.to_string()])?;
+    let started = Instant::now();
+    while circuit(stage, web, victim)? != "closed" {
+        require(started.elapsed() < BACK, "the circuit of a backend that is back stays open")?;
+        interrupt::sleep(Duration::from_millis(50))?;
+    }
+    look.say(&format!("A probe succeeded after {} ms. Nobody had to do anything.", started.elapsed().as_millis()));
+    command(stage, look, &["circuit", "list", web.name])?;
     let scene = watch(stage, SETTLE)?;
     look.table(web, &scene);
     all_is_well(services, &scene)
@@ -153,6 +169,16 @@ fn excerpt(stage: &Stage, look: Look, excerpt: &Excerpt<'_>) -> Result<(), Strin
 fn endpoints(stage: &Stage, service: &Service) -> Result<Value, String> {
     let text = stage.daemon.command(&["endpoints", service.name, "-o", "json"])?;
     serde_json::from_str(&text).map_err(|error| format!("mesh endpoints -o json: {error}"))
+}
+
+/// The state of a backend's circuit.
+fn circuit(stage: &Stage, service: &Service, backend: &Backend) -> Result<String, String> {
+    let text = stage.daemon.command(&["circuit", "list", service.name, "-o", "json"])?;
+    let rows: Value = serde_json::from_str(&text).map_err(|error| format!("mesh circuit -o json: {error}"))?;
+    let address = backend.address.to_string();
+    let row = rows.as_array().and_then(|rows| rows.iter().find(|row| row["endpoint"] == address.as_str()));
+    let state = row.and_then(|row| row["state"].as_str());
+    state.map(str::to_owned).ok_or_else(|| format!("mesh circuit -o json: no state for {address}"))
 }
 
 /// A number of one backend in such rows.

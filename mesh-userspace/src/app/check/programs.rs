@@ -8,6 +8,7 @@ use crate::{
         run,
     },
     config::Config,
+    datapath,
     kernel::{self, Kernel, Options, Pins},
 };
 use mesh_common::settings::Settings;
@@ -43,7 +44,7 @@ pub(super) fn others(report: &mut Report, config: &Config, cgroup: &Path) {
 
 /// Loads everything, without a trace, and uses it.
 pub(super) fn programs(report: &mut Report, config: &Config, cgroup: Option<&Path>) {
-    let capacity = run::capacity(config);
+    let capacity = run::capacity(&config.dataplane, &datapath::needs(&config.services()));
     pins(report, config, &capacity);
     let options = Options {
         object: kernel::OBJECT,

@@ -16,6 +16,10 @@ fn assert_dumps(config: &Config) {
     assert_eq!(&reread(&serde_json::to_string(config).unwrap()), config);
     assert_eq!(&reread(&serde_json::to_string_pretty(&serde_json::to_value(config).unwrap()).unwrap()), config);
     assert_eq!(&reread(&serde_saphyr::to_string(config).unwrap()), config);
+    let mut rest = config.clone();
+    let facts = rest.take_services();
+    assert!(rest.services.iter().all(|s| s.name.is_empty() && s.endpoints.is_empty()), "nothing is kept twice");
+    assert_eq!(&rest.with_services(&facts), config, "what was taken out is put in again");
 }
 
 #[test]
