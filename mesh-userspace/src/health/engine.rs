@@ -36,6 +36,7 @@ pub(super) struct Engine {
     under_way: JoinSet<(u64, Outcome)>,
     changes: Changes,
     complained: Option<Instant>,
+    start: Instant,
 }
 
 impl Engine {
@@ -49,6 +50,7 @@ impl Engine {
             under_way: JoinSet::new(),
             changes: Changes::default(),
             complained: None,
+            start: Instant::now(),
         }
     }
 
@@ -56,13 +58,19 @@ impl Engine {
         loop {
             self.begin(Instant::now());
             // With no room, what ends makes some; until then it is of no use to wake.
-            let next = self.due.peek().map(|Reverse((at, _))| *at).filter(|_| self.under_way.len() < AT_ONCE);
+            let next = self.due.peek().filter(|_| self.under_way.len() < AT_ONCE);
+            let next = next.map(|Reverse((at, _))| schedule::tick_for(self.start, *at));
             tokio::select! {
                 targets = asked.recv() => match targets {
                     Some(targets) => self.retarget(targets),
                     None => return,
                 },
-                Some(ended) = self.under_way.join_next() => self.finish(ended),
+                Some(ended) = self.under_way.join_next() => {
+                    self.finish(ended);
+                    while let Some(ended) = self.under_way.try_join_next() {
+                        self.finish(ended);
+                    }
+                }
                 () = until(next), if next.is_some() => {}
                 () = until(self.changes.at()), if self.changes.at().is_some() => self.tell(),
             }
@@ -96,7 +104,8 @@ impl Engine {
 
     /// Begins what is due, as far as there is room.
     fn begin(&mut self, now: Instant) {
-        while self.under_way.len() < AT_ONCE && self.due.peek().is_some_and(|Reverse((at, _))| *at <= now) {
+        let tick = schedule::tick(self.start, now);
+        while self.under_way.len() < AT_ONCE && self.due.peek().is_some_and(|Reverse((at, _))| *at <= tick) {
             let Some(Reverse((at, number))) = self.due.pop() else { return };
             let Some(entry) = self.roster.get_mut(number) else { continue };
             let (address, check, mark) = (entry.address, entry.check.clone(), self.mark);

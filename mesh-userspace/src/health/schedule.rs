@@ -6,6 +6,23 @@ use tokio::time::Instant;
 /// The first checks are spread over at most this: a start learns quickly, and many endpoints do not burst.
 const FIRST_WITHIN: Duration = Duration::from_secs(1);
 
+/// Checks begin at multiples of this, so that the thread wakes for many at a time.
+const TICK: Duration = Duration::from_millis(10);
+
+/// The tick at or before `now`, where ticks are counted from `start`: what was due by then begins.
+#[must_use]
+pub fn tick(start: Instant, now: Instant) -> Instant {
+    let since = now.duration_since(start).as_nanos() % TICK.as_nanos();
+    now - Duration::from_nanos(u64::try_from(since).unwrap_or(0))
+}
+
+/// The first tick at which what is due at `due` begins.
+#[must_use]
+pub fn tick_for(start: Instant, due: Instant) -> Instant {
+    let tick = tick(start, due);
+    if tick < due { tick + TICK } else { tick }
+}
+
 /// When an endpoint that became known at `now` is checked first; `chance` is in 0..=1.
 #[must_use]
 pub fn first(now: Instant, interval: Duration, chance: f64) -> Instant {
@@ -81,6 +98,16 @@ mod tests {
             let next = next(due, due + interval.mul_f64(late), interval, chance) - due;
             prop_assert!((0.899..=1.101).contains(&(next.as_secs_f64() / interval.as_secs_f64())));
             prop_assert!(first(due, interval, chance) <= due + interval.min(FIRST_WITHIN));
+        }
+
+        #[test]
+        fn a_check_begins_at_a_tick_that_is_not_before_it_is_due(due in 0u64..10_000_000_000) {
+            let start = Instant::now();
+            let due = start + Duration::from_nanos(due);
+            let begins = tick_for(start, due);
+            prop_assert!(due <= begins && begins < due + TICK);
+            prop_assert_eq!(tick(start, begins), begins);
+            prop_assert!(tick(start, due) <= due);
         }
 
         #[test]
