@@ -41,15 +41,16 @@ impl Hook<'_> {
         let attended = settings.is_attended(self.now);
         let set = if attended { Set::Attended } else { Set::Alone };
         let affinity = maps::affinity_ms(self.service);
-        let key = if affinity == 0 { ClientKey::NONE } else { self.client_key(settings, view) };
         if affinity != 0
-            && let Some(slot) = self.met_before(&key, affinity, attended)
+            && let Some(slot) = self.met_before(&self.client_key(settings, view), affinity, attended)
         {
             return Ok(Choice { slot, entry: Entry::Free });
         }
         let choice = select::choose(self, self.service, view, set)?;
-        if affinity != 0 {
-            maps::remember_client(&key, &ClientRow { slot: choice.slot.0, at: self.now });
+        // The key of a client that is new is made again: one that is kept would have the verifier go through the choice
+        // once with it and once without.
+        if affinity as usize ^ unknown_zero(self.now) != 0 {
+            maps::remember_client(&self.client_key(settings, view), &ClientRow { slot: choice.slot.0, at: self.now });
         }
         Ok(choice)
     }
@@ -92,6 +93,14 @@ impl Hook<'_> {
     }
 }
 
+/// 0, which neither the compiler nor the verifier knows: `now` counts nanoseconds since the machine started, and reaches
+/// these bits after 36 years. A number that is combined with it is forgotten, so that the verifier goes through what
+/// follows once, and not once for each number.
+#[inline(always)]
+pub(crate) const fn unknown_zero(now: u64) -> usize {
+    (now >> 60) as usize
+}
+
 /// A search that goes on.
 struct Going<'a> {
     hook: &'a Hook<'a>,
@@ -109,7 +118,7 @@ unsafe extern "C" fn look_again(index: u64, going: *mut c_void) -> i64 {
 impl Rows for Hook<'_> {
     #[inline(always)]
     fn view(&self, service: u32, set: Set, view: View) -> u64 {
-        Tables.view(service, set, view)
+        Tables.view_at(service, (set as usize * View::ALL.len() + view as usize) ^ unknown_zero(self.now))
     }
     #[inline(always)]
     fn flags(&self, service: u32) -> u64 {

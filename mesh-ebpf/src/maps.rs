@@ -158,11 +158,11 @@ pub(crate) fn tell(transition: &Transition) {
     let _ = EVENTS.output::<Transition>(transition, 0);
 }
 
-/// Counts a pick of an endpoint. The policy is read from the table again: one that the choice knew would have the
+/// Counts a pick of an endpoint. `view` is the word of a view, read again: a policy that the choice knew would have the
 /// verifier go through the rest of the hook once for each.
 #[inline(always)]
-pub(crate) fn count_pick(service: u32, view: View, row: &EndpointRow) {
-    let policy = bounded((Tables.view(service, Set::All, view) >> Shown::POLICY_SHIFT) as usize & 3, Policy::COUNT);
+pub(crate) fn count_pick(service: u32, view: u64, row: &EndpointRow) {
+    let policy = bounded((view >> Shown::POLICY_SHIFT) as usize & 3, Policy::COUNT);
     let tier = bounded((row.marks & marks::TIER) as usize, TIERS);
     if let Some(row) = PICKS.get_ptr_mut(service) {
         // SAFETY: a word inside the row.
@@ -264,14 +264,22 @@ pub(crate) unsafe fn record(sk: *mut c_void, create: u64) -> *mut Record {
 /// The tables, as [`mesh_common::select`] reads them.
 pub(crate) struct Tables;
 
-impl Rows for Tables {
+impl Tables {
+    /// The `index`th word of a service's views.
     #[inline(always)]
-    fn view(&self, service: u32, set: Set, view: View) -> u64 {
-        let word = bounded(set as usize * View::ALL.len() + view as usize, Set::ALL.len() * View::ALL.len());
+    pub(crate) fn view_at(&self, service: u32, index: usize) -> u64 {
+        let word = bounded(index, Set::ALL.len() * View::ALL.len());
         // SAFETY: a word inside the row.
         SERVICES
             .get_ptr(service)
             .map_or(0, |row| unsafe { atomic::read((&raw const (*row).views).cast::<u64>().add(word)) })
+    }
+}
+
+impl Rows for Tables {
+    #[inline(always)]
+    fn view(&self, service: u32, set: Set, view: View) -> u64 {
+        self.view_at(service, set as usize * View::ALL.len() + view as usize)
     }
 
     #[inline(always)]

@@ -2,7 +2,7 @@
 
 use crate::{
     account, atomic,
-    choose::Hook,
+    choose::{Hook, unknown_zero},
     maps,
     sock::{self, Tcp},
 };
@@ -24,8 +24,8 @@ use mesh_common::{
     connection::{Record, Traffic, stage},
     endpoint::EndpointRow,
     reason::Reason,
-    select,
-    service::{self, View, VipKey},
+    select::{self, Rows},
+    service::{self, Set, View, VipKey},
     settings::flags,
 };
 
@@ -120,17 +120,25 @@ fn forward(
     } else {
         View::Any
     };
+    let view = forget(view, now);
     let hook = Hook { ctx, service, v6_socket: dialled.v6_socket, now };
     let select::Choice { slot, entry } = hook.choose(view, &settings)?;
     let row = select::occupant(&maps::Tables, service, slot).ok_or(Reason::StaleRows)?;
-    maps::count_pick(service, view, &row);
+    maps::count_pick(service, hook.view(service, Set::All, view), &row);
     if let Some(counts) = maps::endpoint_counts(slot.id(), row.tag) {
         // SAFETY: a word inside the row.
         unsafe { atomic::add(&raw mut (*counts).picked, 1) };
     }
-    remember(ctx, record, key, &Picked { id: slot.id(), row, marks: entry as u32 }, now);
+    remember(ctx, key, &Picked { id: slot.id(), row, marks: entry as u32 }, now);
     set(addr, dialled.v6_socket, &row.address, row.port);
     Ok(slot.id())
+}
+
+/// `view`, of which the verifier no longer knows which one it is.
+#[inline(always)]
+fn forget(view: View, now: u64) -> View {
+    // SAFETY: the number of a view, combined with 0.
+    unsafe { core::mem::transmute::<u8, View>(view as u8 ^ unknown_zero(now) as u8) }
 }
 
 /// An endpoint that was picked.
@@ -171,7 +179,7 @@ fn is_in_bypassed_cgroup() -> bool {
 
 /// Notes in the socket's storage who dialled what and where it was sent.
 #[inline(always)]
-fn remember(ctx: &SockAddrContext, found: *mut Record, key: &VipKey, picked: &Picked, now: u64) {
+fn remember(ctx: &SockAddrContext, key: &VipKey, picked: &Picked, now: u64) {
     let Picked { id, row, marks } = picked;
     let service = row.service;
     // SAFETY: a field of the context.
@@ -179,11 +187,10 @@ fn remember(ctx: &SockAddrContext, found: *mut Record, key: &VipKey, picked: &Pi
     if sk.is_null() {
         return maps::count(service, Reason::Untracked);
     }
-    let record = match found.is_null() {
-        // SAFETY: the context's socket, not null.
-        true => unsafe { maps::record(sk, u64::from(BPF_SK_STORAGE_GET_F_CREATE)) },
-        false => found,
-    };
+    // Looked up again even where it was found before: kept until here, it would have the verifier go through the choice
+    // once with it and once without.
+    // SAFETY: the context's socket, not null.
+    let record = unsafe { maps::record(sk, u64::from(BPF_SK_STORAGE_GET_F_CREATE)) };
     if record.is_null() {
         return maps::count(service, Reason::Untracked);
     }
