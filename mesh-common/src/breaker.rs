@@ -99,7 +99,7 @@ impl Word {
         }
     }
 
-    /// Failures in a row; of an open circuit those that opened it, of a half-open one 0.
+    /// Failures in a row; of an open circuit those that opened it (one failed probe), of a half-open one 0.
     #[inline(always)]
     #[must_use]
     pub const fn failures(self) -> u32 {
@@ -288,7 +288,8 @@ const fn opened(word: Word, openings: u64, report: &Report, limits: &Limits) -> 
     let reset = if reset > longest { longest } else { reset };
     // Jitter only shortens, by up to a tenth: nobody waits longer than was configured.
     let reset = reset - ((reset * report.chance as u64) >> 32) / 10;
-    Word::new(State::Open, openings, report.now + reset).with(FAILURES, word.failures() as u64)
+    let failures = if matches!(word.state(), State::HalfOpen) { 1 } else { word.failures() };
+    Word::new(State::Open, openings, report.now + reset).with(FAILURES, failures as u64)
 }
 
 /// Whether a circuit lets a connection through.

@@ -102,10 +102,13 @@ fn passed_over(stage: &Stage, web: &Service, victim: &Backend, look: Look) -> Re
     require(probes * 20 < total, &format!("{probes} of {total} connections were refused: the circuit is not open"))?;
     let refused = stage.tally().failures(web).get("refused").copied().unwrap_or(0);
     let counted = counter(&endpoints(stage, web)?, victim, "connect_failures_total")?;
-    look.say(&format!("{total} connections went to the others; {probes} failed, which were probes."));
+    look.say(&format!(
+        "Of {total} connections {probes} were refused: probes, which see whether {} is back.",
+        victim.name
+    ));
     look.say(&format!("In all, clients saw {refused} refused; the kernel counted {counted}."));
     require(counted >= refused, "the kernel counted fewer failures than the clients saw")?;
-    excerpt(stage, look, &Excerpt { metrics: &["connect_failures", "transitions"], about: &victim.address.to_string() })
+    excerpt(stage, look, &Excerpt { metrics: &["connect_failures"], about: &victim.address.to_string() })
 }
 
 fn come_back(stage: &mut Stage, services: &[Service; 2], victim: &Backend, look: Look) -> Result<(), String> {
