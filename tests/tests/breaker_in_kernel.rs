@@ -206,7 +206,7 @@ fn numbers_that_do_not_fit_stay_at_the_most_that_does_in_the_kernel_too() {
     let failed = word(State::Closed, 0, MOST, 0, 0);
     assert_eq!(both.once(failed, &failure).word, failed);
     let opened = both.once(word(State::HalfOpen, 0, probes(1, 0), MOST, 7), &report(Outcome::Failure, true, 5, 0));
-    assert_eq!(opened.word, word(State::Open, 0, 0, MOST, 300_005));
+    assert_eq!(opened.word, word(State::Open, 0, 1, MOST, 300_005));
     let late = both.once(word(State::Closed, 0, 4, 0, 0), &report(Outcome::Failure, false, LATEST + 9, 0));
     assert_eq!(late.word, word(State::Open, 0, 5, 1, LATEST));
     let out = both.once(word(State::HalfOpen, 0, probes(31, 0), 1, LATEST), &{

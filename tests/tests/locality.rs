@@ -52,6 +52,20 @@ fn all_goes_to_the_own_zone_while_enough_of_it_is_usable() {
 }
 
 #[test]
+fn another_zone_is_asked_about() {
+    let world = world!();
+    let (_backends, mesh) = start(&world);
+    let shares = |arguments: &[&str]| {
+        let explained = mesh.json(arguments);
+        let endpoints = explained["endpoints"].as_array().unwrap().iter();
+        endpoints.map(|e| e["share"].as_f64().unwrap()).collect::<Vec<f64>>()
+    };
+    assert_eq!(shares(&["explain", VIP, "--zone", "there"]), [0.0, 0.0, 1.0, 0.0]);
+    assert_eq!(shares(&["explain", VIP, "--zone", "here"]), [0.5, 0.5, 0.0, 0.0]);
+    assert_eq!(shares(&["explain", VIP, "--zone", "elsewhere"]), [0.25; 4], "all are remote there");
+}
+
+#[test]
 fn others_help_out_in_proportion_while_a_circuit_is_open_and_stop_when_it_closes() {
     let world = world!();
     let (mut backends, mesh) = start(&world);

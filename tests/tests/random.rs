@@ -36,10 +36,15 @@ fn start(world: &World) -> (Vec<Backend>, Daemon) {
 }
 
 fn services() -> Value {
+    // Every refusal is to be an endpoint's: an open circuit would answer in its place.
+    let unbroken = |mut service: Value| {
+        service["circuit_breaker"] = json!({ "failure_threshold": 0 });
+        service
+    };
     json!([
         service("web", &VIPS, &ENDPOINTS),
-        service("four", &[REFUSING_VIPS[0]], &[NOBODY[0]]),
-        service("six", &[REFUSING_VIPS[1]], &[NOBODY[1]]),
+        unbroken(service("four", &[REFUSING_VIPS[0]], &[NOBODY[0]])),
+        unbroken(service("six", &[REFUSING_VIPS[1]], &[NOBODY[1]])),
     ])
 }
 

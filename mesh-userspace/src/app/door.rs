@@ -94,14 +94,12 @@ impl Daemon {
             Request::Endpoints { service } => self.endpoints(service.as_deref()).map(Response::Endpoints),
             Request::Connections(wanted) => self.connections(&wanted).map(Response::Connections),
             Request::Explain { address, host, path, zone } => {
-                for (option, given) in
-                    [("--host", host.is_some()), ("--path", path.is_some()), ("--zone", zone.is_some())]
-                {
+                for (option, given) in [("--host", host.is_some()), ("--path", path.is_some())] {
                     if given {
                         return Err(Refusal::unsupported(format!("explain {option}")));
                     }
                 }
-                Ok(Response::Explanation(Box::new(self.explain(address))))
+                Ok(Response::Explanation(Box::new(self.explain(address, zone.as_deref()))))
             }
             Request::ConfigDump => self.dump().map(Response::Config),
             Request::ConfigReload => self.reload_now().map(Response::Changed),

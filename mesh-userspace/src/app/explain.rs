@@ -8,7 +8,7 @@ use super::{
 use crate::{
     api::{Candidate, CircuitState, Decision, Explanation, Mode},
     datapath::{Share, Standing, share},
-    model::{Endpoint, Health, Service},
+    model::{Endpoint, Health, Node, Service},
     policy::{self, Tier},
 };
 use mesh_common::reason::Reason;
@@ -46,14 +46,23 @@ impl Verdict {
 }
 
 impl Daemon {
-    /// What a connection to `address` would meet now.
-    pub(super) fn explain(&self, address: SocketAddr) -> Explanation {
+    /// What a connection to `address` would meet now: from here, or from a node in another zone.
+    pub(super) fn explain(&self, address: SocketAddr, zone: Option<&str>) -> Explanation {
         let owner = self.state().snapshot.owner(address).cloned();
-        let verdict = self.verdict(address, owner.as_deref());
+        let mut verdict = self.verdict(address, owner.as_deref());
         let state = self.state();
         let circuits = Circuits::new(self, &state);
         let standings = owner.as_ref().zip(state.datapath.as_ref());
-        let standings = standings.map(|(service, datapath)| datapath.standings(service, now())).unwrap_or_default();
+        let mut standings = standings.map(|(service, datapath)| datapath.standings(service, now())).unwrap_or_default();
+        if let (Some(zone), Some(service), Some(datapath), Some(tables)) =
+            (zone, owner.as_deref(), state.datapath.as_ref(), self.tables())
+            && verdict.decision == Decision::Forwarded
+        {
+            let node = in_zone(zone, &state.config.node(), service);
+            let (there, shares) = datapath.elsewhere(tables, service, &node, address, now());
+            standings = there;
+            verdict = Verdict::forwarded(service, shares);
+        }
         let is_attended = self.tables().is_some_and(|tables| tables.settings().is_attended(now()));
         let candidates = owner.iter().flat_map(|s| s.endpoints.iter().map(move |e| (s, e))).map(|(service, e)| {
             let share = verdict.shares.get(&e.address).copied().unwrap_or(0.0);
@@ -119,6 +128,15 @@ impl Daemon {
             Share::Endpoints(shares) => Verdict::forwarded(service, shares),
         }
     }
+}
+
+/// A node in `zone`: this one if it is there; else one of which no more is known than endpoints of that zone tell.
+fn in_zone(zone: &str, own: &Node, service: &Service) -> Node {
+    if zone == own.zone {
+        return own.clone();
+    }
+    let region = service.endpoints.iter().find(|e| e.zone == zone).map(|e| e.region.clone()).unwrap_or_default();
+    Node { name: String::new(), zone: zone.to_owned(), region }
 }
 
 /// An endpoint, and all that bears on whether it can be picked.

@@ -78,7 +78,7 @@ impl Daemon {
                         let why = reason.as_deref().unwrap_or_default();
                         tracing::warn!(service, %endpoint, why, "unhealthy");
                     }
-                    Health::Healthy | Health::Unknown => tracing::info!(service, %endpoint, "{health:?}"),
+                    Health::Healthy | Health::Unknown => tracing::info!(service, %endpoint, "healthy"),
                 }
             }
         }

@@ -3,7 +3,7 @@
 use super::{
     needs::needs,
     owners::Owners,
-    plan::{Change, Found, Limits, Plan, Planner, Problem},
+    plan::{Change, Elsewhere, Found, Limits, Plan, Planner, Problem},
     recipe::Standing,
 };
 use crate::{
@@ -12,13 +12,13 @@ use crate::{
 };
 use ipnet::IpNet;
 use mesh_common::{
-    breaker::Word,
+    breaker::{self, Word},
     endpoint::{EndpointCounts, EndpointTimes, Picks, Slot},
     reason::ServiceCounts,
-    service::{VipKey, VipRow},
+    service::{View, VipKey, VipRow},
 };
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     net::{IpAddr, SocketAddr},
     sync::Arc,
 };
@@ -114,6 +114,32 @@ impl Datapath {
     #[must_use]
     pub fn standings(&self, service: &Service, now: u64) -> HashMap<SocketAddr, Standing> {
         self.planner.standings(service, now)
+    }
+
+    /// How the endpoints of a service would stand behind `vip` on another node, and the part of connects that each
+    /// would get, 0 to 1.
+    #[must_use]
+    pub fn elsewhere(
+        &self,
+        tables: &Tables,
+        service: &Service,
+        node: &Node,
+        vip: SocketAddr,
+        now: u64,
+    ) -> (HashMap<SocketAddr, Standing>, BTreeMap<SocketAddr, f64>) {
+        let view = if vip.is_ipv4() { View::V4 } else { View::Any };
+        let Elsewhere { standings, weights } = self.planner.elsewhere(service, node, view, now);
+        let closed = |(address, _): &&(SocketAddr, u64)| {
+            self.circuit(tables, &service.name, *address).state() == breaker::State::Closed
+        };
+        for set in weights {
+            let total: u64 = set.iter().filter(closed).map(|(_, weight)| weight).sum();
+            if total > 0 {
+                let part = |(address, weight): &(SocketAddr, u64)| (*address, *weight as f64 / total as f64);
+                return (standings, set.iter().filter(closed).map(part).collect());
+            }
+        }
+        (standings, BTreeMap::new())
     }
 
     /// The row of a service, where it has one.

@@ -164,6 +164,15 @@ struct Laid {
 /// The ranges of a service's views, by [`Set`] and [`View`].
 type Ranges = [[SlotRange; 3]; 3];
 
+/// How a service would be shared out on another node.
+#[derive(Clone, Debug, Default)]
+pub struct Elsewhere {
+    /// How its endpoints would stand.
+    pub standings: HashMap<SocketAddr, Standing>,
+    /// Their weights: of those that come first, and of all.
+    pub weights: [Vec<(SocketAddr, u64)>; 2],
+}
+
 /// An endpoint as it lies in the tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Placed {
@@ -589,6 +598,21 @@ impl Planner {
         let Some(laid) = self.services.get(&name_hash(&service.name)) else { return HashMap::new() };
         let recipe = recipe(service, &laid.endpoints, &self.node, self.conditions.of(&service.name), now);
         laid.endpoints.iter().map(|placed| placed.address).zip(recipe.standings).collect()
+    }
+
+    /// As [`Planner::standings`] if this node were another one; and by which weights its connects would be shared out,
+    /// first choice and all, behind a VIP of this view.
+    #[must_use]
+    pub fn elsewhere(&self, service: &Service, node: &Node, view: View, now: u64) -> Elsewhere {
+        let Some(laid) = self.services.get(&name_hash(&service.name)) else { return Elsewhere::default() };
+        let recipe = recipe(service, &laid.endpoints, node, self.conditions.of(&service.name), now);
+        let weights = |set| {
+            let parts = recipe.parts(set, view).iter();
+            parts.map(|(index, weight)| (laid.endpoints[*index].address, *weight)).collect()
+        };
+        let weights = [weights(Set::Attended), weights(Set::All)];
+        let standings = laid.endpoints.iter().map(|placed| placed.address).zip(recipe.standings).collect();
+        Elsewhere { standings, weights }
     }
 
     /// How many rows there are.

@@ -165,6 +165,11 @@ impl Recipe {
         Some(parts.iter().map(|(index, weight)| (*index, scale(*weight))).collect())
     }
 
+    /// Who shares a view in a set: places among the placed endpoints, with weights.
+    pub(super) fn parts(&self, set: Set, view: View) -> &[(usize, u64)] {
+        &self.parts[set as usize][view as usize]
+    }
+
     /// The slots of parts.
     pub(super) fn slots(&self, parts: &Parts, placed: &[Placed], precision: Precision) -> Vec<Slot> {
         let slot = |index: usize| placed[index].slot;
