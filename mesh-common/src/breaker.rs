@@ -230,7 +230,11 @@ pub const fn step(word: Word, report: &Report, limits: &Limits, may_open: bool) 
         },
         // Only probes decide: others began before, and tell of then.
         State::HalfOpen if report.probe => match report.outcome {
-            Outcome::Failure | Outcome::Timeout => opened(word, OPENINGS.of(word.0) + 1, report, limits),
+            // Nobody answers it: also a sign where the application gives up before the connect times out. If the answer was
+            // merely late, it closes the circuit all the same.
+            Outcome::Failure | Outcome::Timeout | Outcome::Suspect => {
+                opened(word, OPENINGS.of(word.0) + 1, report, limits)
+            }
             Outcome::Established => {
                 let passed = PASSED.of(word.0) + 1;
                 if passed >= limits.half_open as u64 {
@@ -239,9 +243,9 @@ pub const fn step(word: Word, report: &Report, limits: &Limits, may_open: bool) 
                     word.with(PASSED, passed).with(OUT, OUT.of(word.0).saturating_sub(1))
                 }
             }
-            // Another one may try in its place.
-            Outcome::Nothing => word.with(OUT, OUT.of(word.0).saturating_sub(1)),
-            Outcome::Suspect | Outcome::Alive => word,
+            // A probe that was given up says nothing; its place is free when its time is over, so that applications which
+            // give up quickly do not all try one after the other.
+            Outcome::Nothing | Outcome::Alive => word,
         },
         State::HalfOpen => word,
     }

@@ -124,12 +124,23 @@ fn a_probe_that_never_reports_is_given_up() {
 }
 
 #[test]
-fn a_probe_that_its_application_cancels_makes_room_for_another() {
+fn a_probe_that_its_application_cancels_makes_room_when_its_time_is_over() {
     let circuit = Plain::default();
     circuit.fail(5, 0);
     assert_eq!(circuit.enter(30_000), Some(Entry::Probe));
     circuit.tell(Outcome::Nothing, true, 30_001, &LIMITS);
-    assert_eq!(circuit.enter(30_001), Some(Entry::Probe));
+    assert_eq!((circuit.enter(30_001), circuit.enter(32_000)), (None, Some(Entry::Probe)));
+}
+
+#[test]
+fn a_probe_that_repeats_its_syn_opens_for_longer_and_one_that_is_merely_late_closes() {
+    let circuit = Plain::default();
+    circuit.fail(5, 0);
+    assert_eq!(circuit.enter(30_000), Some(Entry::Probe));
+    circuit.tell(Outcome::Suspect, true, 30_200, &LIMITS);
+    assert_eq!((circuit.state(), circuit.word().openings(30_200)), (State::Open, 2));
+    circuit.tell(Outcome::Established, true, 30_300, &LIMITS);
+    assert_eq!(circuit.state(), State::Closed);
 }
 
 #[test]

@@ -246,13 +246,16 @@ pub fn shown<R: Rows>(rows: &R, service: u32, set: Set, view: View) -> SlotRange
     Shown::from_word(rows.view(service, set, view)).range
 }
 
-/// Whether the endpoint that a client met last is still to be met: it is the same one, in selection, and its circuit is
-/// closed.
+/// Whether the endpoint that a client met last is still to be met: it is the same one, in selection, its circuit is
+/// closed, and it did not just fail `threshold` times in a row (one that may not open, since others are, would keep its
+/// clients for ever).
 #[inline(always)]
-pub fn is_kept<R: Rows>(rows: &R, service: u32, slot: Slot, attended: bool) -> bool {
+pub fn is_kept<R: Rows>(rows: &R, service: u32, slot: Slot, attended: bool, threshold: u32) -> bool {
     let wanted = marks::IN | if attended { marks::HEALTHY } else { 0 };
     let is_wanted = |head: Head| head.tag == slot.tag() && head.service == service && head.marks & wanted == wanted;
-    rows.head(slot.id()).is_some_and(is_wanted) && rows.circuit(slot.id()).state() as u8 == State::Closed as u8
+    let word = rows.circuit(slot.id());
+    let works = word.failures() == 0 || word.failures() < threshold;
+    rows.head(slot.id()).is_some_and(is_wanted) && word.state() as u8 == State::Closed as u8 && works
 }
 
 #[cfg(test)]

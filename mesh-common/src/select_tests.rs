@@ -244,7 +244,13 @@ fn nothing_to_choose_from_is_said_with_its_reason() {
 #[test]
 fn a_client_comes_back_only_to_what_is_in_selection() {
     let rows = plain(Policy::Random, 1);
-    let kept = |tag, attended| is_kept(&rows, 0, Slot::new(0, tag), attended);
+    let kept = |tag, attended| is_kept(&rows, 0, Slot::new(0, tag), attended, 5);
     assert_eq!((kept(7, true), kept(7, false)), (false, true), "in selection, and unhealthy");
     assert!(!kept(8, false), "another endpoint by now");
+    let failed = |failures: u64| rows.circuits.borrow_mut()[0] = Word(failures << 4);
+    failed(4);
+    assert!(is_kept(&rows, 0, Slot::new(0, 7), false, 5));
+    assert!(!is_kept(&rows, 0, Slot::new(0, 7), false, 0), "nothing opens, and it fails");
+    failed(5);
+    assert!(!is_kept(&rows, 0, Slot::new(0, 7), false, 5), "it should be open, and may not");
 }

@@ -62,7 +62,7 @@ impl Hook<'_> {
         // SAFETY: words inside the row.
         let (slot, at) = unsafe { (Slot(atomic::read(&raw const (*row).slot)), atomic::read(&raw const (*row).at)) };
         if self.now.saturating_sub(at) >= u64::from(affinity) * NS_PER_MS
-            || !select::is_kept(self, self.service, slot, attended)
+            || !select::is_kept(self, self.service, slot, attended, maps::limits(self.service).failure_threshold)
         {
             return None;
         }

@@ -349,3 +349,48 @@ fn circuits_survive_the_daemon_and_its_successor() {
     is(&mesh, DEAD, "open");
     assert_eq!(refused(&world, VIP, 20), 0);
 }
+
+#[test]
+fn an_endpoint_that_is_taken_out_leaves_its_place_to_the_next_that_fails() {
+    let world = world!();
+    let _backend = world.backend("B1", LIVE);
+    let other = "10.1.0.3:8080";
+    let mesh = world.daemon(json!([service("web", &[VIP], &[LIVE, DEAD, other])]));
+    let _ = world.dial(VIP);
+    mesh.cli(&["endpoints", "drain", "web", other]).done();
+    assert_eq!(refused(&world, VIP, 40), 5);
+    mesh.cli(&["endpoints", "drain", "web", DEAD]).done();
+    mesh.cli(&["endpoints", "undrain", "web", other]).done();
+    assert!(refused(&world, VIP, 40) <= 5, "one of two may be open, and it is the one that is still in selection");
+}
+
+#[test]
+fn a_client_does_not_stay_with_an_endpoint_that_fails_and_may_not_open() {
+    let world = world!();
+    let _backend = world.backend("B1", LIVE);
+    let mut web = service("web", &[VIP], &["10.1.0.2:8080", "10.1.0.3:8080", LIVE]);
+    web["load_balancing"] = json!({ "affinity": "60s" });
+    let _mesh = world.daemon(json!([web]));
+    // One circuit of three may be open: the client meets the other dead endpoint too, and then one that lives.
+    let refused = refused(&world, VIP, 100);
+    assert!(refused < 40, "{refused}");
+    assert_eq!(world.ask(VIP).unwrap(), "B1");
+}
+
+#[test]
+fn a_probe_into_a_black_hole_opens_for_longer_although_its_application_gives_up_first() {
+    let world = world!();
+    world.netns().black_hole("10.9.0.0/16");
+    let _backend = world.backend("B1", LIVE);
+    let web = breaker(service("web", &[VIP], &[LIVE, "10.9.0.1:80"]), json!({ "reset_timeout": "1s" }));
+    let mesh = world.daemon(json!([web]));
+    let impatient = || {
+        let client = world.tcp(Domain::IPV4);
+        client.connect_timeout(&addr(VIP).into(), Duration::from_millis(400))
+    };
+    eventually("two openings in a row", || {
+        let _ = impatient();
+        let circuit = circuit(&mesh, "web", "10.9.0.1:80");
+        if circuit["openings"].as_u64() >= Some(2) { Ok(()) } else { Err(circuit) }
+    });
+}

@@ -91,6 +91,9 @@ impl Daemon {
     fn close_early(&self, name: &str, address: SocketAddr, passes: &Passes) {
         let mut state = self.state();
         let snapshot = Arc::clone(&state.snapshot);
+        if state.may_change().is_err() {
+            return;
+        }
         let (Some(tables), Some(datapath)) = (self.tables(), &mut state.datapath) else { return };
         let word = datapath.circuit(tables, name, address);
         let mut passes = passes.lock().unwrap_or_else(PoisonError::into_inner);

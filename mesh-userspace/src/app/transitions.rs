@@ -55,6 +55,7 @@ impl Daemon {
     /// Brings what was learned of endpoints into the tables.
     pub(super) fn refresh(&self, state: &mut State) {
         let (Some(tables), Some(datapath)) = (self.tables(), state.datapath.as_mut()) else { return };
+        datapath.due(tables, &state.snapshot, now());
         if let Some(at) = datapath.refresh(tables, &state.snapshot, now()) {
             state.again_at = Some(state.again_at.map_or(at, |before| before.min(at)));
         }
@@ -63,7 +64,7 @@ impl Daemon {
     /// Looks whether the kernel counts open circuits right.
     pub(super) fn recount(&self, state: &mut State) {
         if let (Some(tables), Some(datapath)) = (self.tables(), state.datapath.as_mut()) {
-            datapath.recount(tables, &state.snapshot);
+            datapath.recount(tables, &state.snapshot, now());
         }
     }
 }

@@ -78,7 +78,11 @@ impl Datapath {
             return None;
         }
         let plan = self.planner.refresh(snapshot, now);
-        self.problems.extend(plan.problems.iter().map(Problem::to_string));
+        for problem in plan.problems.iter().map(Problem::to_string) {
+            if !self.problems.contains(&problem) {
+                self.problems.push(problem);
+            }
+        }
         self.carry_out(tables, &plan, now)
     }
 

@@ -13,6 +13,9 @@ use mesh_common::{
 };
 use std::net::{IpAddr, SocketAddr};
 
+/// Nanoseconds in the unit of circuits.
+const NS_PER_MS: u64 = 1_000_000;
+
 /// A transition with names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Turned {
@@ -34,15 +37,16 @@ impl Datapath {
         let endpoint = SocketAddr::new(IpAddr::from(row.address), u16::from_be(row.port));
         let service = self.service_of_row(event.service, now)?.to_owned();
         if let Some(service) = snapshot.service(&service) {
-            self.note(service, endpoint, tables.circuit_of(event.id));
+            self.note(service, endpoint, tables.circuit_of(event.id), now);
         }
         Some(Turned { service, endpoint, from: Word(event.from), to: Word(event.to) })
     }
 
-    /// Remembers whether a circuit is open where that decides how much the others help out.
-    fn note(&mut self, service: &Service, endpoint: SocketAddr, word: Word) {
+    /// Remembers whether a circuit is open where that decides how much the others help out. One whose time is over is
+    /// not: the endpoint is to meet somebody who probes it.
+    fn note(&mut self, service: &Service, endpoint: SocketAddr, word: Word, now: u64) {
         if service.settings.locality.prefer != Prefer::None {
-            let is_open = word.state() != State::Closed;
+            let is_open = word.state() == State::Open && word.deadline() > now / NS_PER_MS;
             self.planner.conditions.set(&service.name, endpoint, |condition| condition.is_open = is_open);
         }
     }
@@ -58,13 +62,23 @@ impl Datapath {
     pub fn close(&mut self, tables: &Tables, service: &Service, endpoint: SocketAddr) -> Option<Word> {
         let (row, slot) = (self.service_row(&service.name)?, self.endpoint_row(&service.name, endpoint)?);
         let before = tables.close(slot, row, &|_, _| {});
-        self.note(service, endpoint, Word::default());
+        self.note(service, endpoint, Word::default(), 0);
         Some(before)
+    }
+
+    /// Takes note of open circuits whose time is over at `now`.
+    pub fn due(&mut self, tables: &Tables, snapshot: &Snapshot, now: u64) {
+        for (name, endpoint) in self.planner.conditions.open() {
+            if let Some(service) = snapshot.service(&name) {
+                let word = self.circuit(tables, &name, endpoint);
+                self.note(service, endpoint, word, now);
+            }
+        }
     }
 
     /// Looks at all circuits: corrects counts of open ones that were wrong by the same at two looks in a row (a daemon
     /// died between a word and its count), and takes note of what no event told.
-    pub fn recount(&mut self, tables: &Tables, snapshot: &Snapshot) {
+    pub fn recount(&mut self, tables: &Tables, snapshot: &Snapshot, now: u64) {
         let mut doubts = std::mem::take(&mut self.doubts);
         let mut open_now = Vec::new();
         for service in snapshot.services() {
@@ -89,7 +103,7 @@ impl Datapath {
             }
         }
         for (service, endpoint, word) in open_now {
-            self.note(service, endpoint, word);
+            self.note(service, endpoint, word, now);
         }
     }
 }

@@ -78,6 +78,12 @@ impl Conditions {
         });
     }
 
+    /// Endpoints whose circuits are open.
+    pub(super) fn open(&self) -> Vec<(Box<str>, SocketAddr)> {
+        let all = self.services.iter().flat_map(|(name, endpoints)| endpoints.iter().map(move |(at, c)| (name, at, c)));
+        all.filter(|(_, _, condition)| condition.is_open).map(|(name, at, _)| (name.clone(), *at)).collect()
+    }
+
     /// Services with endpoints that warm up.
     pub(super) fn warming(&self) -> impl Iterator<Item = (&str, &OfService)> {
         let services = self.services.iter().map(|(name, endpoints)| (&**name, endpoints));

@@ -315,9 +315,11 @@ impl Planner {
         let mut steps = Steps::default();
         self.arena.begin();
         for name in self.due(snapshot, now) {
-            // One that is not laid out, or gone, is the matter of a whole plan.
+            // One that is gone, or is not laid out with these endpoints, is the matter of a whole plan: rows would be new.
             let Some(service) = snapshot.service(&name).map(Arc::clone) else { continue };
-            if self.services.contains_key(&name_hash(&name)) {
+            let same =
+                |laid: &Laid| laid.endpoints.iter().map(|e| e.address).eq(service.endpoints.iter().map(|e| e.address));
+            if self.services.get(&name_hash(&name)).is_some_and(same) {
                 self.lay(&service, name_hash(&name), now, &|_| false, &mut steps, &mut plan);
             }
         }

@@ -14,7 +14,7 @@ use aya::{
 };
 use mesh_common::{
     breaker::Word,
-    endpoint::{EndpointCounts, EndpointRow, EndpointState, EndpointTimes, Picks, Slot},
+    endpoint::{self, EndpointCounts, EndpointRow, EndpointState, EndpointTimes, Picks, Slot},
     names,
     reason::ServiceCounts,
     select::Rows,
@@ -176,6 +176,10 @@ impl Tables {
     pub fn weigh_endpoint(&self, id: u32, weight: u16, marks: u16) {
         if let Some(row) = self.endpoints.read(id) {
             self.endpoints.write(id, &EndpointRow { weight, marks, ..row }, [3]);
+            // Who gets no connections has no circuit: an open one would keep a place of those that may be open.
+            if marks & endpoint::marks::IN == 0 {
+                self.forget_circuit(id, row.service);
+            }
         }
     }
 
