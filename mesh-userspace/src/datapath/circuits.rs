@@ -6,8 +6,7 @@ use crate::{
     model::{Prefer, Service, Snapshot},
 };
 use mesh_common::{
-    breaker::{Report, State, Word},
-    endpoint::Slot,
+    breaker::{State, Word},
     event::Transition,
     select::Rows,
 };
@@ -51,17 +50,10 @@ impl Datapath {
         }
     }
 
-    /// Brings an outcome that the daemon saw to a circuit.
-    pub fn report(&self, tables: &Tables, service: &str, slot: Slot, report: &Report, tell: &dyn Fn(Word, Word)) {
-        if let Some(row) = self.service_row(service) {
-            tables.report(slot, row, report, tell);
-        }
-    }
-
     /// Closes the circuit of an endpoint and forgets what spoke against it. What it was; `None`: it is not in the tables.
     pub fn close(&mut self, tables: &Tables, service: &Service, endpoint: SocketAddr) -> Option<Word> {
         let (row, slot) = (self.service_row(&service.name)?, self.endpoint_row(&service.name, endpoint)?);
-        let before = tables.close(slot, row, &|_, _| {});
+        let before = tables.close(slot, row);
         self.note(service, endpoint, Word::default(), 0);
         Some(before)
     }

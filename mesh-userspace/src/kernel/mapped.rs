@@ -121,12 +121,6 @@ impl<T: Pod> Mapped<T> {
         }
     }
 
-    /// Replaces one word of a row if it is `old`; whether it was.
-    pub(super) fn swap_word(&self, row: u32, word: usize, old: u64, new: u64) -> bool {
-        let swap = |words: &[AtomicU64]| words[word].compare_exchange(old, new, Ordering::AcqRel, Ordering::Acquire);
-        self.words(row).is_some_and(|words| swap(words).is_ok())
-    }
-
     /// Replaces one word of a row, whatever it is; what it was.
     pub(super) fn replace_word(&self, row: u32, word: usize, value: u64) -> u64 {
         self.words(row).map_or(0, |words| words[word].swap(value, Ordering::AcqRel))

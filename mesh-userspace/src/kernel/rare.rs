@@ -1,6 +1,6 @@
 //! Large rows of counters that few look at.
 
-use super::{KernelError, Pins, error::chain, grow, wire::Wire};
+use super::{KernelError, Pins, error::chain, grow, summed::add, wire::Wire};
 use aya::maps::{Array, Map, MapData, MapError};
 use bytemuck::Pod;
 use std::{
@@ -49,10 +49,8 @@ impl<T: Pod> Rare<T> {
         let mut total = T::zeroed();
         for table in &self.tables {
             // A table that was too small has nothing to add beyond its end.
-            let Ok(Wire(more)) = lock(table).get(&row, 0) else { continue };
-            let words = bytemuck::cast_slice_mut::<u8, u64>(bytemuck::bytes_of_mut(&mut total));
-            for (word, more) in words.iter_mut().zip(bytemuck::cast_slice::<u8, u64>(bytemuck::bytes_of(&more))) {
-                *word = word.wrapping_add(*more);
+            if let Ok(Wire(more)) = lock(table).get(&row, 0) {
+                add(&mut total, &more);
             }
         }
         total

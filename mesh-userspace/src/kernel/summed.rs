@@ -51,10 +51,7 @@ impl<T: Pod> Summed<T> {
     pub(super) fn read(&self, row: u32) -> Option<T> {
         let mut total = self.now.read(row)?;
         for more in self.others().iter().filter_map(|table| table.read(row)) {
-            let words = bytemuck::cast_slice_mut::<u8, u64>(bytemuck::bytes_of_mut(&mut total));
-            for (word, more) in words.iter_mut().zip(bytemuck::cast_slice::<u8, u64>(bytemuck::bytes_of(&more))) {
-                *word = word.wrapping_add(*more);
-            }
+            add(&mut total, &more);
         }
         Some(total)
     }
@@ -64,5 +61,13 @@ impl<T: Pod> Summed<T> {
         for table in self.others().iter().chain([&self.now]) {
             table.write(row, &T::zeroed(), 0..size_of::<T>() / size_of::<u64>());
         }
+    }
+}
+
+/// Adds a row of counters to another, word by word.
+pub(super) fn add<T: Pod>(total: &mut T, more: &T) {
+    let words = bytemuck::cast_slice_mut::<u8, u64>(bytemuck::bytes_of_mut(total));
+    for (word, more) in words.iter_mut().zip(bytemuck::cast_slice::<u8, u64>(bytemuck::bytes_of(more))) {
+        *word = word.wrapping_add(*more);
     }
 }
