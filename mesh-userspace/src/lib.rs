@@ -9,4 +9,5 @@ pub mod health;
 pub mod kernel;
 pub mod model;
 pub mod policy;
+pub mod proxy;
 pub mod telemetry;

@@ -382,6 +382,7 @@ pub(super) fn policy(policy: model::Policy) -> api::Policy {
         model::Policy::Random => api::Policy::Random,
         model::Policy::LeastConnections => api::Policy::LeastConnections,
         model::Policy::Maglev => api::Policy::Maglev,
+        model::Policy::PeakEwma => api::Policy::PeakEwma,
     }
 }
 

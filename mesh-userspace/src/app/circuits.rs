@@ -239,6 +239,8 @@ mod tests {
         let mut service = Service {
             name: "web".to_owned(),
             addresses: Vec::new(),
+            hosts: Vec::new(),
+            routes: Arc::default(),
             protocol: crate::model::Protocol::Tcp,
             policy: crate::model::Policy::RoundRobin,
             settings: Arc::default(),

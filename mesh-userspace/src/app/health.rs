@@ -175,6 +175,8 @@ mod tests {
         Arc::new(Service {
             name: name.to_owned(),
             addresses: Vec::new(),
+            hosts: Vec::new(),
+            routes: Arc::default(),
             protocol: Protocol::Tcp,
             policy: Policy::RoundRobin,
             settings: Arc::new(Settings { health_check: check, ..Settings::default() }),

@@ -15,6 +15,8 @@ impl Config {
         let service = |service: &Service| model::Service {
             name: service.name.clone(),
             addresses: service.addresses.iter().map(|vip| vip.0).collect(),
+            hosts: Vec::new(),
+            routes: Arc::default(),
             protocol: service.settings.protocol.into(),
             policy: service.settings.load_balancing.policy.into(),
             settings: settings.get(model::Settings::from(&*service.settings)),
@@ -68,6 +70,7 @@ impl From<&Settings> for model::Settings {
             breaker: (&settings.circuit_breaker).into(),
             locality: (&settings.locality).into(),
             slow_start: settings.slow_start.get(),
+            http: model::Http::default(),
         }
     }
 }
@@ -135,6 +138,9 @@ impl From<Protocol> for model::Protocol {
     fn from(protocol: Protocol) -> Self {
         match protocol {
             Protocol::Tcp => Self::Tcp,
+            Protocol::Http => Self::Http,
+            Protocol::Grpc => Self::Grpc,
+            Protocol::Auto => Self::Auto,
         }
     }
 }
@@ -146,6 +152,7 @@ impl From<Policy> for model::Policy {
             Policy::Random => Self::Random,
             Policy::LeastConnections => Self::LeastConnections,
             Policy::Maglev => Self::Maglev,
+            Policy::PeakEwma => Self::PeakEwma,
         }
     }
 }
@@ -157,6 +164,7 @@ impl From<model::Policy> for Policy {
             model::Policy::Random => Self::Random,
             model::Policy::LeastConnections => Self::LeastConnections,
             model::Policy::Maglev => Self::Maglev,
+            model::Policy::PeakEwma => Self::PeakEwma,
         }
     }
 }

@@ -51,6 +51,12 @@ pub enum Protocol {
     /// TCP connections, balanced in the kernel.
     #[default]
     Tcp,
+    /// Requests of HTTP/1.1 and HTTP/2, balanced by the daemon.
+    Http,
+    /// The same, of gRPC.
+    Grpc,
+    /// Requests if a connection begins with one, else a TCP connection.
+    Auto,
 }
 
 /// How an endpoint is picked.
@@ -87,6 +93,8 @@ pub enum Policy {
     LeastConnections,
     /// By a hash of the client.
     Maglev,
+    /// Of two at random the one that answers sooner, requests under way considered; HTTP only.
+    PeakEwma,
 }
 
 /// What is hashed.

@@ -31,7 +31,7 @@ fn slots(service: &Service, endpoints: &[&Endpoint]) -> u32 {
     match service.policy {
         _ if endpoints.is_empty() => 0,
         Policy::Maglev => service.settings.maglev_size,
-        Policy::RoundRobin | Policy::Random | Policy::LeastConnections => {
+        Policy::RoundRobin | Policy::Random | Policy::LeastConnections | Policy::PeakEwma => {
             length(endpoints.iter().map(|e| u64::from(e.weight)))
         }
     }

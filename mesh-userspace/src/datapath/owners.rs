@@ -63,6 +63,8 @@ mod tests {
         let service = |name: &&str| Service {
             name: (*name).to_owned(),
             addresses: Vec::new(),
+            hosts: Vec::new(),
+            routes: Arc::default(),
             protocol: Protocol::Tcp,
             policy: Policy::RoundRobin,
             settings: std::sync::Arc::default(),

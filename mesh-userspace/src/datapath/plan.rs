@@ -670,15 +670,18 @@ fn fingerprint_of(terms: &ServiceRow) -> u64 {
 #[must_use]
 pub(super) fn vip_key(protocol: Protocol, vip: SocketAddr) -> VipKey {
     match protocol {
-        Protocol::Tcp => VipKey::tcp(Address::from(vip.ip()), vip.port().to_be()),
+        Protocol::Tcp | Protocol::Http | Protocol::Grpc | Protocol::Auto => {
+            VipKey::tcp(Address::from(vip.ip()), vip.port().to_be())
+        }
     }
 }
 
+/// How the kernel picks for connections: it does not know how soon endpoints answer, but how much they have to do.
 fn kernel_policy(policy: model::Policy) -> Policy {
     match policy {
         model::Policy::RoundRobin => Policy::RoundRobin,
         model::Policy::Random => Policy::Random,
-        model::Policy::LeastConnections => Policy::LeastConnections,
+        model::Policy::LeastConnections | model::Policy::PeakEwma => Policy::LeastConnections,
         model::Policy::Maglev => Policy::Maglev,
     }
 }

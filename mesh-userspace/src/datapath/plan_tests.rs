@@ -204,6 +204,8 @@ fn snapshot() -> impl Strategy<Value = Snapshot> {
                     endpoints.dedup_by_key(|e| e.address);
                     Some(Service {
                         name: format!("s{n}"),
+                        hosts: Vec::new(),
+                        routes: Arc::default(),
                         addresses: (0..10).filter(|v| owners[usize::from(*v)] == n).map(vip).collect(),
                         protocol: Protocol::Tcp,
                         policy: if random { model::Policy::Random } else { model::Policy::RoundRobin },
@@ -376,6 +378,8 @@ proptest! {
 fn service(name: &str, vips: &[&str], endpoints: &[&str]) -> Service {
     Service {
         name: name.to_owned(),
+        hosts: Vec::new(),
+        routes: Arc::default(),
         addresses: vips.iter().map(|v| v.parse().unwrap()).collect(),
         protocol: Protocol::Tcp,
         policy: model::Policy::RoundRobin,

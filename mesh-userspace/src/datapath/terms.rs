@@ -53,6 +53,8 @@ mod tests {
         Service {
             name: "web".to_owned(),
             addresses: Vec::new(),
+            hosts: Vec::new(),
+            routes: std::sync::Arc::default(),
             protocol: Protocol::Tcp,
             policy: Policy::RoundRobin,
             settings: Arc::default(),

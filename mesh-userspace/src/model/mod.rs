@@ -1,11 +1,16 @@
 //! Services and endpoints as facts: what discovery says, what operators changed, and one immutable snapshot of both.
 
+mod http;
 mod overrides;
 mod probe;
 mod service;
 mod settings;
 mod snapshot;
 
+pub use http::{
+    Counted, Fault, HashOn, HeaderChanges, Http, Limits, Match, Mirror, RateLimit, Redirect, Retries, RetryOn, Rewrite,
+    Route, SuccessRate, Target, Upstream, WhenDown,
+};
 pub use overrides::{BreakerOverride, Override, OverrideError, Overrides};
 pub use probe::{PROBE_V4, PROBE_V6, is_probe};
 pub use service::{Endpoint, Policy, Protocol, Service};

@@ -251,6 +251,8 @@ mod tests {
         let service = Arc::new(Service {
             name: "web".to_owned(),
             addresses: Vec::new(),
+            hosts: Vec::new(),
+            routes: Arc::default(),
             protocol: Protocol::Tcp,
             policy: Policy::RoundRobin,
             settings: Arc::default(),

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use super::Settings;
+use super::{Route, Settings};
 
 /// A named set of interchangeable endpoints.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -11,6 +11,10 @@ pub struct Service {
     pub name: String,
     /// VIPs: the addresses applications dial. Each belongs to one service.
     pub addresses: Vec<SocketAddr>,
+    /// Names by which HTTP requests ask for it besides its own, lower case.
+    pub hosts: Vec<String>,
+    /// What becomes of its requests, the first that matches; none: they go to the service itself.
+    pub routes: Arc<[Route]>,
     /// How its connections are treated.
     pub protocol: Protocol,
     /// How an endpoint is picked.
@@ -70,6 +74,12 @@ pub enum Protocol {
     /// Connections, balanced in the kernel.
     #[default]
     Tcp,
+    /// Requests of HTTP/1.1 and HTTP/2, balanced by the daemon.
+    Http,
+    /// The same, of gRPC.
+    Grpc,
+    /// Requests if a connection begins with one, else a TCP connection.
+    Auto,
 }
 
 impl Protocol {
@@ -78,7 +88,16 @@ impl Protocol {
     pub const fn word(self) -> &'static str {
         match self {
             Self::Tcp => "tcp",
+            Self::Http => "http",
+            Self::Grpc => "grpc",
+            Self::Auto => "auto",
         }
+    }
+
+    /// Whether its connections go through the daemon.
+    #[must_use]
+    pub const fn is_proxied(self) -> bool {
+        !matches!(self, Self::Tcp)
     }
 }
 
@@ -94,11 +113,13 @@ pub enum Policy {
     LeastConnections,
     /// By a hash of the client: the same client gets the same endpoint, as far as endpoints stay.
     Maglev,
+    /// Of two at random the one that answers sooner, requests under way considered. HTTP only.
+    PeakEwma,
 }
 
 impl Policy {
     /// Every policy.
-    pub const ALL: [Self; 4] = [Self::RoundRobin, Self::Random, Self::LeastConnections, Self::Maglev];
+    pub const ALL: [Self; 5] = [Self::RoundRobin, Self::Random, Self::LeastConnections, Self::Maglev, Self::PeakEwma];
 
     /// The word in configuration, JSON and tables.
     #[must_use]
@@ -108,6 +129,7 @@ impl Policy {
             Self::Random => "random",
             Self::LeastConnections => "least_connections",
             Self::Maglev => "maglev",
+            Self::PeakEwma => "peak_ewma",
         }
     }
 }

@@ -1,5 +1,6 @@
 //! How a service's connections are shared out and protected. The defaults are the product's.
 
+use super::Http;
 use std::{ops::RangeInclusive, time::Duration};
 
 /// What a service has besides its addresses, its policy and its endpoints.
@@ -20,6 +21,8 @@ pub struct Settings {
     pub locality: Locality,
     /// Over how long an endpoint that is new, or healthy again, grows to its full share; zero: at once.
     pub slow_start: Duration,
+    /// How its requests are treated, where it is an HTTP service.
+    pub http: Http,
 }
 
 impl Default for Settings {
@@ -32,6 +35,7 @@ impl Default for Settings {
             breaker: Breaker::default(),
             locality: Locality::default(),
             slow_start: Duration::ZERO,
+            http: Http::default(),
         }
     }
 }

@@ -126,6 +126,7 @@ fn facts_say_all_that_is_set_and_a_service_wins_key_by_key() {
         },
         locality: model::Locality { prefer: model::Prefer::Region, spill_below: 1000 },
         slow_start: seconds(30),
+        http: model::Http::default(),
     };
     assert_eq!(*services[0].settings, expected);
     assert_eq!(services[0].policy, model::Policy::Maglev);
