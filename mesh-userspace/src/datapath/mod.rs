@@ -5,7 +5,6 @@ mod arena;
 mod circuits;
 mod conditions;
 mod ids;
-mod layout;
 mod needs;
 mod order;
 mod owners;

@@ -1,7 +1,10 @@
 //! How much room services need, known without laying them out.
 
-use super::{layout::length, plan::Limits};
-use crate::model::{Endpoint, Policy, Service};
+use super::plan::Limits;
+use crate::{
+    model::{Endpoint, Policy, Service},
+    policy::length,
+};
 use std::borrow::Borrow;
 
 /// How many rows `services` take up.

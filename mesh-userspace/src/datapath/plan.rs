@@ -17,14 +17,13 @@ use super::{
     arena::{Arena, REST},
     conditions::Conditions,
     ids::Ids,
-    layout::Precision,
     order::in_order,
     recipe::{Recipe, Standing, recipe},
     terms::terms,
 };
 use crate::{
     model::{self, Node, Protocol, Service, Snapshot},
-    policy,
+    policy::{self, Precision},
 };
 use mesh_common::{
     addr::Address,

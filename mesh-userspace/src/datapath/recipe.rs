@@ -2,12 +2,11 @@
 
 use super::{
     conditions::OfService,
-    layout::{Precision, layout},
     plan::Placed,
 };
 use crate::{
     model::{Health, Node, Policy, Service},
-    policy::{self, Candidate, Tier},
+    policy::{self, Candidate, Precision, Tier, layout},
 };
 use mesh_common::{
     endpoint::{Slot, marks},

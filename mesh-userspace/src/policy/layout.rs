@@ -6,7 +6,7 @@ use mesh_common::{
 };
 
 /// How many slots [`layout`] makes of these weights.
-pub(super) fn length(weights: impl IntoIterator<Item = u64>) -> u32 {
+pub fn length(weights: impl IntoIterator<Item = u64>) -> u32 {
     let present: Vec<u64> = weights.into_iter().filter(|w| *w > 0).collect();
     let turn = Turn::new(present.iter().copied(), Precision::Full);
     u32::try_from(present.iter().map(|w| turn.times(*w)).sum::<u64>()).unwrap_or(u32::MAX)
@@ -14,7 +14,7 @@ pub(super) fn length(weights: impl IntoIterator<Item = u64>) -> u32 {
 
 /// How many slots weights may take up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Precision {
+pub enum Precision {
     /// [`SLOTS_PER_SERVICE`], or [`SLOTS_PER_ENDPOINT`] an endpoint, if that is more.
     Full,
     /// 256, or one an endpoint, if that is more: for while the arena is short.
@@ -25,7 +25,7 @@ pub(super) enum Precision {
 ///
 /// Shares are exact where the weights, divided by their greatest common divisor, sum up to what `precision` allows;
 /// else they are rounded to that many slots, of which every endpoint keeps at least one.
-pub(super) fn layout(weighted: &[(Slot, u64)], precision: Precision) -> Vec<Slot> {
+pub fn layout(weighted: &[(Slot, u64)], precision: Precision) -> Vec<Slot> {
     let present: Vec<(Slot, u64)> = weighted.iter().filter(|(_, w)| *w > 0).copied().collect();
     let shares = Turn::new(present.iter().map(|(_, w)| *w), precision);
     let mut turn: Vec<(u64, usize)> = Vec::new();

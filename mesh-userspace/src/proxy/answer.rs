@@ -1,0 +1,71 @@
+//! Answers of the proxy's own.
+
+use super::{hop::X_MESH_REASON, passing::ResponseBody, reason::Reason, record::Record};
+use bytes::Bytes;
+use http::{
+    HeaderMap, HeaderValue, Response, StatusCode,
+    header::{CONTENT_TYPE, SERVER},
+};
+
+/// How a client wants to be answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Manner {
+    /// With a status.
+    Http,
+    /// With a `grpc-status`: its libraries do not show others.
+    Grpc,
+}
+
+impl Manner {
+    pub(super) fn of(headers: &HeaderMap) -> Self {
+        let grpc = |value: &HeaderValue| value.as_bytes().starts_with(b"application/grpc");
+        if headers.get(CONTENT_TYPE).is_some_and(grpc) { Self::Grpc } else { Self::Http }
+    }
+}
+
+/// The answer for a reason, with its usual status.
+pub(super) fn because(reason: Reason, manner: Manner, record: Record) -> Response<ResponseBody> {
+    with_status(reason.status(), reason, manner, record)
+}
+
+/// The answer for a reason.
+pub(super) fn with_status(
+    status: StatusCode,
+    reason: Reason,
+    manner: Manner,
+    mut record: Record,
+) -> Response<ResponseBody> {
+    let word = HeaderValue::from_static(reason.word());
+    let (status, body, grpc) = match manner {
+        Manner::Http => (status, Bytes::from(format!("mesh: {}\n", reason.word())), None),
+        Manner::Grpc => (StatusCode::OK, Bytes::new(), Some(grpc_status(status))),
+    };
+    record.rejected(reason, status);
+    let mut response = Response::new(ResponseBody::whole(body, record));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(SERVER, HeaderValue::from_static("mesh"));
+    headers.insert(X_MESH_REASON, word.clone());
+    match grpc {
+        None => drop(headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"))),
+        Some(code) => {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+            headers.insert("grpc-status", code);
+            headers.insert("grpc-message", word);
+        }
+    }
+    response
+}
+
+/// The gRPC status of an HTTP status (doc/http-grpc-status-mapping.md of grpc); where a deadline passed, that.
+fn grpc_status(status: StatusCode) -> HeaderValue {
+    HeaderValue::from_static(match status.as_u16() {
+        400 => "13",
+        401 => "16",
+        403 => "7",
+        404 | 501 => "12",
+        504 => "4",
+        429 | 502 | 503 => "14",
+        _ => "2",
+    })
+}

@@ -1,0 +1,232 @@
+//! One try of a request at one endpoint, and what its circuit learns from it.
+
+use super::{
+    Fault, FaultKind, Reached, Side, Unanswered,
+    circuit::report,
+    deadline::{Alarm, Over},
+    exchange::Client,
+    hop,
+    http1, http2,
+    incoming::Incoming,
+    net::NoConnection,
+    passing::{Broken, Passing, ResponseBody},
+    pick::{Picked, cell},
+    pool::{Http1, Keeper},
+    reason::Reason,
+    record::Record,
+    request_body::{RequestBody, Source},
+    table::Service,
+    worker::Worker,
+};
+use crate::policy;
+use http::{
+    HeaderValue, Response, StatusCode, Version,
+    header::{CONNECTION, UPGRADE},
+    request::Parts,
+    response,
+};
+use mesh_common::breaker::Outcome;
+use std::{rc::Rc, sync::Arc, time::Instant};
+use tokio::net::TcpStream;
+
+/// A try.
+pub(super) struct Attempt<'a> {
+    pub(super) worker: &'a Rc<Worker>,
+    pub(super) client: &'a Client,
+    pub(super) alarm: &'a Rc<Alarm>,
+    pub(super) service: &'a Arc<Service>,
+    pub(super) picked: Picked,
+    /// What the endpoint is spoken to.
+    pub(super) upstream: Version,
+    /// Whether the request asks for another protocol.
+    pub(super) switches: bool,
+}
+
+/// A try that got no answer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Failed {
+    /// As the client is told.
+    pub(super) reason: Reason,
+    /// As it bears on whether there is another try.
+    pub(super) failure: policy::Failure,
+}
+
+/// A try that got an answer.
+pub(super) struct Answered<'a> {
+    worker: &'a Rc<Worker>,
+    head: response::Parts,
+    body: From,
+    verdict: Verdict,
+}
+
+enum From {
+    Http1(http1::ResponseBody<TcpStream, RequestBody<Incoming>>, Keeper),
+    Http2(http2::Incoming),
+}
+
+impl<'a> Attempt<'a> {
+    /// Sends the request.
+    ///
+    /// # Errors
+    /// Why there is no answer.
+    pub(super) async fn run(self, parts: &Parts, source: &Source<Incoming>) -> Result<Answered<'a>, Failed> {
+        let verdict = Verdict::new(self.service, self.picked);
+        let started = Instant::now();
+        let sent = self.alarm.before(self.send(parts, source)).await;
+        let counted = &self.service.http().counted;
+        match sent {
+            Ok(Ok((mut head, body))) => {
+                verdict.answered(head.status, started);
+                let hop = hop::strip(&mut head.headers);
+                hop::say_via(&mut head.headers, head.version);
+                if head.status == StatusCode::SWITCHING_PROTOCOLS
+                    && let Some(protocol) = hop.upgrade
+                {
+                    head.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+                    head.headers.insert(UPGRADE, protocol);
+                }
+                Ok(Answered { worker: self.worker, head, body, verdict })
+            }
+            Ok(Err(Refused::NoConnection(why))) => {
+                match why {
+                    NoConnection::TimedOut if counted.connect_failure => verdict.is(Outcome::Timeout),
+                    NoConnection::Failed(_) if counted.connect_failure => verdict.is(Outcome::Failure),
+                    _ => {}
+                }
+                let failure = match why {
+                    NoConnection::TooManyWait => policy::Failure::Local,
+                    _ => policy::Failure::Connect,
+                };
+                Err(Failed { reason: why.reason(), failure })
+            }
+            Ok(Err(Refused::Unanswered(Unanswered { fault, reached }))) => {
+                let reason = reason(&fault);
+                if fault.side == Side::Downstream {
+                    return Err(Failed { reason, failure: policy::Failure::Local });
+                }
+                // A connection that was closed at rest says nothing about its endpoint.
+                if counted.reset && reached != Reached::Stale {
+                    verdict.is(Outcome::Failure);
+                }
+                let failure = match (reached, fault.kind) {
+                    (Reached::Nowhere, FaultKind::Reset { code: Some(_) }) => policy::Failure::RefusedStream,
+                    (Reached::Nowhere, _) | (Reached::Stale, _) => policy::Failure::BeforeRequest,
+                    (Reached::Endpoint, _) => policy::Failure::Reset,
+                };
+                Err(Failed { reason, failure })
+            }
+            Err(Over) => {
+                if counted.timeout && source.has_ended() {
+                    verdict.is(Outcome::Failure);
+                }
+                Err(Failed { reason: Reason::RequestTimeout, failure: policy::Failure::Timeout })
+            }
+        }
+    }
+
+    async fn send(&self, parts: &Parts, source: &Source<Incoming>) -> Result<(response::Parts, From), Refused> {
+        let (pool, sockets) = (&self.worker.pool, &*self.client.sockets);
+        let endpoint = &self.service.endpoints[self.picked.index];
+        if self.upstream == Version::HTTP_2 {
+            let connection = pool.http2(sockets, self.service, endpoint).await?;
+            let response = connection.send(parts.clone(), source.body()).await?;
+            let (head, body) = response.into_parts();
+            return Ok((head, From::Http2(body)));
+        }
+        let Http1 { connection, keeper } = pool.http1(sockets, self.service, endpoint).await?;
+        let response = connection.send(parts, source.body()).await?;
+        let (head, body) = response.into_parts();
+        if head.status == StatusCode::SWITCHING_PROTOCOLS && !self.switches {
+            return Err(Refused::Unanswered(Unanswered {
+                fault: Fault::upstream(FaultKind::Malformed("101 that nobody asked for")),
+                reached: Reached::Endpoint,
+            }));
+        }
+        Ok((head, From::Http1(body, keeper)))
+    }
+}
+
+/// Why a request was not answered.
+enum Refused {
+    NoConnection(NoConnection),
+    Unanswered(Unanswered),
+}
+
+impl std::convert::From<NoConnection> for Refused {
+    fn from(why: NoConnection) -> Self {
+        Self::NoConnection(why)
+    }
+}
+
+impl std::convert::From<Unanswered> for Refused {
+    fn from(why: Unanswered) -> Self {
+        Self::Unanswered(why)
+    }
+}
+
+fn reason(fault: &Fault) -> Reason {
+    match (fault.side, fault.kind) {
+        (Side::Downstream, FaultKind::TimedOut) => Reason::SlowRequest,
+        (Side::Downstream, _) => Reason::BadRequest,
+        (Side::Upstream, FaultKind::TimedOut) => Reason::RequestTimeout,
+        (Side::Upstream, FaultKind::Malformed(_) | FaultKind::TooLarge(_)) => Reason::BadResponse,
+        (Side::Upstream, _) => Reason::UpstreamReset,
+    }
+}
+
+impl Answered<'_> {
+    pub(super) fn status(&self) -> StatusCode {
+        self.head.status
+    }
+
+    /// The response, on its way to the client.
+    pub(super) fn pass(self, record: Record) -> Response<ResponseBody> {
+        let Self { worker, head, body, verdict } = self;
+        let counts = verdict.service.http().counted.reset;
+        let broken = counts.then(|| Box::new(verdict) as Box<dyn Broken>);
+        let body = match body {
+            From::Http1(body, keeper) => {
+                let home = Some((Rc::clone(&worker.pool), keeper));
+                ResponseBody::http1(body, Passing { record, home, broken })
+            }
+            From::Http2(body) => ResponseBody::http2(body, Passing { record, home: None, broken }),
+        };
+        Response::from_parts(head, body)
+    }
+}
+
+/// Who tells the endpoint's circuit what became of a request.
+#[derive(Debug)]
+struct Verdict {
+    service: Arc<Service>,
+    picked: Picked,
+}
+
+impl Verdict {
+    fn new(service: &Arc<Service>, picked: Picked) -> Self {
+        Self { service: Arc::clone(service), picked }
+    }
+
+    fn is(&self, outcome: Outcome) {
+        let Self { service, picked } = self;
+        let Some(endpoint) = service.endpoints.get(picked.index) else { return };
+        report(&cell(service, endpoint), outcome, picked.probe, &service.limits, fastrand::u32(..));
+    }
+
+    /// The head of an answer is there.
+    fn answered(&self, status: StatusCode, started: Instant) {
+        let Some(endpoint) = self.service.endpoints.get(self.picked.index) else { return };
+        endpoint.state.observe(started.elapsed());
+        if status.is_server_error() && self.service.http().counted.server_error {
+            return self.is(Outcome::Failure);
+        }
+        self.is(Outcome::Established);
+        self.is(Outcome::Alive);
+    }
+}
+
+impl Broken for Verdict {
+    fn broken(&self) {
+        self.is(Outcome::Failure);
+    }
+}

@@ -1,0 +1,163 @@
+//! Accepting: who connects, what for, and what is spoken.
+
+use super::{
+    detect::{Spoken, spoken},
+    exchange::Client,
+    hop::Origin,
+    net::Sockets,
+    reason::Reason,
+    serve, tunnel,
+    worker::{Open, Worker, reject},
+};
+use crate::model::Protocol;
+use bytes::{Bytes, BytesMut};
+use http::HeaderValue;
+use std::{
+    fmt, io,
+    net::{IpAddr, SocketAddr},
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
+
+/// How long a client may take to say what it speaks, where it has to.
+const FIRST_BYTES: Duration = Duration::from_secs(10);
+
+/// Whom a captured connection was for.
+pub trait Originals: fmt::Debug + Send + Sync {
+    /// The VIP that `client`, in the network namespace of this listener, dialled.
+    fn vip(&self, namespace: u64, client: SocketAddr) -> Option<SocketAddr>;
+}
+
+/// A listening socket for a worker.
+#[derive(Debug)]
+pub struct Listener {
+    /// It listens, and does not block.
+    pub socket: std::net::TcpListener,
+    /// Makes upstream sockets for whom comes by it.
+    pub sockets: Arc<dyn Sockets>,
+    /// Whom captured connections were for; `None`: it is the explicit proxy's.
+    pub captures: Option<Arc<dyn Originals>>,
+}
+
+/// Accepts for ever.
+pub(super) async fn accept(worker: Rc<Worker>, listener: Listener) {
+    let Listener { socket, sockets, captures } = listener;
+    let socket = match TcpListener::from_std(socket) {
+        Ok(socket) => socket,
+        Err(e) => return tracing::error!("a listener cannot be used: {e}"),
+    };
+    let mut complained = false;
+    loop {
+        match socket.accept().await {
+            Ok((stream, address)) => {
+                complained = false;
+                let address = SocketAddr::new(address.ip().to_canonical(), address.port());
+                let vip = captures.as_ref().map(|originals| originals.vip(sockets.namespace(), address));
+                let Some(vip) = vip.map_or(Some(None), |vip| vip.map(Some)) else {
+                    // Nobody was sent here: somebody dialled the port itself.
+                    tracing::debug!(client = %address, "a connection to the capture port that was not captured");
+                    continue;
+                };
+                let client = Client { address, origin: origin(address.ip()), sockets: Arc::clone(&sockets), vip };
+                tokio::task::spawn_local(connection(Rc::clone(&worker), client, stream));
+            }
+            // The client's doing, or a moment's.
+            Err(e) if e.kind() == io::ErrorKind::ConnectionAborted => {}
+            Err(e) => {
+                if !std::mem::replace(&mut complained, true) {
+                    tracing::warn!("connections cannot be accepted: {e}");
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+    }
+}
+
+fn origin(ip: IpAddr) -> Origin {
+    // An address is a valid header value.
+    let address = HeaderValue::from_str(&ip.to_string()).unwrap_or(HeaderValue::from_static("unknown"));
+    Origin { address }
+}
+
+/// Serves a connection to its end.
+async fn connection(worker: Rc<Worker>, client: Client, mut stream: TcpStream) {
+    let _open = Open::new(&worker.shared);
+    let service = client.vip.and_then(|vip| worker.table().owner(vip).cloned());
+    let protocol = service.as_ref().map_or(Protocol::Http, |service| service.facts.protocol);
+    let patience = match (&service, protocol) {
+        (Some(service), Protocol::Auto | Protocol::Tcp) => service.http().detect_timeout,
+        _ => FIRST_BYTES,
+    };
+    let (spoken, read) = match first_bytes(&worker, &mut stream, patience).await {
+        Ok(first) => first,
+        Err(_) => return,
+    };
+    match spoken {
+        Spoken::Http1 => serve::http1(&worker, client, stream, read).await,
+        Spoken::Http2 => serve::http2(&worker, client, stream, read).await,
+        // Protocols in which the server speaks first begin with nothing.
+        Spoken::Other | Spoken::Unsure => match service {
+            Some(service) if matches!(protocol, Protocol::Auto | Protocol::Tcp) => {
+                tunnel::opaque(&worker, &client, &service, stream, read).await;
+            }
+            _ => refuse(&worker, stream, if read.is_empty() { Reason::SlowRequest } else { Reason::NotHttp }).await,
+        },
+    }
+}
+
+/// What a client says first, until it is known what it speaks.
+async fn first_bytes(worker: &Worker, stream: &mut TcpStream, patience: Duration) -> io::Result<(Spoken, Bytes)> {
+    let alarm = worker.clock.alarm();
+    alarm.set(patience.max(Duration::from_millis(1)));
+    let mut read = BytesMut::new();
+    loop {
+        // No room is taken for a client that says nothing.
+        match alarm.before(stream.readable()).await {
+            Err(_) => return Ok((Spoken::Unsure, read.freeze())),
+            Ok(ready) => ready?,
+        }
+        read.reserve(1024);
+        match stream.try_read_buf(&mut read) {
+            Ok(0) if read.is_empty() => return Err(io::ErrorKind::UnexpectedEof.into()),
+            // All that comes; what it is can be told only if it is something else.
+            Ok(0) => return Ok((Spoken::Other, read.freeze())),
+            Ok(_) => match spoken(&read) {
+                Spoken::Unsure => {}
+                sure => return Ok((sure, read.freeze())),
+            },
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+            Err(e) => return Err(e),
+        }
+    }
+}
+
+/// Tells a client that what it said is no HTTP, in the way that most understand.
+async fn refuse(worker: &Worker, mut stream: TcpStream, reason: Reason) {
+    reject(worker, reason);
+    let (status, word) = (reason.status(), reason.word());
+    let text = format!(
+        "HTTP/1.1 {} {}\r\nserver: mesh\r\nx-mesh-reason: {word}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
+        status.as_u16(),
+        status.canonical_reason().unwrap_or_default()
+    );
+    let said = async {
+        stream.write_all(text.as_bytes()).await?;
+        stream.shutdown().await?;
+        // What the client still says is read, or the system would reset the connection before it has read ours.
+        let mut rest = [0; 4096];
+        for _ in 0..16 {
+            if stream.read(&mut rest).await? == 0 {
+                break;
+            }
+        }
+        io::Result::Ok(())
+    };
+    let alarm = worker.clock.alarm();
+    alarm.set(Duration::from_secs(1));
+    let _ = alarm.before(said).await;
+}

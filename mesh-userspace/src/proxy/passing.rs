@@ -1,0 +1,153 @@
+//! The body of a response on its way to the client: what happens when it ends, however it does.
+
+use super::{
+    Fault, FaultKind, Side, http1, http2,
+    incoming::Incoming,
+    pool::{Http1, Keeper, Pool},
+    record::Record,
+    request_body::RequestBody,
+};
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use std::{
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, ready},
+};
+use tokio::net::TcpStream;
+
+/// The body of a response.
+#[derive(Debug)]
+pub(super) struct ResponseBody {
+    source: From,
+    /// Until the end.
+    passing: Option<Box<Passing>>,
+}
+
+type FromHttp1 = http1::ResponseBody<TcpStream, RequestBody<Incoming>>;
+
+#[derive(Debug)]
+enum From {
+    /// The proxy itself.
+    Here(Option<Bytes>),
+    Http1(FromHttp1),
+    Http2(http2::Incoming),
+}
+
+/// What a response that is passed on holds.
+#[derive(Debug)]
+pub(super) struct Passing {
+    pub(super) record: Record,
+    /// Where the connection goes afterwards.
+    pub(super) home: Option<(Rc<Pool>, Keeper)>,
+    /// Who is told that the endpoint broke the answer off.
+    pub(super) broken: Option<Box<dyn Broken>>,
+}
+
+/// Told that an endpoint broke an answer off.
+pub(super) trait Broken: std::fmt::Debug {
+    fn broken(&self);
+}
+
+impl ResponseBody {
+    /// A body of the proxy's own.
+    pub(super) fn whole(body: Bytes, record: Record) -> Self {
+        let passing = Passing { record, home: None, broken: None };
+        let body = (!body.is_empty()).then_some(body);
+        Self { source: From::Here(body), passing: Some(Box::new(passing)) }
+    }
+
+    pub(super) fn http1(body: FromHttp1, passing: Passing) -> Self {
+        let mut body = Self { source: From::Http1(body), passing: Some(Box::new(passing)) };
+        if body.is_end_stream() {
+            body.go_home();
+        }
+        body
+    }
+
+    pub(super) fn http2(body: http2::Incoming, passing: Passing) -> Self {
+        Self { source: From::Http2(body), passing: Some(Box::new(passing)) }
+    }
+
+    /// The connection behind a response that switches protocols, with what was read of it already, and the request's
+    /// record.
+    pub(super) fn into_upgraded(self) -> Option<(TcpStream, Bytes, Record)> {
+        let passing = self.passing?;
+        let From::Http1(body) = self.source else { return None };
+        let (stream, read) = body.into_upgraded()?;
+        Some((stream, read, passing.record))
+    }
+
+    /// The connection is free again.
+    fn go_home(&mut self) {
+        let Some(passing) = &mut self.passing else { return };
+        let Some((pool, keeper)) = passing.home.take() else { return };
+        if let From::Http1(body) = &mut self.source
+            && let Some(connection) = body.take_connection()
+        {
+            pool.put(Http1 { connection, keeper });
+        }
+    }
+
+    fn end(&mut self, fault: Option<&Fault>) {
+        if let (Some(fault), Some(passing)) = (fault, &mut self.passing) {
+            passing.record.broke(match (fault.side, fault.kind) {
+                (Side::Downstream, _) => "downstream_reset",
+                (Side::Upstream, FaultKind::Malformed(_) | FaultKind::TooLarge(_)) => "bad_response",
+                (Side::Upstream, _) => "upstream_reset",
+            });
+            if fault.side == Side::Upstream
+                && let Some(broken) = passing.broken.take()
+            {
+                broken.broken();
+            }
+            passing.home = None;
+        }
+        self.go_home();
+        self.passing = None;
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = Fault;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
+        let this = &mut *self;
+        let frame = match &mut this.source {
+            From::Here(body) => body.take().map(|body| Ok(Frame::data(body))),
+            From::Http1(body) => ready!(Pin::new(body).poll_frame(cx)),
+            From::Http2(body) => ready!(Pin::new(body).poll_frame(cx)),
+        };
+        match &frame {
+            None => this.end(None),
+            Some(Err(fault)) => this.end(Some(fault)),
+            Some(Ok(frame)) => {
+                if let (Some(data), Some(passing)) = (frame.data_ref(), &mut this.passing) {
+                    passing.record.received_bytes += data.len() as u64;
+                }
+                // Whoever polls need not ask again: the connection must not wait for that.
+                if this.is_end_stream() {
+                    this.go_home();
+                }
+            }
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.source {
+            From::Here(body) => body.is_none(),
+            From::Http1(body) => body.is_end_stream(),
+            From::Http2(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.source {
+            From::Here(body) => SizeHint::with_exact(body.as_ref().map_or(0, |body| body.len() as u64)),
+            From::Http1(body) => body.size_hint(),
+            From::Http2(body) => body.size_hint(),
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! Which endpoint a request goes to: the kernel's own steps ([`mesh_common::select`]), over the table of the workers.
+
+use super::{
+    circuit::{Cell, now_ms},
+    reason::Reason,
+    table::{Endpoint, Service},
+};
+use mesh_common::{
+    breaker::{self, Entry, Limits, Word},
+    endpoint::{EndpointRow, Slot, marks},
+    reason::Reason as Refusal,
+    select::{self, Chooser, Head, Rows},
+    service::{Set, Shown, SlotRange, View, flags},
+};
+use std::{cell::Cell as Once, sync::atomic::Ordering};
+
+/// An endpoint that was picked.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Picked {
+    /// Its place among the service's endpoints.
+    pub(super) index: usize,
+    /// Since when it is a probe of the endpoint's circuit (milliseconds of CLOCK_MONOTONIC); `None`: it is none.
+    pub(super) probe: Option<u64>,
+}
+
+/// What a pick depends on besides the service.
+pub(super) struct Asking<'a> {
+    /// The number of the worker.
+    pub(super) worker: usize,
+    /// The hash of the request, where the policy hashes.
+    pub(super) hash: u32,
+    /// Endpoints that the request has tried.
+    pub(super) tried: &'a [usize],
+}
+
+/// Picks an endpoint of `service`.
+///
+/// # Errors
+/// Why there is none.
+pub(super) fn pick(service: &Service, asking: &Asking<'_>) -> Result<Picked, Reason> {
+    let picker = Picker { service, asking, now: Once::new(0) };
+    match select::choose(&picker, 0, View::Any, Set::Attended) {
+        Ok(choice) => Ok(Picked {
+            index: choice.slot.id() as usize,
+            probe: (choice.entry == Entry::Probe).then(|| picker.now()),
+        }),
+        Err(Refusal::CircuitOpen) => Err(Reason::CircuitOpen),
+        Err(_) => Err(Reason::NoEndpoint),
+    }
+}
+
+struct Picker<'a> {
+    service: &'a Service,
+    asking: &'a Asking<'a>,
+    /// The time, once it was looked at.
+    now: Once<u64>,
+}
+
+impl Picker<'_> {
+    fn at(&self, id: u32) -> Option<&Endpoint> {
+        self.service.endpoints.get(id as usize)
+    }
+
+    fn cell<'a>(&'a self, endpoint: &'a Endpoint) -> Cell<'a> {
+        cell(self.service, endpoint)
+    }
+}
+
+/// The circuit of an endpoint.
+pub(super) fn cell<'a>(service: &'a Service, endpoint: &'a Endpoint) -> Cell<'a> {
+    let shared = service.circuits.as_deref().zip(endpoint.row);
+    Cell { shared, service: &service.state, endpoint: &endpoint.state }
+}
+
+impl Rows for Picker<'_> {
+    fn view(&self, _: u32, set: Set, _: View) -> u64 {
+        let (attended, all) = (self.service.attended, u32::try_from(self.service.slots.len()).unwrap_or(u32::MAX));
+        let range = match set {
+            Set::Attended => SlotRange { base: 0, count: attended },
+            Set::Alone | Set::All => SlotRange { base: attended, count: all - attended },
+        };
+        Shown { range, policy: self.service.pick }.word()
+    }
+
+    fn flags(&self, _: u32) -> u64 {
+        if self.service.facts.endpoints.iter().any(|e| e.tripped) { flags::TRIPPED } else { 0 }
+    }
+
+    fn slot(&self, index: u32) -> Option<Slot> {
+        let id = *self.service.slots.get(index as usize)?;
+        (!self.asking.tried.contains(&(id as usize))).then(|| Slot::new(id, 0))
+    }
+
+    fn endpoint(&self, id: u32) -> Option<EndpointRow> {
+        let Head { tag, service, weight, marks } = self.head(id)?;
+        Some(EndpointRow { tag, service, weight, marks, ..EndpointRow::default() })
+    }
+
+    fn head(&self, id: u32) -> Option<Head> {
+        let endpoint = self.at(id)?;
+        Some(Head { tag: 0, service: 0, weight: endpoint.weight, marks: endpoint.tier as u16 & marks::TIER })
+    }
+
+    fn circuit(&self, id: u32) -> Word {
+        self.at(id).map_or_else(Word::default, |endpoint| breaker::Circuit::word(&self.cell(endpoint)))
+    }
+
+    fn active(&self, id: u32) -> u64 {
+        self.at(id).map_or(0, |endpoint| u64::from(endpoint.state.active.load(Ordering::Relaxed)))
+    }
+}
+
+impl Chooser for Picker<'_> {
+    fn turn(&self, _: u32) -> u32 {
+        self.service.state.turns.next(self.asking.worker)
+    }
+
+    fn chance(&self) -> u32 {
+        fastrand::u32(..)
+    }
+
+    fn client(&self) -> u32 {
+        self.asking.hash
+    }
+
+    fn limits(&self, _: u32) -> Limits {
+        self.service.limits
+    }
+
+    fn now(&self) -> u64 {
+        if self.now.get() == 0 {
+            self.now.set(now_ms());
+        }
+        self.now.get()
+    }
+
+    fn enter(&self, slot: Slot, _: u32, word: Word, now: u64, limits: &Limits) -> Option<Entry> {
+        let endpoint = self.at(slot.id())?;
+        breaker::enter(&self.cell(endpoint), word, now, limits)
+    }
+
+    fn is_wholly_open(&self, _: u32, limits: &Limits) -> bool {
+        let open = match &self.service.circuits {
+            Some(circuits) => circuits.open(),
+            None => u64::try_from(self.service.state.own_circuits.open.load(Ordering::Acquire)).unwrap_or(0),
+        };
+        open >= u64::from(limits.endpoints)
+    }
+
+    fn may_try(&self, _: u32, now: u64, limits: &Limits) -> bool {
+        if let Some(circuits) = &self.service.circuits {
+            return circuits.may_try(now, limits.probe_interval_ms);
+        }
+        let word = &self.service.state.own_circuits.probe_at;
+        let at = word.load(Ordering::Acquire);
+        let next = now + u64::from(limits.probe_interval_ms);
+        now >= at && word.compare_exchange(at, next, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+}

@@ -1,0 +1,359 @@
+//! Upstream connections of one worker that are kept, and how many there may be.
+
+use super::{
+    deadline::Clock,
+    http1, http2,
+    net::{NoConnection, Sockets, connect},
+    state::{EndpointState, ServiceState},
+    table::{Endpoint, Service},
+};
+use std::{
+    cell::{Cell, OnceCell, RefCell},
+    collections::HashMap,
+    future::poll_fn,
+    rc::Rc,
+    sync::{Arc, atomic::Ordering},
+    task::Poll,
+    time::{Duration, Instant},
+};
+use tokio::{net::TcpStream, sync::Notify};
+
+/// An upstream connection as `limits.max_connections` counts it.
+#[derive(Debug)]
+pub(super) struct Permit(Arc<ServiceState>);
+
+impl Permit {
+    fn take(state: &Arc<ServiceState>, most: u32) -> Option<Self> {
+        let more = |n: u32| (most == 0 || n < most).then_some(n + 1);
+        let taken = state.connections.fetch_update(Ordering::AcqRel, Ordering::Acquire, more);
+        taken.is_ok().then(|| Self(Arc::clone(state)))
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Ordering::AcqRel);
+        if self.0.pending.load(Ordering::Acquire) > 0 {
+            self.0.freed.notify_one();
+        }
+    }
+}
+
+/// A connection by which HTTP/1 requests go one after the other.
+#[derive(Debug)]
+pub(super) struct Http1 {
+    pub(super) connection: http1::Connection<TcpStream>,
+    pub(super) keeper: Keeper,
+}
+
+/// What belongs to such a connection while a request has it.
+#[derive(Debug)]
+pub(super) struct Keeper {
+    permit: Permit,
+    key: Key,
+    keep: Duration,
+    endpoint: Arc<EndpointState>,
+}
+
+/// Whose connection it is: of the namespace it was made in, to the endpoint it leads to.
+type Key = (u64, usize);
+
+/// Those of one worker.
+#[derive(Debug)]
+pub(super) struct Pool {
+    clock: Rc<Clock>,
+    http1: RefCell<HashMap<Key, Vec<Idle>>>,
+    http2: RefCell<HashMap<Key, Vec<Rc<Line>>>>,
+    /// How many requests of this worker wait for a connection, by service.
+    waiting: RefCell<HashMap<usize, usize>>,
+}
+
+#[derive(Debug)]
+struct Idle {
+    http1: Http1,
+    since: Instant,
+}
+
+/// A connection for many requests at a time, from the moment that it is wanted.
+#[derive(Debug)]
+struct Line {
+    connection: OnceCell<(http2::Connection, Permit)>,
+    /// Why there is none.
+    failed: Cell<Option<NoConnection>>,
+    /// Told when either is known.
+    known: Notify,
+    used: Cell<Instant>,
+    keep: Duration,
+    /// Held so that no other endpoint is taken for this one.
+    _endpoint: Arc<EndpointState>,
+}
+
+impl Line {
+    fn is_wanted(&self) -> bool {
+        self.failed.get().is_none() && self.connection.get().is_none_or(|(connection, _)| connection.is_usable())
+    }
+}
+
+impl Pool {
+    pub(super) fn new(clock: &Rc<Clock>) -> Self {
+        Self {
+            clock: Rc::clone(clock),
+            http1: RefCell::default(),
+            http2: RefCell::default(),
+            waiting: RefCell::default(),
+        }
+    }
+
+    /// A connection for one HTTP/1 request: the one used last, if any is kept; else a new one.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub(super) async fn http1(
+        &self,
+        sockets: &dyn Sockets,
+        service: &Service,
+        endpoint: &Endpoint,
+    ) -> Result<Http1, NoConnection> {
+        let key = key(sockets, endpoint);
+        if let Some(kept) = self.take(key).await {
+            return Ok(kept);
+        }
+        let permit = match Permit::take(&service.state, service.http().limits.max_connections) {
+            Some(permit) => permit,
+            None => match self.wait(service, key).await? {
+                Free::Kept(kept) => return Ok(*kept),
+                Free::Place(permit) => permit,
+            },
+        };
+        let stream = connect(&self.clock, sockets, service, endpoint).await?;
+        let (keep, endpoint) = (service.http().idle_http, Arc::clone(&endpoint.state));
+        Ok(Http1 { connection: http1::Connection::new(stream), keeper: Keeper { permit, key, keep, endpoint } })
+    }
+
+    /// The connection that was used last and still lives.
+    async fn take(&self, key: Key) -> Option<Http1> {
+        loop {
+            let mut idle = self.http1.borrow_mut().get_mut(&key)?.pop()?;
+            if poll_fn(|cx| Poll::Ready(idle.http1.connection.is_alive(cx))).await {
+                return Some(idle.http1);
+            }
+        }
+    }
+
+    /// Keeps a connection whose exchange is over.
+    pub(super) fn put(&self, http1: Http1) {
+        let state = &http1.keeper.permit.0;
+        if state.pending.load(Ordering::Acquire) > 0 {
+            if !self.waiting.borrow().contains_key(&Arc::as_ptr(state).addr()) {
+                // Somebody waits at another worker, who cannot use it: its place is worth more.
+                return;
+            }
+            state.freed.notify_waiters();
+        }
+        self.http1.borrow_mut().entry(http1.keeper.key).or_default().push(Idle { http1, since: Instant::now() });
+    }
+
+    /// Waits until there is a place for another connection, or one of our own is free.
+    async fn wait(&self, service: &Service, key: Key) -> Result<Free, NoConnection> {
+        let (state, limits) = (&service.state, &service.http().limits);
+        let before = state.pending.fetch_add(1, Ordering::AcqRel);
+        let _waiting = Waiting::new(self, state);
+        if before >= limits.max_pending_requests {
+            return Err(NoConnection::TooManyWait);
+        }
+        loop {
+            // Asked for before the look, so that nothing is missed between.
+            let freed = state.freed.notified();
+            if let Some(kept) = self.take(key).await {
+                return Ok(Free::Kept(Box::new(kept)));
+            }
+            if let Some(permit) = Permit::take(state, limits.max_connections) {
+                return Ok(Free::Place(permit));
+            }
+            // A connection to another endpoint makes room for one to this.
+            if self.close_one_of(state) {
+                continue;
+            }
+            freed.await;
+        }
+    }
+
+    /// Closes a connection of a service that is at rest; whether there was one.
+    fn close_one_of(&self, state: &Arc<ServiceState>) -> bool {
+        let mut pools = self.http1.borrow_mut();
+        let of_service = |idle: &Idle| Arc::ptr_eq(&idle.http1.keeper.permit.0, state);
+        let found = pools.values_mut().find(|idle| idle.first().is_some_and(of_service));
+        let closed = found.map(|idle| idle.remove(0));
+        drop(pools);
+        closed.is_some()
+    }
+
+    /// A connection for HTTP/2 requests, shared with others of this worker.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub(super) async fn http2(
+        &self,
+        sockets: &dyn Sockets,
+        service: &Service,
+        endpoint: &Endpoint,
+    ) -> Result<http2::Connection, NoConnection> {
+        let key = key(sockets, endpoint);
+        loop {
+            let line = {
+                let mut lines = self.http2.borrow_mut();
+                let lines = lines.entry(key).or_default();
+                lines.retain(|line| line.is_wanted());
+                let has_room = |line: &&Rc<Line>| line.connection.get().is_none_or(|(c, _)| c.has_room());
+                lines.iter().find(has_room).map(Rc::clone)
+            };
+            let Some(line) = line else { return self.open(key, sockets, service, endpoint).await };
+            line.used.set(Instant::now());
+            if let Some((connection, _)) = line.connection.get() {
+                return Ok(connection.clone());
+            }
+            // Nothing is told between the look above and this: workers have one thread.
+            line.known.notified().await;
+            if let Some(why) = line.failed.get() {
+                return Err(why);
+            }
+        }
+    }
+
+    async fn open(
+        &self,
+        key: Key,
+        sockets: &dyn Sockets,
+        service: &Service,
+        endpoint: &Endpoint,
+    ) -> Result<http2::Connection, NoConnection> {
+        let line = Rc::new(Line {
+            connection: OnceCell::new(),
+            failed: Cell::new(None),
+            known: Notify::new(),
+            used: Cell::new(Instant::now()),
+            keep: service.http().idle_http,
+            _endpoint: Arc::clone(&endpoint.state),
+        });
+        self.http2.borrow_mut().entry(key).or_default().push(Rc::clone(&line));
+        // Also if this request is given up meanwhile: those who wait try for themselves then.
+        let opening = Opening { pool: self, key, line: &line };
+        let opened = self.handshake(sockets, service, endpoint).await;
+        match opened {
+            Ok((connection, permit)) => {
+                let _ = line.connection.set((connection.clone(), permit));
+                drop(opening);
+                Ok(connection)
+            }
+            Err(why) => {
+                line.failed.set(Some(why));
+                drop(opening);
+                Err(why)
+            }
+        }
+    }
+
+    async fn handshake(
+        &self,
+        sockets: &dyn Sockets,
+        service: &Service,
+        endpoint: &Endpoint,
+    ) -> Result<(http2::Connection, Permit), NoConnection> {
+        let most = service.http().limits.max_connections;
+        let permit = match Permit::take(&service.state, most) {
+            Some(permit) => permit,
+            None => match self.wait(service, (0, 0)).await? {
+                Free::Place(permit) => permit,
+                Free::Kept(kept) => kept.keeper.permit,
+            },
+        };
+        let stream = connect(&self.clock, sockets, service, endpoint).await?;
+        let (connection, driver) = http2::Connection::handshake(stream, &http2::Limits::default())
+            .await
+            .map_err(|_| NoConnection::Failed(std::io::ErrorKind::ConnectionReset))?;
+        tokio::task::spawn_local(driver);
+        Ok((connection, permit))
+    }
+
+    /// Closes what has been at rest for too long.
+    pub(super) fn sweep(&self, now: Instant) {
+        let is_old = |since: Instant, keep: Duration| !keep.is_zero() && now.duration_since(since) >= keep;
+        self.http1.borrow_mut().retain(|_, idle| {
+            idle.retain(|idle| !is_old(idle.since, idle.http1.keeper.keep));
+            !idle.is_empty()
+        });
+        self.http2.borrow_mut().retain(|_, lines| {
+            lines.retain(|line| match line.connection.get() {
+                Some((connection, _)) => {
+                    if connection.is_busy() {
+                        line.used.set(now);
+                    }
+                    line.is_wanted() && !is_old(line.used.get(), line.keep)
+                }
+                None => line.is_wanted(),
+            });
+            !lines.is_empty()
+        });
+    }
+
+    /// Closes all that is at rest.
+    pub(super) fn clear(&self) {
+        self.http1.borrow_mut().clear();
+        self.http2.borrow_mut().clear();
+    }
+}
+
+fn key(sockets: &dyn Sockets, endpoint: &Endpoint) -> Key {
+    (sockets.namespace(), Arc::as_ptr(&endpoint.state).addr())
+}
+
+/// What a request was waiting for.
+enum Free {
+    Kept(Box<Http1>),
+    Place(Permit),
+}
+
+/// A request that waits.
+struct Waiting<'a> {
+    pool: &'a Pool,
+    state: &'a Arc<ServiceState>,
+}
+
+impl<'a> Waiting<'a> {
+    fn new(pool: &'a Pool, state: &'a Arc<ServiceState>) -> Self {
+        *pool.waiting.borrow_mut().entry(Arc::as_ptr(state).addr()).or_default() += 1;
+        Self { pool, state }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.state.pending.fetch_sub(1, Ordering::AcqRel);
+        let mut waiting = self.pool.waiting.borrow_mut();
+        let service = Arc::as_ptr(self.state).addr();
+        if let Some(n) = waiting.get_mut(&service) {
+            *n -= 1;
+            if *n == 0 {
+                waiting.remove(&service);
+            }
+        }
+    }
+}
+
+/// A connection that is being made.
+struct Opening<'a> {
+    pool: &'a Pool,
+    key: Key,
+    line: &'a Rc<Line>,
+}
+
+impl Drop for Opening<'_> {
+    fn drop(&mut self) {
+        if self.line.connection.get().is_none()
+            && let Some(lines) = self.pool.http2.borrow_mut().get_mut(&self.key)
+        {
+            lines.retain(|line| !Rc::ptr_eq(line, self.line));
+        }
+        self.line.known.notify_waiters();
+    }
+}

@@ -1,0 +1,242 @@
+//! What is remembered of services and endpoints while snapshots come and go: shared by all workers, counters only grow.
+
+use super::reason::ByReason;
+use mesh_common::breaker::Word;
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+/// What is remembered of one service.
+#[derive(Debug, Default)]
+pub struct ServiceState {
+    /// Requests on their way.
+    pub active: AtomicU32,
+    /// Requests that wait for a connection.
+    pub pending: AtomicU32,
+    /// Upstream connections.
+    pub connections: AtomicU32,
+    /// Told when there is one less, or one that is free, while requests wait.
+    pub(super) freed: tokio::sync::Notify,
+    /// Round robin's turns, one for each worker: they need not agree, only each be even.
+    pub(super) turns: Turns,
+    /// Requests by method, of [`METHODS`].
+    pub requests: [AtomicU64; METHODS.len()],
+    /// How long requests took, from their head to the end of the answer.
+    pub durations: Durations,
+    /// Answers of the proxy's own.
+    pub rejected: ByReason,
+    /// Responses of the proxy's own, by status.
+    pub own_responses: ByStatus,
+    /// Extra tries by what became of them.
+    pub retries: [AtomicU64; Retry::ALL.len()],
+    /// Where its circuits are without a kernel.
+    pub(super) own_circuits: OwnCircuits,
+    endpoints: Mutex<HashMap<SocketAddr, Arc<EndpointState>>>,
+}
+
+/// What is remembered of one endpoint.
+#[derive(Debug, Default)]
+pub struct EndpointState {
+    /// Requests on their way.
+    pub active: AtomicU32,
+    /// Its circuit, where no kernel has it.
+    pub(super) circuit: AtomicU64,
+    /// Responses by status.
+    pub responses: ByStatus,
+    /// Smoothed time to the head of a response in nanoseconds; 0: none yet.
+    pub latency: AtomicU64,
+}
+
+/// Circuits of a service in plain memory: what they share.
+#[derive(Debug, Default)]
+pub(super) struct OwnCircuits {
+    pub(super) open: AtomicI64,
+    pub(super) probe_at: AtomicU64,
+}
+
+impl EndpointState {
+    /// Its circuit, where no kernel has it.
+    #[must_use]
+    pub fn own_circuit(&self) -> Word {
+        Word(self.circuit.load(Ordering::Acquire))
+    }
+}
+
+/// Methods that are counted each; any other is the last.
+pub const METHODS: [&str; 10] =
+    ["GET", "POST", "PUT", "DELETE", "HEAD", "PATCH", "OPTIONS", "CONNECT", "TRACE", "other"];
+
+/// Where a method is counted, in [`METHODS`].
+#[must_use]
+pub fn method_index(method: &http::Method) -> usize {
+    METHODS.iter().position(|m| *m == method.as_str()).unwrap_or(METHODS.len() - 1)
+}
+
+/// What became of an extra try.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retry {
+    /// It got an answer that was passed on.
+    Success,
+    /// It failed too.
+    Failure,
+    /// It was not made: too many are made already.
+    OverBudget,
+    /// It was not made: there is no other endpoint.
+    NoOther,
+}
+
+impl Retry {
+    /// Every outcome, in the order of their numbers.
+    pub const ALL: [Self; 4] = [Self::Success, Self::Failure, Self::OverBudget, Self::NoOther];
+
+    /// The word in metrics.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::Failure => "failure",
+            Self::OverBudget => "over_budget",
+            Self::NoOther => "no_other_endpoint",
+        }
+    }
+}
+
+/// Cursors of workers, each on a cache line of its own.
+#[derive(Debug, Default)]
+pub(super) struct Turns([Turn; Self::COUNT]);
+
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Turn(AtomicU32);
+
+impl Turns {
+    /// Workers beyond share them.
+    const COUNT: usize = 8;
+
+    /// The next turn of a worker.
+    pub(super) fn next(&self, worker: usize) -> u32 {
+        let turn = self.0[worker % Self::COUNT].0.fetch_add(1, Ordering::Relaxed);
+        // Workers begin at different places, so that few requests do not all meet the first endpoint.
+        turn.wrapping_add((worker as u32).wrapping_mul(0x9e37_79b9) >> 16)
+    }
+}
+
+/// Counters by three-digit status. Room is made for classes that are seen.
+#[derive(Debug, Default)]
+pub struct ByStatus([OnceLock<Box<[AtomicU64; 100]>>; 5]);
+
+impl ByStatus {
+    /// One more of `status`.
+    pub fn count(&self, status: http::StatusCode) {
+        let (class, rest) = (usize::from(status.as_u16() / 100), usize::from(status.as_u16() % 100));
+        if let Some(class) = class.checked_sub(1).and_then(|class| self.0.get(class)) {
+            class.get_or_init(|| Box::new([const { AtomicU64::new(0) }; 100]))[rest].fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Every status that was counted, with its number.
+    pub fn counts(&self) -> impl Iterator<Item = (u16, u64)> + '_ {
+        let classes = (1_u16..).zip(&self.0).filter_map(|(class, counts)| Some((class, counts.get()?)));
+        let each = |(class, counts): (u16, &'_ Box<[AtomicU64; 100]>)| {
+            let counts = counts.iter().map(|n| n.load(Ordering::Relaxed)).collect::<Vec<_>>();
+            (0_u16..).zip(counts).map(move |(rest, n)| (class * 100 + rest, n))
+        };
+        classes.flat_map(each).filter(|(_, n)| *n > 0)
+    }
+}
+
+/// Upper bounds of the histogram's buckets, in microseconds: doubling, from half a millisecond to half a minute.
+pub const DURATION_BOUNDS: [u64; 17] = {
+    let mut bounds = [500; 17];
+    let mut i = 1;
+    while i < bounds.len() {
+        bounds[i] = bounds[i - 1] * 2;
+        i += 1;
+    }
+    bounds
+};
+
+/// How long things took.
+#[derive(Debug, Default)]
+pub struct Durations {
+    /// By bound; the last one: longer than all.
+    buckets: [AtomicU64; DURATION_BOUNDS.len() + 1],
+    /// In microseconds.
+    sum: AtomicU64,
+}
+
+impl Durations {
+    /// One more.
+    pub fn add(&self, duration: Duration) {
+        let us = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        let bucket = DURATION_BOUNDS.partition_point(|bound| *bound < us);
+        self.buckets[bucket].fetch_add(1, Ordering::Relaxed);
+        self.sum.fetch_add(us, Ordering::Relaxed);
+    }
+
+    /// How many there are in each bucket, and their sum in microseconds.
+    #[must_use]
+    pub fn read(&self) -> ([u64; DURATION_BOUNDS.len() + 1], u64) {
+        (std::array::from_fn(|i| self.buckets[i].load(Ordering::Relaxed)), self.sum.load(Ordering::Relaxed))
+    }
+}
+
+impl ServiceState {
+    /// What is remembered of an endpoint; from now on, if nothing was.
+    pub(super) fn endpoint(&self, address: SocketAddr) -> Arc<EndpointState> {
+        let mut endpoints = self.endpoints.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(endpoints.entry(address).or_default())
+    }
+
+    /// Forgets endpoints that are not `there` any more.
+    pub(super) fn retain(&self, there: impl Fn(SocketAddr) -> bool) {
+        self.endpoints.lock().unwrap_or_else(PoisonError::into_inner).retain(|address, _| there(*address));
+    }
+}
+
+/// What is remembered of all services, by name.
+#[derive(Debug, Default)]
+pub struct States(Mutex<HashMap<Arc<str>, Arc<ServiceState>>>);
+
+impl States {
+    /// What is remembered of a service; from now on, if nothing was.
+    pub(super) fn service(&self, name: &Arc<str>) -> Arc<ServiceState> {
+        let mut services = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(services.entry(Arc::clone(name)).or_default())
+    }
+
+    /// Forgets services that are not `there` any more.
+    pub(super) fn retain(&self, there: impl Fn(&str) -> bool) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|name, _| there(name));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statuses_are_counted_each() {
+        let counts = ByStatus::default();
+        for status in [200, 200, 404, 599, 999] {
+            counts.count(http::StatusCode::from_u16(status).unwrap());
+        }
+        assert_eq!(counts.counts().collect::<Vec<_>>(), [(200, 2), (404, 1), (599, 1)], "999 is no class");
+    }
+
+    #[test]
+    fn a_duration_falls_into_the_first_bucket_that_is_not_too_small() {
+        let durations = Durations::default();
+        for us in [0, 500, 501, 40_000_000] {
+            durations.add(Duration::from_micros(us));
+        }
+        let (buckets, sum) = durations.read();
+        assert_eq!((buckets[0], buckets[1], buckets[DURATION_BOUNDS.len()], sum), (2, 1, 1, 40_001_001));
+    }
+}

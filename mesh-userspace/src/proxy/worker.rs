@@ -1,0 +1,324 @@
+//! One thread that serves connections, with everything it need not share.
+
+use super::{
+    deadline::Clock,
+    exchange::Client,
+    listener::{self, Listener},
+    pool::Pool,
+    reason::{ByReason, Reason},
+    record::{Line, Record},
+    routing,
+    state::States,
+    table::Table,
+    trace,
+};
+use arc_swap::{ArcSwap, Cache};
+use http::request::Parts;
+use std::{
+    cell::{Cell, RefCell},
+    fmt, io,
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant, SystemTime},
+};
+use tokio::{sync::mpsc, task::LocalSet};
+
+/// Told of requests.
+pub trait RequestLog: fmt::Debug + Send + Sync {
+    /// A request is over.
+    fn request(&self, line: &Line);
+}
+
+/// What all workers share.
+#[derive(Debug)]
+pub struct Shared {
+    /// What requests are looked up in.
+    pub table: Arc<ArcSwap<Table>>,
+    /// What is remembered of services.
+    pub states: States,
+    /// Answers of the proxy's own to requests that were for no service.
+    pub rejected: ByReason,
+    log: Arc<dyn RequestLog>,
+    /// Parts in 2^32 of requests that are logged; all ones: every one.
+    log_rate: AtomicU32,
+    /// Parts in 2^32 of requests whose traces are sampled, where nobody has decided before.
+    trace_rate: AtomicU32,
+    /// When each worker lived last, in milliseconds of its own; 0: it has not begun.
+    beats: Box<[AtomicU64]>,
+    draining: AtomicBool,
+    /// Connections of all workers.
+    connections: AtomicUsize,
+}
+
+impl Shared {
+    /// What `workers` share, who tell `log` of requests.
+    #[must_use]
+    pub fn new(workers: usize, log: Arc<dyn RequestLog>) -> Self {
+        Self {
+            table: Arc::default(),
+            states: States::default(),
+            rejected: ByReason::default(),
+            log,
+            log_rate: AtomicU32::new(u32::MAX),
+            trace_rate: AtomicU32::new(0),
+            beats: (0..workers).map(|_| AtomicU64::new(0)).collect(),
+            draining: AtomicBool::new(false),
+            connections: AtomicUsize::new(0),
+        }
+    }
+
+    /// From now on so many requests are logged and traced, each 0 to 1.
+    pub fn sample(&self, logged: f64, traced: f64) {
+        let parts = |rate: f64| (rate.clamp(0.0, 1.0) * f64::from(u32::MAX)) as u32;
+        self.log_rate.store(parts(logged), Ordering::Relaxed);
+        self.trace_rate.store(parts(traced), Ordering::Relaxed);
+    }
+
+    /// The oldest sign of life of a worker, in milliseconds of CLOCK_MONOTONIC; 0: one has given none.
+    #[must_use]
+    pub fn oldest_beat(&self) -> u64 {
+        self.beats.iter().map(|beat| beat.load(Ordering::Acquire)).min().unwrap_or(0)
+    }
+
+    /// Downstream connections that are open.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::Acquire)
+    }
+
+    pub(super) fn log(&self, line: &Line) {
+        self.log.request(line);
+    }
+}
+
+/// What a worker is told.
+enum Order {
+    Listen(Listener),
+    /// Stops listening where a listener says that it is not wanted any more.
+    Forget(u64),
+    Drain,
+    Stop,
+}
+
+/// The workers.
+#[derive(Debug)]
+pub struct Workers {
+    shared: Arc<Shared>,
+    orders: Vec<mpsc::UnboundedSender<Order>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Workers {
+    /// Starts `count` of them. `beat` is called by a worker that lives, a few times a second, with the oldest sign of
+    /// life of all.
+    ///
+    /// # Errors
+    /// The system's, where there can be no thread.
+    pub fn start(
+        shared: &Arc<Shared>,
+        count: usize,
+        beat: &(impl Fn(&Shared) + Clone + Send + 'static),
+    ) -> io::Result<Self> {
+        let mut workers = Self { shared: Arc::clone(shared), orders: Vec::new(), threads: Vec::new() };
+        for number in 0..count {
+            let (order, orders) = mpsc::unbounded_channel();
+            let (shared, beat) = (Arc::clone(shared), beat.clone());
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let thread = std::thread::Builder::new().name(format!("worker-{number}"));
+            workers.threads.push(thread.spawn(move || {
+                let set = LocalSet::new();
+                set.block_on(&runtime, run(shared, number, orders, beat));
+            })?);
+            workers.orders.push(order);
+        }
+        Ok(workers)
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.orders.len()
+    }
+
+    /// A worker accepts what comes to a listener.
+    pub fn listen(&self, worker: usize, listener: Listener) {
+        if let Some(orders) = self.orders.get(worker) {
+            // A worker ends only with all of them.
+            let _ = orders.send(Order::Listen(listener));
+        }
+    }
+
+    /// All workers stop listening in a network namespace.
+    pub fn forget(&self, namespace: u64) {
+        self.orders.iter().for_each(|orders| drop(orders.send(Order::Forget(namespace))));
+    }
+
+    /// Nothing new is accepted, and connections end when their requests do. Returns when all have, or after `within`;
+    /// how many were left.
+    #[must_use]
+    pub fn drain(&self, within: Duration) -> usize {
+        self.shared.draining.store(true, Ordering::Release);
+        self.orders.iter().for_each(|orders| drop(orders.send(Order::Drain)));
+        let until = Instant::now() + within;
+        while self.shared.connections() > 0 && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        self.shared.connections()
+    }
+
+    /// Ends them, and with them every connection.
+    pub fn stop(&mut self) {
+        self.orders.iter().for_each(|orders| drop(orders.send(Order::Stop)));
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Workers {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// A worker, as its connections see it.
+#[derive(Debug)]
+pub(super) struct Worker {
+    pub(super) shared: Arc<Shared>,
+    pub(super) number: usize,
+    pub(super) clock: Rc<Clock>,
+    pub(super) pool: Rc<Pool>,
+    table: RefCell<Cache<Arc<ArcSwap<Table>>, Arc<Table>>>,
+    pub(super) draining: Cell<bool>,
+    started: Instant,
+}
+
+/// How often a worker shows that it lives.
+const BEAT: Duration = Duration::from_millis(250);
+
+async fn run(
+    shared: Arc<Shared>,
+    number: usize,
+    mut orders: mpsc::UnboundedReceiver<Order>,
+    beat: impl Fn(&Shared) + 'static,
+) {
+    let clock = Clock::new();
+    let worker = Rc::new(Worker {
+        number,
+        pool: Rc::new(Pool::new(&clock)),
+        clock: Rc::clone(&clock),
+        table: RefCell::new(Cache::new(Arc::clone(&shared.table))),
+        draining: Cell::new(false),
+        started: Instant::now(),
+        shared,
+    });
+    tokio::task::spawn_local(clock.keep());
+    tokio::task::spawn_local(live(Rc::clone(&worker), beat));
+    let mut listening: Vec<(u64, tokio::task::AbortHandle)> = Vec::new();
+    while let Some(order) = orders.recv().await {
+        match order {
+            Order::Listen(listener) => {
+                let namespace = listener.sockets.namespace();
+                let task = tokio::task::spawn_local(listener::accept(Rc::clone(&worker), listener));
+                listening.push((namespace, task.abort_handle()));
+            }
+            Order::Forget(namespace) => listening.retain(|(of, task)| {
+                if *of == namespace {
+                    task.abort();
+                }
+                *of != namespace
+            }),
+            Order::Drain => {
+                worker.draining.set(true);
+                listening.drain(..).for_each(|(_, task)| task.abort());
+                worker.pool.clear();
+                worker.clock.wake_all();
+            }
+            Order::Stop => return,
+        }
+    }
+}
+
+/// Shows that the worker lives, and closes what has been at rest for too long.
+async fn live(worker: Rc<Worker>, beat: impl Fn(&Shared)) {
+    let mut beats = tokio::time::interval(BEAT);
+    beats.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut number = 0_u32;
+    loop {
+        beats.tick().await;
+        worker.shared.beats[worker.number].store(super::circuit::now_ms(), Ordering::Release);
+        beat(&worker.shared);
+        number = number.wrapping_add(1);
+        if number % 4 == 0 {
+            worker.pool.sweep(Instant::now());
+        }
+    }
+}
+
+impl Worker {
+    /// What requests are looked up in now.
+    pub(super) fn table(&self) -> Arc<Table> {
+        Arc::clone(self.table.borrow_mut().load())
+    }
+
+    /// Milliseconds of the worker's own clock, for what counts requests over time.
+    pub(super) fn now(&self) -> u64 {
+        super::circuit::since_start() / 1_000_000
+    }
+
+    pub(super) fn started(&self) -> Instant {
+        self.started
+    }
+
+    /// The record of a request that has just come.
+    pub(super) fn record(&self, client: &Client, parts: &mut Parts) -> Record {
+        let (log, traced) = (&self.shared.log_rate, &self.shared.trace_rate);
+        let trace = trace::carry(&mut parts.headers, || fastrand::u32(..) < traced.load(Ordering::Relaxed));
+        let rate = log.load(Ordering::Relaxed);
+        let logged = rate == u32::MAX || (rate > 0 && fastrand::u32(..) < rate);
+        let line = logged.then(|| {
+            Box::new(Line {
+                time: SystemTime::now(),
+                service: None,
+                endpoint: None,
+                client: client.address,
+                method: parts.method.clone(),
+                path: routing::path_and_query(parts).into(),
+                status: None,
+                duration: Duration::ZERO,
+                sent_bytes: 0,
+                received_bytes: 0,
+                attempts: 0,
+                trace_id: trace,
+                reason: None,
+            })
+        });
+        Record::new(&self.shared, line)
+    }
+}
+
+/// A downstream connection, counted as long as it is open.
+#[derive(Debug)]
+pub(super) struct Open(Arc<Shared>);
+
+impl Open {
+    pub(super) fn new(shared: &Arc<Shared>) -> Self {
+        shared.connections.fetch_add(1, Ordering::AcqRel);
+        Self(Arc::clone(shared))
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// A worker's own answer to a connection that is no HTTP.
+pub(super) fn reject(worker: &Worker, reason: Reason) {
+    worker.shared.rejected.count(reason);
+}
