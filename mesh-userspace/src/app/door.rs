@@ -178,11 +178,21 @@ impl Daemon {
             Word::Random => Policy::Random,
             Word::LeastConnections => Policy::LeastConnections,
             Word::Maglev => Policy::Maglev,
-            Word::PeakEwma => {
-                return Err(Refusal::unsupported(format!("policy {policy}")));
-            }
+            Word::PeakEwma => Policy::PeakEwma,
         };
         let mut state = self.state_to_change()?;
+        if new == Policy::PeakEwma
+            && let Some(tcp) = state.snapshot.service(service).filter(|s| !s.protocol.is_proxied())
+        {
+            let why = format!(
+                "{service}: {} measures requests, but the protocol of the service is {}; write protocol: http in its \
+                 configuration first, or set a policy such as {}",
+                new.word(),
+                tcp.protocol.word(),
+                Policy::LeastConnections.word(),
+            );
+            return Err(Refusal::new(Kind::Conflict, why));
+        }
         let before = state.snapshot.service(service).map(|s| s.policy.word());
         let written = match state.fact(service) {
             Some(fact) if persist => {

@@ -18,9 +18,9 @@ pub struct EndpointAddress(pub SocketAddr);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Listen(pub SocketAddr);
 
-/// Where the daemon listens for scrapes; none: nowhere.
+/// Where the daemon listens; none: nowhere.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct MetricsListen(pub Option<SocketAddr>);
+pub struct MaybeListen(pub Option<SocketAddr>);
 
 impl Vip {
     pub(super) fn parse(text: &str) -> Result<Self, Complaint> {
@@ -62,7 +62,7 @@ impl Listen {
     }
 }
 
-impl MetricsListen {
+impl MaybeListen {
     pub(super) fn parse(text: &str) -> Result<Self, Complaint> {
         if text.is_empty() { Ok(Self(None)) } else { Listen::parse(text).map(|l| Self(Some(l.0))) }
     }
@@ -86,7 +86,7 @@ impl fmt::Display for Listen {
     }
 }
 
-impl fmt::Display for MetricsListen {
+impl fmt::Display for MaybeListen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.map_or(Ok(()), |address| address.fmt(f))
     }
@@ -101,7 +101,7 @@ text_value!(EndpointAddress, "ADDRESS:PORT such as 10.0.1.5:8080", {
     "examples": ["10.0.1.5:8080", "[fd00:1::5]:8080"]
 });
 text_value!(Listen, "ADDRESS:PORT such as 127.0.0.1:9901", { "pattern": "^([0-9]{1,3}([.][0-9]{1,3}){3}|\\[[0-9A-Fa-f:.]+\\]):[0-9]{1,5}$" });
-text_value!(MetricsListen, "ADDRESS:PORT such as 0.0.0.0:9902, or \"\"", { "pattern": "^(([0-9]{1,3}([.][0-9]{1,3}){3}|\\[[0-9A-Fa-f:.]+\\]):[0-9]{1,5})?$" });
+text_value!(MaybeListen, "ADDRESS:PORT such as 0.0.0.0:9902, or \"\"", { "pattern": "^(([0-9]{1,3}([.][0-9]{1,3}){3}|\\[[0-9A-Fa-f:.]+\\]):[0-9]{1,5})?$" });
 
 /// The v4 address of a v4-mapped one: both are the same to whoever connects.
 pub(super) fn canonical(address: SocketAddr) -> SocketAddr {

@@ -7,7 +7,8 @@ use super::{
     report::{Place, Report},
     shape::{Field, Shape, shape, supported},
     suggest,
-    tree::{Entry, Kind, Node},
+    text::Kind as TextKind,
+    tree::{Entry, Kind, Node, quote},
 };
 use std::collections::BTreeMap;
 
@@ -41,6 +42,10 @@ impl Walk<'_> {
                 }
                 true
             }
+            (Shape::Pairs { key, value }, Kind::Map(entries)) => {
+                entries.retain(|entry| self.pair(entry, key, value));
+                true
+            }
             (Shape::Later(feature), _) => {
                 self.feature(node, feature);
                 false
@@ -65,7 +70,9 @@ impl Walk<'_> {
                 return false;
             };
             // `services:` with nothing after it is what is left when the last item of a list is commented out.
-            if entry.value.is_null() && matches!(field.shape, Shape::Map(_) | Shape::List(_) | Shape::Later(_)) {
+            if entry.value.is_null()
+                && matches!(field.shape, Shape::Map(_) | Shape::List(_) | Shape::Pairs { .. } | Shape::Later(_))
+            {
                 return false;
             }
             self.steps.push(Step::Key(name));
@@ -89,6 +96,24 @@ impl Walk<'_> {
             }
         }
         complete
+    }
+
+    /// Whether a pair of a name and a value, both the user's, can be used.
+    fn pair(&mut self, entry: &Entry<'_>, key: &TextKind, value: &Shape) -> bool {
+        if matches!(entry.value.kind, Kind::Bad) {
+            return false;
+        }
+        let name = |steps: &[Step<'static>]| field::name(steps.iter().copied().chain([Step::Key(&entry.key)]));
+        let named = (key.check)(&entry.key);
+        if let Err(complaint) = &named {
+            let problem = format!("expected {}, found {}", complaint.expected, quote(&entry.key));
+            self.report.mistake(entry.at, name(&self.steps), problem, complaint.remedy.clone());
+        }
+        let judged = judge(value, &entry.value, false);
+        if let Err((problem, remedy)) = &judged {
+            self.report.mistake(entry.value.at, name(&self.steps), problem, remedy.clone());
+        }
+        named.is_ok() && judged.is_ok()
     }
 
     /// A key that is none of `known`; of these, `supported` are worth naming.

@@ -2,7 +2,7 @@
 
 use super::{
     CheckType, CircuitBreaker, Config, Endpoint, EndpointAddress, HealthCheck, Locality, Policy, Prefer, Protocol,
-    Service, Settings, StatusRange, Vip, intern::Intern,
+    Service, Settings, StatusRange, Vip, convert_http, intern::Intern,
 };
 use crate::model;
 use std::sync::Arc;
@@ -12,11 +12,15 @@ impl Config {
     #[must_use]
     pub fn services(&self) -> Vec<model::Service> {
         let mut settings = Intern::default();
+        let none: Arc<[model::Route]> = Arc::default();
         let service = |service: &Service| model::Service {
             name: service.name.clone(),
             addresses: service.addresses.iter().map(|vip| vip.0).collect(),
-            hosts: Vec::new(),
-            routes: Arc::default(),
+            hosts: service.hosts.iter().map(|host| host.to_ascii_lowercase()).collect(),
+            routes: match &*service.routes {
+                [] => Arc::clone(&none),
+                routes => routes.iter().map(|route| convert_http::route(route, &service.settings)).collect(),
+            },
             protocol: service.settings.protocol.into(),
             policy: service.settings.load_balancing.policy.into(),
             settings: settings.get(model::Settings::from(&*service.settings)),
@@ -25,7 +29,7 @@ impl Config {
         self.services.iter().map(service).collect()
     }
 
-    /// As [`Config::services`], but names, addresses and endpoints are gone from the configuration afterwards: a hundred
+    /// As [`Config::services`], but names, addresses, hosts and endpoints are gone from the configuration afterwards: a hundred
     /// thousand services are not kept twice. [`Config::with_services`] puts them in again.
     ///
     /// They are copied all the same. What [`load`](super::load) leaves lies scattered among what it needed meanwhile,
@@ -36,6 +40,7 @@ impl Config {
         // Only now: a copy would be put where the service before it lay.
         for service in &mut self.services {
             (service.name, service.addresses, service.endpoints) = Default::default();
+            service.hosts = Box::default();
         }
         facts
     }
@@ -47,6 +52,7 @@ impl Config {
         for (service, fact) in whole.services.iter_mut().zip(facts) {
             service.name.clone_from(&fact.name);
             service.addresses = fact.addresses.iter().copied().map(Vip).collect();
+            service.hosts = fact.hosts.iter().cloned().collect();
             service.endpoints = fact.endpoints.iter().map(Endpoint::from).collect();
         }
         whole
@@ -70,7 +76,7 @@ impl From<&Settings> for model::Settings {
             breaker: (&settings.circuit_breaker).into(),
             locality: (&settings.locality).into(),
             slow_start: settings.slow_start.get(),
-            http: model::Http::default(),
+            http: settings.into(),
         }
     }
 }

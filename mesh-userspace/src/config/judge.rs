@@ -50,6 +50,7 @@ fn expectation(shape: &Shape) -> String {
         Shape::Map(fields) => format!("a mapping of {}", list(&supported(fields))),
         Shape::Later(_) => "a mapping".to_owned(),
         Shape::List(_) => "a list".to_owned(),
+        Shape::Pairs { .. } => "a mapping of names to texts".to_owned(),
         Shape::Word { words, .. } if words.len() == 1 => words.concat(),
         Shape::Word { words, .. } => format!("one of {}", words.join(", ")),
         Shape::Text(kind) | Shape::TextOrInteger { kind, .. } => kind.expected.to_owned(),

@@ -1,11 +1,9 @@
 //! What the contract names and this version does not do yet: the one list of it.
 //!
-//! Such a key is refused by name, never accepted and ignored. A value that asks for nothing (`http: ""`) is accepted,
-//! since nothing is what happens; so is one that asks for what
-//! happens anyway. When a feature lands, its row goes.
+//! Such a key is refused by name, never accepted and ignored. A value that asks for nothing (`vip_pool: ""`) is accepted,
+//! since nothing is what happens. When a feature lands, its row goes.
 
 use super::{
-    duration::Duration,
     field::Step,
     tree::{Kind, Node, Scalar},
 };
@@ -32,21 +30,11 @@ pub(super) enum Off {
     False,
     /// `0`
     Zero,
-    /// `0s`
-    ZeroDuration,
-    /// What of connections counts as a failure, which is counted always, with or without what only HTTP has.
-    Counted,
 }
 
-use Off::{Counted, Empty, EmptyList, False, Never, Zero, ZeroDuration};
-
-/// The failures of connections.
-pub(super) const CONNECTION_FAILURES: [&str; 3] = ["connect_failure", "reset", "timeout"];
-/// The failure of a request.
-pub(super) const REQUEST_FAILURE: &str = "5xx";
+use Off::{Empty, EmptyList, False, Never, Zero};
 
 const FEATURES: &[Feature] = &[
-    feature("proxy", &[("port", Never), ("http", Empty), ("workers", Never), ("drain_timeout", Never)]),
     feature("discovery.registry", &[("ttl", Never), ("listen", Empty), ("token_file", Empty)]),
     feature("discovery.dns", &[("refresh", Never), ("servers", EmptyList)]),
     feature(
@@ -65,42 +53,17 @@ const FEATURES: &[Feature] = &[
     feature("discovery.vip_pool", &[("", Empty)]),
     feature("discovery.dns_listen", &[("", Empty)]),
     feature("discovery.empty_grace", &[("", Never)]),
-    feature("service.load_balancing.hash.header", &[("", Empty)]),
-    feature("service.load_balancing.hash.cookie", &[("", Empty)]),
-    feature("service.request_timeout", &[("", ZeroDuration)]),
-    feature("service.detect_timeout", &[("", Never)]),
-    feature("service.idle_timeout", &[("tcp", ZeroDuration), ("http", ZeroDuration)]),
-    feature("service.circuit_breaker.count", &[("", Counted)]),
-    feature("service.circuit_breaker.success_rate", &[("floor", Zero), ("window", Never), ("min_requests", Never)]),
-    feature("service.limits", &[("max_connections", Zero), ("max_pending_requests", Zero), ("max_requests", Zero)]),
-    feature("service.rate_limit", &[("requests_per_second", Zero), ("burst", Zero)]),
-    feature(
-        "service.retries",
-        &[
-            ("attempts", Zero),
-            ("on", EmptyList),
-            ("per_try_timeout", ZeroDuration),
-            ("backoff.base", Never),
-            ("backoff.max", Never),
-            ("budget.ratio", Never),
-            ("budget.min_per_second", Never),
-        ],
-    ),
-    feature("service.upstream", &[("", Never)]),
-    feature("service.when_daemon_down", &[("", Never)]),
-    feature("services[].hosts", &[("", EmptyList)]),
     feature("services[].dns", &[("", Empty)]),
     feature("services[].srv", &[("", Empty)]),
     feature("services[].etcd", &[("", Empty)]),
     feature("services[].kubernetes", &[("", Empty)]),
-    feature("services[].routes", &[("", EmptyList)]),
-    feature("telemetry.tracing", &[("sample_rate", Zero), ("otlp", Empty), ("keep", Never)]),
-    feature("telemetry.access_log", &[("enabled", False), ("sample_rate", Zero), ("keep", Zero), ("stderr", False)]),
+    feature("telemetry.tracing.otlp", &[("", Empty)]),
+    feature("telemetry.tracing.keep", &[("", Zero)]),
+    feature("telemetry.access_log.keep", &[("", Zero)]),
 ];
 
 /// Words of later work, for keys that exist.
-const WORDS: &[(&str, &[&str])] =
-    &[("service.protocol", &["udp", "http", "grpc", "auto"]), ("service.load_balancing.policy", &["peak_ewma"])];
+const WORDS: &[(&str, &[&str])] = &[("service.protocol", &["udp"])];
 
 const fn feature(path: &'static str, keys: &'static [(&'static str, Off)]) -> Feature {
     Feature { path, keys }
@@ -213,16 +176,6 @@ impl Off {
             (False, Some(Scalar::Bool(value))) => !value,
             (Zero, Some(Scalar::Integer(number))) => number == 0,
             (Zero, Some(Scalar::Float(number))) => number == 0.0,
-            (ZeroDuration, Some(Scalar::Text(text))) => Duration::parse(text).is_ok_and(Duration::is_zero),
-            (Counted, None) => {
-                let Kind::List(items) = &node.kind else { return false };
-                let is =
-                    |item: &Node<'_>, word: &str| matches!(item.scalar(), Some(Scalar::Text(text)) if text == word);
-                CONNECTION_FAILURES.iter().all(|word| items.iter().any(|item| is(item, word)))
-                    && items
-                        .iter()
-                        .all(|item| is(item, REQUEST_FAILURE) || CONNECTION_FAILURES.iter().any(|word| is(item, word)))
-            }
             _ => false,
         }
     }
@@ -235,8 +188,6 @@ impl Off {
             EmptyList => Some("[]"),
             False => Some("false"),
             Zero => Some("0"),
-            ZeroDuration => Some("0s"),
-            Counted => Some("[connect_failure, reset, timeout]"),
         }
     }
 }

@@ -6,17 +6,65 @@ use super::{
     duration::Duration,
     merge::Merged,
     report::{Place, Report},
-    settings::{CheckType, Settings},
+    settings::{CheckType, Policy, Protocol, Settings},
 };
 use std::{ops::RangeInclusive, time::Duration as Time};
 
 /// The services of `config` and of `merged` are the same, in the same order.
 pub(super) fn check(config: &Config, merged: &Merged<'_>, report: &mut Report) {
-    settings(&config.defaults, &|path| merged.written(&format!("defaults.{path}")), report);
+    let of_defaults = |path: &str| merged.written(&format!("defaults.{path}"));
+    settings(&config.defaults, &of_defaults, report);
+    let mut said = false;
     for (service, source) in config.services.iter().zip(&merged.services) {
         settings(&service.settings, &|path| source.written(path), report);
+        if service.settings.protocol == Protocol::Tcp {
+            without_effect(&service.settings, &|path| source.written(path), report);
+            if service.settings.load_balancing.policy == Policy::PeakEwma {
+                let own = ["load_balancing.policy", "protocol"].iter().find_map(|path| source.written(path));
+                // What services merely inherit is said once.
+                if own.is_some() || !said {
+                    said |= own.is_none();
+                    let (at, field) =
+                        own.or_else(|| of_defaults("load_balancing.policy")).unwrap_or_else(|| source.itself());
+                    let problem =
+                        format!("peak_ewma measures requests, but the protocol of the service {} is tcp", service.name);
+                    let remedy = "write protocol: http, or a policy such as least_connections";
+                    report.mistake(at, field, problem, Some(remedy.to_owned()));
+                }
+            }
+        }
     }
 }
+
+/// What a TCP service states of what only HTTP services have.
+fn without_effect(settings: &Settings, written: &dyn Fn(&str) -> Option<(Place, String)>, report: &mut Report) {
+    for path in HTTP_ONLY {
+        if let Some((at, field)) = written(path)
+            // As it is for TCP anyway.
+            && (*path != "load_balancing.hash.source" || !settings.load_balancing.hash.source)
+        {
+            let problem = "it has no effect: the protocol of the service is tcp";
+            report.warning(at, field, problem, Some("leave it out, or write protocol: http".to_owned()));
+        }
+    }
+}
+
+/// Settings that TCP services do not have.
+const HTTP_ONLY: &[&str] = &[
+    "load_balancing.hash.header",
+    "load_balancing.hash.cookie",
+    "load_balancing.hash.source",
+    "request_timeout",
+    "detect_timeout",
+    "idle_timeout",
+    "circuit_breaker.count",
+    "circuit_breaker.success_rate",
+    "limits",
+    "rate_limit",
+    "retries",
+    "upstream",
+    "when_daemon_down",
+];
 
 /// `written`: the place and the name of a key, where it is written.
 fn settings(settings: &Settings, written: &dyn Fn(&str) -> Option<(Place, String)>, report: &mut Report) {
@@ -38,11 +86,21 @@ fn settings(settings: &Settings, written: &dyn Fn(&str) -> Option<(Place, String
         let remedy = format!("the nearest: {}", near.join(" and "));
         report.mistake(at, field, format!("expected a prime, found {size}"), Some(remedy));
     }
-    if let Some((at, field)) = written("load_balancing.hash.source")
-        && !load_balancing.hash.source
+    let hash = &load_balancing.hash;
+    if !hash.source
+        && hash.header.is_empty()
+        && hash.cookie.is_empty()
+        && let Some((at, field)) = written("load_balancing.hash.source").or_else(|| written("load_balancing.hash"))
     {
-        let problem = "false would leave nothing to hash: header and cookie are not supported yet";
-        report.mistake(at, field, problem, Some("leave it out, or write true".to_owned()));
+        let problem = "false leaves nothing to hash: header and cookie are empty";
+        report.mistake(at, field, problem, Some("leave it out, or name a header or a cookie".to_owned()));
+    }
+    let backoff = &settings.retries.backoff;
+    if backoff.max < backoff.base
+        && let Some((at, field)) = written("retries.backoff")
+    {
+        let problem = format!("max, {}, is less than base, {}", backoff.max, backoff.base);
+        report.mistake(at, field, problem, Some(format!("write max: {} or more", backoff.base)));
     }
     if let Some((at, field)) = written("health_check.expected_status")
         && health_check.expected_status.is_empty()
@@ -94,6 +152,62 @@ const BOUNDS: &[Bounds] = &[
         min: Time::from_millis(10),
         max: Time::from_secs(600),
         zero: Some("0s leaves it to the kernel"),
+    },
+    Bounds {
+        path: "request_timeout",
+        get: |s| s.request_timeout,
+        min: Time::from_millis(10),
+        max: Time::from_secs(24 * 3600),
+        zero: Some("0s switches it off"),
+    },
+    Bounds {
+        path: "detect_timeout",
+        get: |s| s.detect_timeout,
+        min: Time::from_millis(10),
+        max: Time::from_secs(60),
+        zero: None,
+    },
+    Bounds {
+        path: "idle_timeout.tcp",
+        get: |s| s.idle_timeout.tcp,
+        min: Time::from_millis(100),
+        max: Time::from_secs(720 * 3600),
+        zero: Some("0s keeps them for ever"),
+    },
+    Bounds {
+        path: "idle_timeout.http",
+        get: |s| s.idle_timeout.http,
+        min: Time::from_millis(100),
+        max: Time::from_secs(720 * 3600),
+        zero: Some("0s keeps them for ever"),
+    },
+    Bounds {
+        path: "circuit_breaker.success_rate.window",
+        get: |s| s.circuit_breaker.success_rate.window,
+        min: Time::from_secs(1),
+        max: Time::from_secs(600),
+        zero: None,
+    },
+    Bounds {
+        path: "retries.per_try_timeout",
+        get: |s| s.retries.per_try_timeout,
+        min: Time::from_millis(10),
+        max: HOUR,
+        zero: Some("0s is as long as the request"),
+    },
+    Bounds {
+        path: "retries.backoff.base",
+        get: |s| s.retries.backoff.base,
+        min: Time::from_millis(1),
+        max: Time::from_secs(60),
+        zero: Some("0s tries again at once"),
+    },
+    Bounds {
+        path: "retries.backoff.max",
+        get: |s| s.retries.backoff.max,
+        min: Time::from_millis(1),
+        max: Time::from_secs(600),
+        zero: Some("0s tries again at once"),
     },
     Bounds {
         path: "health_check.interval",

@@ -110,9 +110,39 @@ impl Service<'_> {
         (at, self.name(at, [Step::Key(list), Step::Index(index), Step::Key(key)]))
     }
 
+    /// Whether `keys` within item `index` of a list are written.
+    pub(super) fn has(&self, list: &'static str, index: usize, keys: &[Step<'_>]) -> bool {
+        let item = self.node.get(list).and_then(|node| node.items().nth(index));
+        item.is_some_and(|(_, item)| keys.iter().try_fold(item, |node, step| step_into(node, *step)).is_some())
+    }
+
+    /// The place of what stands at `keys` within item `index` of a list (or as near to it as is written), and its name.
+    pub(super) fn within(&self, list: &'static str, index: usize, keys: &[Step<'_>]) -> (Place, String) {
+        let Some((index, item)) = self.node.get(list).and_then(|node| node.items().nth(index)) else {
+            return self.itself();
+        };
+        let mut node = item;
+        for step in keys {
+            match step_into(node, *step) {
+                Some(inner) => node = inner,
+                None => break,
+            }
+        }
+        let service = self.origins.iter().find(|(file, _)| *file == node.at.file).map_or(0, |(_, index)| *index);
+        let steps = [Step::Key("services"), Step::Index(service), Step::Key(list), Step::Index(index)];
+        (node.at, field::name(steps.into_iter().chain(keys.iter().copied())))
+    }
+
     fn name<const N: usize>(&self, at: Place, steps: [Step<'_>; N]) -> String {
         let index = self.origins.iter().find(|(file, _)| *file == at.file).map_or(0, |(_, index)| *index);
         field::name([Step::Key("services"), Step::Index(index)].into_iter().chain(steps))
+    }
+}
+
+fn step_into<'n, 't>(node: &'n Node<'t>, step: Step<'_>) -> Option<&'n Node<'t>> {
+    match step {
+        Step::Key(key) => node.get(key),
+        Step::Index(index) => node.items().nth(index).map(|(_, node)| node),
     }
 }
 

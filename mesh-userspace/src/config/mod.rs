@@ -9,6 +9,8 @@ mod address;
 mod check;
 mod cidr;
 mod convert;
+mod convert_http;
+mod decimal;
 mod decode;
 mod duration;
 mod field;
@@ -21,10 +23,14 @@ mod later;
 mod limits;
 mod merge;
 mod names;
+mod pairs;
 mod path;
 mod persist;
 mod reload;
 mod report;
+mod requests;
+mod route;
+mod route_rules;
 mod rules;
 mod schema;
 mod settings;
@@ -39,8 +45,9 @@ mod tree;
 mod types;
 mod yaml;
 
-pub use address::{EndpointAddress, Listen, MetricsListen, Vip};
+pub use address::{EndpointAddress, Listen, MaybeListen, Vip};
 pub use cidr::Cidr;
+pub use decimal::{Decimal, Percent, Rate, Ratio};
 pub use duration::Duration;
 pub use files::{DEFAULT_PATH, Files, places};
 pub use fraction::Fraction;
@@ -49,14 +56,23 @@ pub use path::Cgroup;
 pub use persist::{Change, PersistError, RUNTIME_FILE, persist, persisted};
 pub use reload::reload;
 pub use report::{Errors, Finding};
+pub use requests::{
+    Backoff, Budget, Counted, HashOf, IdleTimeout, Limits, RateLimit, Retries, RetryReason, SuccessRate, Upstream,
+    WhenDown,
+};
+pub use route::{
+    Fault, HeaderChanges, Headers, Match, Mirror, Redirect, Rewrite, Route, RouteBackoff, RouteBudget, RouteRetries,
+    Target,
+};
 pub use schema::schema;
 pub use settings::{
-    CheckType, CircuitBreaker, HashOf, HealthCheck, LoadBalancing, Locality, Policy, Prefer, Protocol, Settings,
+    CheckType, CircuitBreaker, HealthCheck, LoadBalancing, Locality, Policy, Prefer, Protocol, Settings,
 };
 pub use size::Size;
 pub use status::StatusRange;
 pub use types::{
-    Admin, Bypass, Config, Dataplane, Endpoint, Log, LogFormat, Mode, Node, Service, Telemetry, WhenStale,
+    AccessLog, Admin, Bypass, Config, Dataplane, Endpoint, Log, LogFormat, Mode, Node, Proxy, Service, Telemetry,
+    Tracing, WhenStale,
 };
 
 use intern::Intern;

@@ -4,6 +4,8 @@ use super::{
     Config, Host, limits,
     merge::{self, Merged},
     report::{Place, Report},
+    route_rules,
+    settings::Protocol,
     types::Service,
 };
 use crate::model;
@@ -18,6 +20,8 @@ pub(super) fn check(config: &Config, merged: &Merged<'_>, host: &Host, report: &
     room(config, merged, report);
     dataplane(config, merged, report);
     limits::check(config, merged, report);
+    proxy(config, merged, report);
+    route_rules::check(config, merged, report);
     let own: HashSet<_> = host.addresses.iter().map(std::net::IpAddr::to_canonical).collect();
     let mut owners: HashMap<SocketAddr, (usize, usize)> = HashMap::with_capacity(config.services.len());
     for (index, (service, source)) in config.services.iter().zip(&merged.services).enumerate() {
@@ -75,6 +79,32 @@ fn admin(config: &Config, merged: &Merged<'_>, report: &mut Report) {
         let (at, field) = merged.field("admin.listen");
         let problem = format!("everyone who reaches {listen} can read services, endpoints and configuration");
         report.warning(at, field, problem, Some("admin.metrics_listen serves metrics and health only".to_owned()));
+    }
+}
+
+fn proxy(config: &Config, merged: &Merged<'_>, report: &mut Report) {
+    let (proxy, admin) = (&config.proxy, &config.admin);
+    if let Some(http) = proxy.http.0 {
+        let loopback = http.ip().is_loopback() || http.ip().is_unspecified();
+        let taken = [
+            ("admin.listen", http == admin.listen.0),
+            ("admin.metrics_listen", Some(http) == admin.metrics_listen.0),
+            ("where captured connections arrive (proxy.port)", loopback && http.port() == proxy.port),
+        ];
+        if let Some((what, _)) = taken.into_iter().find(|(_, taken)| *taken && http.port() != 0) {
+            let (at, field) = merged.field("proxy.http");
+            let remedy = "use another port, or \"\" to do without".to_owned();
+            report.mistake(at, field, format!("{http} is {what} already"), Some(remedy));
+        }
+        if !http.ip().is_loopback() {
+            let (at, field) = merged.field("proxy.http");
+            let problem = format!("everyone who reaches {http} can send requests to every service");
+            report.warning(at, field, problem, None);
+        }
+    }
+    if proxy.drain_timeout.get() > std::time::Duration::from_secs(3600) {
+        let (at, field) = merged.field("proxy.drain_timeout");
+        report.mistake(at, field, format!("expected at most 1h, found {}", proxy.drain_timeout), None);
     }
 }
 
@@ -159,9 +189,9 @@ fn reachable(service: &Service, source: &merge::Service<'_>, report: &mut Report
         let (at, field) = source.itself();
         report.warning(at, field, format!("the service {} {problem}", service.name), Some(remedy.to_owned()));
     };
-    if service.addresses.is_empty() {
+    if service.addresses.is_empty() && service.settings.protocol == Protocol::Tcp {
         warn("has no addresses", "no connection reaches it until it has one");
-    } else if service.endpoints.is_empty() {
+    } else if service.endpoints.is_empty() && service.routes.is_empty() {
         warn("has no endpoints", "connections to it are refused until it has one");
     } else if service.addresses.iter().any(|vip| vip.0.is_ipv4())
         && service.endpoints.iter().all(|e| e.address.0.is_ipv6())

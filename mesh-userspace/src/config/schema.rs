@@ -1,7 +1,7 @@
 //! The JSON Schema that users see: for editors, and for `mesh config schema`.
 
 use super::{
-    later::{self, CONNECTION_FAILURES, Feature, Off, REQUEST_FAILURE},
+    later::{self, Feature, Off},
     shape,
     text::KIND_KEYWORD,
 };
@@ -57,19 +57,12 @@ fn accepted(feature: &Feature) -> Option<Value> {
 
 impl Off {
     fn schema(self) -> Option<Value> {
-        let counted = [CONNECTION_FAILURES.as_slice(), &[REQUEST_FAILURE]].concat();
         Some(match self {
             Self::Never => return None,
             Self::Empty => json!({ "const": "" }),
             Self::EmptyList => json!({ "type": "array", "maxItems": 0 }),
             Self::False => json!({ "const": false }),
             Self::Zero => json!({ "const": 0 }),
-            Self::ZeroDuration => json!({ "type": "string", "pattern": "^(0+h)?(0+m)?(0+s)?(0+ms)?$", "minLength": 2 }),
-            Self::Counted => json!({
-                "type": "array",
-                "items": { "enum": counted },
-                "allOf": CONNECTION_FAILURES.map(|word| json!({ "contains": { "const": word } })),
-            }),
         })
     }
 }

@@ -4,6 +4,7 @@ use super::{
     duration::Duration,
     fraction::Fraction,
     http::{HealthHost, HealthPath},
+    requests::{Counted, HashOf, IdleTimeout, Limits, RateLimit, Retries, SuccessRate, Upstream, WhenDown},
     status::StatusRange,
 };
 use schemars::JsonSchema;
@@ -20,14 +21,31 @@ pub struct Settings {
     /// How long a connection may take to be established before its application gets ETIMEDOUT: 10ms to 10m; 0s: as long
     /// as the kernel tries.
     pub connect_timeout: Duration,
+    /// HTTP: how long an answer may take, from the end of the request to the head of the response: 10ms to 24h; 0s: for
+    /// ever. A shorter grpc-timeout of the request wins.
+    pub request_timeout: Duration,
+    /// protocol auto: a client that says nothing for this long speaks TCP: 10ms to 1m.
+    pub detect_timeout: Duration,
+    /// HTTP: how long connections are kept on which nothing happens.
+    pub idle_timeout: IdleTimeout,
     /// How endpoints are checked.
     pub health_check: HealthCheck,
     /// When endpoints that fail get no more connections, and when they get them again.
     pub circuit_breaker: CircuitBreaker,
+    /// HTTP: how much is admitted at a time, on this node.
+    pub limits: Limits,
+    /// HTTP: how many requests a second are admitted, on this node.
+    pub rate_limit: RateLimit,
+    /// HTTP: when a request is tried again.
+    pub retries: Retries,
     /// Which endpoints are near, and when the others help out.
     pub locality: Locality,
     /// Over how long an endpoint that is new, or healthy again, grows to its full share; 0s: at once.
     pub slow_start: Duration,
+    /// HTTP: what endpoints are spoken to.
+    pub upstream: Upstream,
+    /// HTTP: what becomes of new connections while no daemon takes them.
+    pub when_daemon_down: WhenDown,
 }
 
 impl Default for Settings {
@@ -36,10 +54,18 @@ impl Default for Settings {
             protocol: Protocol::default(),
             load_balancing: LoadBalancing::default(),
             connect_timeout: Duration::from_millis(1_000),
+            request_timeout: Duration::from_millis(5_000),
+            detect_timeout: Duration::from_millis(100),
+            idle_timeout: IdleTimeout::default(),
             health_check: HealthCheck::default(),
             circuit_breaker: CircuitBreaker::default(),
+            limits: Limits::default(),
+            rate_limit: RateLimit::default(),
+            retries: Retries::default(),
             locality: Locality::default(),
             slow_start: Duration::default(),
+            upstream: Upstream::default(),
+            when_daemon_down: WhenDown::default(),
         }
     }
 }
@@ -68,7 +94,7 @@ pub struct LoadBalancing {
     /// Slots of the table by which maglev picks: a prime; more are more even.
     #[schemars(range(min = 251, max = 1_048_573))]
     pub maglev_size: u32,
-    /// What maglev hashes.
+    /// What maglev hashes: the first of these that a request has.
     pub hash: HashOf,
     /// For how long after its last connection a client comes back to the same endpoint; 0s: not at all.
     pub affinity: Duration,
@@ -95,20 +121,6 @@ pub enum Policy {
     Maglev,
     /// Of two at random the one that answers sooner, requests under way considered; HTTP only.
     PeakEwma,
-}
-
-/// What is hashed.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(default)]
-pub struct HashOf {
-    /// The address of the client; only true, since nothing else can be hashed yet.
-    pub source: bool,
-}
-
-impl Default for HashOf {
-    fn default() -> Self {
-        Self { source: true }
-    }
 }
 
 /// How endpoints are checked.
@@ -186,6 +198,10 @@ pub struct CircuitBreaker {
     pub max_open_percent: u32,
     /// While no endpoint of a service admits connections, one is let through this often: 100ms to 1h.
     pub probe_interval: Duration,
+    /// HTTP: what counts as a failure. Of TCP services connect_failure, reset and timeout always do.
+    pub count: Vec<Counted>,
+    /// HTTP: which part of an endpoint's requests has to succeed.
+    pub success_rate: SuccessRate,
 }
 
 impl Default for CircuitBreaker {
@@ -197,6 +213,8 @@ impl Default for CircuitBreaker {
             half_open_requests: 1,
             max_open_percent: 50,
             probe_interval: Duration::from_millis(1_000),
+            count: vec![Counted::ConnectFailure, Counted::Reset, Counted::Timeout, Counted::ServerError],
+            success_rate: SuccessRate::default(),
         }
     }
 }

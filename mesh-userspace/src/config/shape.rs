@@ -14,6 +14,11 @@ use std::{collections::BTreeMap, sync::LazyLock};
 pub(super) enum Shape {
     Map(BTreeMap<String, Field>),
     List(Box<Self>),
+    /// A mapping whose keys are the user's.
+    Pairs {
+        key: &'static Kind,
+        value: Box<Self>,
+    },
     /// One of a few words; some more are known and not supported yet.
     Word {
         words: Vec<String>,
@@ -155,6 +160,11 @@ fn compile(schema: &Value) -> Shape {
         return Shape::Word { words, later: &[] };
     }
     match text("type") {
+        Some("object") if schema.contains_key("propertyNames") => {
+            let names = schema.get("propertyNames").and_then(Value::as_object).and_then(kind);
+            let value = Box::new(compile(schema.get("additionalProperties").unwrap_or(&Value::Null)));
+            names.map_or(Shape::Integer { min: 1, max: 0 }, |key| Shape::Pairs { key, value })
+        }
         Some("object") => {
             let required = |name: &str| {
                 schema.get("required").and_then(Value::as_array).is_some_and(|r| r.iter().any(|v| v == name))

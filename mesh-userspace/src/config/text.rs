@@ -2,10 +2,13 @@
 //! a file with a good message, to decode, and in the JSON Schema).
 
 use super::{
-    address::{EndpointAddress, Listen, MetricsListen, Vip},
+    address::{EndpointAddress, Listen, MaybeListen, Vip},
     cidr::Cidr,
     duration::Duration,
-    http::{HealthHost, HealthPath},
+    http::{
+        ChangedHeader, CookieName, HeaderName, HeaderValue, HealthHost, HealthPath, HostName, HostPattern, HostPort,
+        MaybeHeader, MaybeService, Method, PathRegex, QueryName, QueryValue, RoutePath,
+    },
     names::{Label, LogLevel, NodeName, ServiceName},
     path::{Cgroup, CgroupPath, Directory, SocketPath},
     status::StatusRange,
@@ -46,6 +49,20 @@ pub(super) const KIND_KEYWORD: &str = "x-kind";
 /// Every kind of text.
 pub(super) const KINDS: &[Kind] = &[
     Cgroup::KIND,
+    ChangedHeader::KIND,
+    CookieName::KIND,
+    HeaderName::KIND,
+    HeaderValue::KIND,
+    HostName::KIND,
+    HostPattern::KIND,
+    HostPort::KIND,
+    MaybeHeader::KIND,
+    MaybeService::KIND,
+    Method::KIND,
+    PathRegex::KIND,
+    QueryName::KIND,
+    QueryValue::KIND,
+    RoutePath::KIND,
     CgroupPath::KIND,
     Cidr::KIND,
     Directory::KIND,
@@ -56,7 +73,7 @@ pub(super) const KINDS: &[Kind] = &[
     Label::KIND,
     Listen::KIND,
     LogLevel::KIND,
-    MetricsListen::KIND,
+    MaybeListen::KIND,
     NodeName::KIND,
     ServiceName::KIND,
     SocketPath::KIND,

@@ -2,11 +2,14 @@
 //! JSON Schema is made. The first line of each field's description is also its help in an editor.
 
 use super::{
-    address::{EndpointAddress, Listen, MetricsListen, Vip},
+    address::{EndpointAddress, Listen, MaybeListen, Vip},
     cidr::Cidr,
+    decimal::Rate,
     duration::Duration,
+    http::HostName,
     names::{Label, LogLevel, NodeName, ServiceName},
     path::{Cgroup, CgroupPath, Directory, SocketPath},
+    route::Route,
     settings::Settings,
     size::Size,
 };
@@ -29,6 +32,8 @@ pub struct Config {
     pub admin: Admin,
     /// How connections are intercepted. A change needs a restart.
     pub dataplane: Dataplane,
+    /// How the daemon takes requests. A change needs a restart.
+    pub proxy: Proxy,
     /// What every service inherits; each key may stand in a service too.
     pub defaults: Settings,
     /// The services of this file. Files merge them by name, field by field; a list is replaced as a whole.
@@ -68,7 +73,7 @@ pub struct Admin {
     /// Address of the read-only HTTP server with everything. Port 0: any free port.
     pub listen: Listen,
     /// Address of a second HTTP server with /metrics, /health and /ready only, such as 0.0.0.0:9902. Empty: none.
-    pub metrics_listen: MetricsListen,
+    pub metrics_listen: MaybeListen,
     /// Unix socket, mode 0600, for reading and writing; at most 107 bytes.
     #[schemars(with = "SocketPath")]
     pub socket: PathBuf,
@@ -78,7 +83,7 @@ impl Default for Admin {
     fn default() -> Self {
         Self {
             listen: Listen(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9901)),
-            metrics_listen: MetricsListen(None),
+            metrics_listen: MaybeListen(None),
             socket: "/run/mesh/admin.sock".into(),
         }
     }
@@ -190,6 +195,33 @@ pub enum WhenStale {
     LastKnown,
 }
 
+/// How the daemon takes requests.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Proxy {
+    /// Port at which captured connections arrive, on 127.0.0.1 and ::1 of each client's network namespace.
+    #[schemars(range(min = 1))]
+    pub port: u16,
+    /// Address of the explicit proxy for known services. Empty: none.
+    pub http: MaybeListen,
+    /// Threads that take requests; 0: one for each core.
+    #[schemars(range(min = 0, max = 1024))]
+    pub workers: u32,
+    /// How long requests may take to finish when the daemon stops: at most 1h.
+    pub drain_timeout: Duration,
+}
+
+impl Default for Proxy {
+    fn default() -> Self {
+        Self {
+            port: 15001,
+            http: MaybeListen(Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 3000))),
+            workers: 0,
+            drain_timeout: Duration::from_millis(30_000),
+        }
+    }
+}
+
 /// A named set of interchangeable endpoints.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Service {
@@ -199,12 +231,20 @@ pub struct Service {
     /// VIPs: the addresses applications dial. Any unicast address and port; each belongs to one service.
     #[serde(default)]
     pub addresses: Vec<Vip>,
+    /// Names by which HTTP requests ask for it at proxy.http, besides its own. Each belongs to one service.
+    #[serde(default)]
+    #[schemars(with = "Vec<HostName>")]
+    pub hosts: Box<[String]>,
     /// Its own settings over those it inherits: after loading, what holds for it. Equal ones are shared.
     #[serde(flatten)]
     pub settings: Arc<Settings>,
     /// Who serves it; an address stands once.
     #[serde(default)]
     pub endpoints: Vec<Endpoint>,
+    /// What becomes of its requests, the first that matches; none: they go to the service itself.
+    #[serde(default)]
+    #[schemars(with = "Vec<Route>")]
+    pub routes: Box<[Route]>,
 }
 
 /// One address that serves a service.
@@ -245,8 +285,44 @@ fn is_false(value: &bool) -> bool {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Telemetry {
+    /// Which requests are traced.
+    pub tracing: Tracing,
+    /// The log of requests.
+    pub access_log: AccessLog,
     /// The daemon's own log, on stderr.
     pub log: Log,
+}
+
+/// Which requests are traced.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Tracing {
+    /// The part of requests without a decision of the client's that is sampled.
+    pub sample_rate: Rate,
+}
+
+impl Default for Tracing {
+    fn default() -> Self {
+        Self { sample_rate: Rate::from_parts(100_000) }
+    }
+}
+
+/// The log of requests.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct AccessLog {
+    /// Whether requests are logged.
+    pub enabled: bool,
+    /// The part of requests that is logged.
+    pub sample_rate: Rate,
+    /// Whether they are logged on stderr.
+    pub stderr: bool,
+}
+
+impl Default for AccessLog {
+    fn default() -> Self {
+        Self { enabled: true, sample_rate: Rate::from_parts(1_000_000), stderr: true }
+    }
 }
 
 /// The daemon's own log.

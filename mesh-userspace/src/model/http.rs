@@ -2,6 +2,9 @@
 
 use std::{hash::Hash, time::Duration};
 
+/// How much memory the regular expression of a path may take, compiled, in bytes.
+pub const REGEX_SIZE: usize = 256 * 1024;
+
 /// How requests to a service are treated. The defaults are the product's.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Http {

@@ -30,10 +30,13 @@ fn a_dump_says_all_defaults() {
         "load_balancing": {
             "policy": "round_robin",
             "maglev_size": 16381,
-            "hash": { "source": true },
+            "hash": { "header": "", "cookie": "", "source": true },
             "affinity": "0s",
         },
         "connect_timeout": "1s",
+        "request_timeout": "5s",
+        "detect_timeout": "100ms",
+        "idle_timeout": { "tcp": "0s", "http": "1m" },
         "health_check": {
             "type": "tcp",
             "path": "/",
@@ -51,9 +54,22 @@ fn a_dump_says_all_defaults() {
             "half_open_requests": 1,
             "max_open_percent": 50,
             "probe_interval": "1s",
+            "count": ["connect_failure", "reset", "timeout", "5xx"],
+            "success_rate": { "floor": 0.8, "window": "10s", "min_requests": 100 },
+        },
+        "limits": { "max_connections": 0, "max_pending_requests": 1024, "max_requests": 0 },
+        "rate_limit": { "requests_per_second": 0, "burst": 0 },
+        "retries": {
+            "attempts": 1,
+            "on": ["connect_failure", "refused_stream", "reset_before_request"],
+            "per_try_timeout": "0s",
+            "backoff": { "base": "25ms", "max": "250ms" },
+            "budget": { "ratio": 0.2, "min_per_second": 10 },
         },
         "locality": { "prefer": "zone", "spill_below": 0.7 },
         "slow_start": "0s",
+        "upstream": "auto",
+        "when_daemon_down": "direct",
     });
     assert_eq!(
         serde_json::to_value(&config).unwrap(),
@@ -74,20 +90,35 @@ fn a_dump_says_all_defaults() {
                 "max_endpoints": "auto",
                 "max_slots": "auto",
             },
+            "proxy": { "port": 15001, "http": "127.0.0.1:3000", "workers": 0, "drain_timeout": "30s" },
             "defaults": settings,
             "services": [{
                 "name": "web",
                 "addresses": [],
+                "hosts": [],
                 "protocol": settings["protocol"],
                 "load_balancing": settings["load_balancing"],
                 "connect_timeout": settings["connect_timeout"],
+                "request_timeout": settings["request_timeout"],
+                "detect_timeout": settings["detect_timeout"],
+                "idle_timeout": settings["idle_timeout"],
+                "limits": settings["limits"],
+                "rate_limit": settings["rate_limit"],
+                "retries": settings["retries"],
+                "upstream": settings["upstream"],
+                "when_daemon_down": settings["when_daemon_down"],
                 "health_check": settings["health_check"],
                 "circuit_breaker": settings["circuit_breaker"],
                 "locality": settings["locality"],
                 "slow_start": settings["slow_start"],
                 "endpoints": [],
+                "routes": [],
             }],
-            "telemetry": { "log": { "format": "json", "level": "info" } },
+            "telemetry": {
+                "tracing": { "sample_rate": 0.1 },
+                "access_log": { "enabled": true, "sample_rate": 1, "stderr": true },
+                "log": { "format": "json", "level": "info" },
+            },
         })
     );
     assert_dumps(&config);
@@ -108,7 +139,14 @@ fn texts_that_look_like_something_else_survive_a_dump() {
     };
     let endpoints = zones.iter().enumerate().map(endpoint).collect();
     let name = "123".to_owned();
-    let service = Service { name, addresses: Vec::new(), settings: Default::default(), endpoints };
+    let service = Service {
+        name,
+        addresses: Vec::new(),
+        hosts: Box::default(),
+        settings: Default::default(),
+        endpoints,
+        routes: Box::default(),
+    };
     let node = Node { name: "1e3".to_owned(), ..Node::default() };
     assert_dumps(&Config { node, services: vec![service], ..Config::default() });
 }
@@ -161,6 +199,7 @@ fn settings() -> impl Strategy<Value = Settings> {
                     half_open_requests: counts.1,
                     max_open_percent: counts.2,
                     probe_interval: time(interval),
+                    ..CircuitBreaker::default()
                 },
                 locality: Locality { prefer, spill_below: Fraction::from_thousandths(spill_below) },
                 slow_start: time(interval),
@@ -176,7 +215,8 @@ fn service() -> impl Strategy<Value = Service> {
             endpoints.sort_by_key(|e| e.address);
             endpoints.dedup_by_key(|e| e.address);
             let settings = std::sync::Arc::new(settings);
-            Service { name, addresses: addresses.into_iter().map(Vip).collect(), settings, endpoints }
+            let addresses = addresses.into_iter().map(Vip).collect();
+            Service { name, addresses, hosts: Box::default(), settings, endpoints, routes: Box::default() }
         },
     )
 }
@@ -191,7 +231,7 @@ fn config() -> impl Strategy<Value = Config> {
             config.dataplane.program_stats = program_stats;
             config.dataplane.cgroup =
                 if program_stats { Cgroup::Auto } else { Cgroup::Path("/sys/fs/cgroup/a b".into()) };
-            config.admin.metrics_listen = MetricsListen(program_stats.then(|| SocketAddr::from(([0, 0, 0, 0], 0))));
+            config.admin.metrics_listen = MaybeListen(program_stats.then(|| SocketAddr::from(([0, 0, 0, 0], 0))));
             services.sort_by(|a, b| a.name.cmp(&b.name));
             services.dedup_by(|a, b| a.name == b.name);
             let mut seen = std::collections::HashSet::new();

@@ -1,0 +1,56 @@
+//! What an error of `h2` means here, and which code a fault becomes on its way out.
+
+use h2::Reason;
+
+use super::{
+    super::{Fault, FaultKind, Side},
+    cork::Progress,
+};
+
+/// What `error` means on a connection that came as far as `progress`.
+pub(super) fn translate(side: Side, error: &h2::Error, progress: &Progress) -> Fault {
+    Fault { side, kind: kind(error, progress) }
+}
+
+fn kind(error: &h2::Error, progress: &Progress) -> FaultKind {
+    if let Some(io) = error.get_io() {
+        // What h2 reports for streams of a connection that is gone is always a broken pipe; the connection knows better.
+        return match progress.failed() {
+            Some(kind) => kind.into(),
+            None if progress.ended() => FaultKind::Closed,
+            None => io.kind().into(),
+        };
+    }
+    match error.reason() {
+        // Found by h2 in what the peer sent.
+        Some(Reason::ENHANCE_YOUR_CALM) if error.is_library() => FaultKind::TooLarge("HTTP/2 frames without use"),
+        Some(_) if error.is_library() => FaultKind::Malformed("HTTP/2"),
+        Some(Reason::NO_ERROR) if error.is_go_away() => FaultKind::Closed,
+        Some(reason) => FaultKind::Reset { code: Some(reason.into()) },
+        // A head or frame of ours that h2 refuses to send.
+        None => FaultKind::Malformed("cannot be said in HTTP/2"),
+    }
+}
+
+/// The code of the reset that tells a peer of `fault`, found on another side, where part of the message is on its way.
+///
+/// A reset keeps its code, except two that would now be lies: `NO_ERROR` (it is cut off) and `REFUSED_STREAM` (it has been
+/// begun with, and a client would send it again).
+pub(super) fn code(fault: Fault, otherwise: Reason) -> Reason {
+    match fault.kind {
+        FaultKind::Reset { code: Some(code) } => match Reason::from(code) {
+            Reason::NO_ERROR | Reason::REFUSED_STREAM => otherwise,
+            reason => reason,
+        },
+        _ => otherwise,
+    }
+}
+
+/// The code of the reset in place of an answer: all that the handler says is true, as nothing was sent.
+pub(super) fn code_of_refusal(fault: Fault) -> Reason {
+    match fault.kind {
+        FaultKind::Reset { code: Some(code) } => code.into(),
+        FaultKind::Malformed(_) | FaultKind::TooLarge(_) if fault.side == Side::Downstream => Reason::PROTOCOL_ERROR,
+        _ => Reason::INTERNAL_ERROR,
+    }
+}

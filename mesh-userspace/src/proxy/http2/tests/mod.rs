@@ -1,0 +1,1 @@
+//! Against `h2` and hyper as peers, over pipes in memory.
