@@ -186,6 +186,8 @@ pub enum Outcome {
     Timeout,
     /// It had to repeat its SYN: a black hole, or a full accept queue. Told once a connection.
     Suspect,
+    /// Too large a part of what it was sent failed: it opens at once.
+    Unreliable,
     /// Established.
     Established,
     /// Of use: a byte came back, or it was established for a second.
@@ -232,7 +234,7 @@ pub const fn step(word: Word, report: &Report, limits: &Limits, may_open: bool) 
         State::HalfOpen if report.probe => match report.outcome {
             // Nobody answers it: also a sign where the application gives up before the connect times out. If the answer was
             // merely late, it closes the circuit all the same.
-            Outcome::Failure | Outcome::Timeout | Outcome::Suspect => {
+            Outcome::Failure | Outcome::Timeout | Outcome::Suspect | Outcome::Unreliable => {
                 opened(word, OPENINGS.of(word.0) + 1, report, limits)
             }
             Outcome::Established => {
@@ -266,6 +268,7 @@ const fn step_closed(word: Word, report: &Report, limits: &Limits, may_open: boo
             word = word.with(SUSPECTS, suspects);
             suspects >= SUSPECTS_OPEN
         }
+        Outcome::Unreliable => true,
         Outcome::Established => return word.with(SUSPECTS, 0),
         Outcome::Alive => return word.with(SUSPECTS, 0).with(FAILURES, 0),
         Outcome::Nothing => return word,

@@ -1,6 +1,6 @@
 //! The daemon's state: what is configured, what operators changed, what the kernel was told.
 
-use super::{bypass::BypassedCgroups, guard::Guard, host, probe::Truth, recount::Recount};
+use super::{bypass::BypassedCgroups, guard::Guard, host, http::Http, probe::Truth, recount::Recount};
 use crate::{
     api::{Mode, Time},
     config::{self, Config},
@@ -54,6 +54,7 @@ pub(super) struct Daemon {
     /// Whether connects are really intercepted.
     pub(super) truth: Truth,
     pub(super) guard: Guard,
+    pub(super) http: Http,
     /// Who checks endpoints, where there is a kernel to be told.
     pub(super) checker: OnceLock<Checker>,
     /// The node's name where the configuration has none: that of the start, whatever the host is called since.
@@ -198,6 +199,7 @@ impl Daemon {
             stopping: AtomicBool::new(false),
             truth: Truth::default(),
             guard: Guard::default(),
+            http: Http::new(&state.config),
             checker: OnceLock::new(),
             host_name: host().name,
             programs_level,
@@ -238,14 +240,18 @@ impl Daemon {
     pub(super) fn publish(&self, state: &mut State) -> Vec<String> {
         state.snapshot = Arc::new(Snapshot::new(&state.facts, &state.overrides));
         let problems = self.write_tables(state);
+        self.publish_requests(state);
         self.check(state);
         problems
     }
 
     fn write_tables(&self, state: &mut State) -> Vec<String> {
-        let (Some(tables), Some(datapath)) = (self.tables(), &mut state.datapath) else { return Vec::new() };
+        let Some(datapath) = &mut state.datapath else { return Vec::new() };
         let before: HashSet<String> = datapath.problems().iter().cloned().collect();
-        state.again_at = datapath.apply(tables, &state.snapshot, now());
+        state.again_at = match self.tables() {
+            Some(tables) => datapath.apply(tables, &state.snapshot, now()),
+            None => datapath.note_snapshot(&state.snapshot, now()),
+        };
         for problem in datapath.problems().iter().filter(|p| !before.contains(*p)) {
             tracing::warn!("{problem}");
         }

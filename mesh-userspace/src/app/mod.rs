@@ -11,6 +11,7 @@ mod door;
 mod explain;
 mod guard;
 mod health;
+mod http;
 mod live;
 mod lock;
 mod others;

@@ -79,7 +79,8 @@ pub fn run(named: Option<PathBuf>, takeover: bool) -> Result<(), String> {
         prepare(&loaded.config, &facts, &overrides, must_intercept, &mut locks)?;
     let (kernel, datapath, bypassed) = match kernel {
         Ok((kernel, datapath, bypassed)) => (Ok(kernel), Some(datapath), Some(bypassed)),
-        Err(why) => (Err(why), None, None),
+        // Requests are balanced all the same.
+        Err(why) => (Err(why), Some(Datapath::detached(config.node())), None),
     };
     let _stats = match config.dataplane.program_stats && kernel.is_ok() {
         true => kernel::program_stats().inspect_err(|e| tracing::warn!("{e}")).ok(),
@@ -108,15 +109,16 @@ pub fn run(named: Option<PathBuf>, takeover: bool) -> Result<(), String> {
     if let Some(events) = events {
         transitions::follow(&daemon, events).map_err(|e| format!("circuits cannot be followed: {e}"))?;
     }
-    if daemon.kernel.is_ok() {
-        health::start(&daemon).map_err(|e| format!("endpoints cannot be checked: {e}"))?;
-    }
+    health::start(&daemon).map_err(|e| format!("endpoints cannot be checked: {e}"))?;
+    http::start(&daemon).map_err(|e| format!("the proxy cannot start: {e}"))?;
     let probing = probe::start(&daemon).map_err(|e| format!("the probe cannot start: {e}"))?;
     let end = runtime.block_on(serve(&daemon, signals, watch, programs_log, end));
     // Not while another one is ready in its place.
     daemon.stopping.store(!matches!(end, Some(End::Followed)), Ordering::Relaxed);
     succession.close();
     daemon.truth.stop();
+    daemon.http.drain(drain_timeout);
+    daemon.http.stop();
     // A probe that is under way ends at once, and takes its cgroup along.
     let _ = probing.join();
     admin.stop();

@@ -54,11 +54,21 @@ impl Daemon {
 
     /// Brings what was learned of endpoints into the tables.
     pub(super) fn refresh(&self, state: &mut State) {
-        let (Some(tables), Some(datapath)) = (self.tables(), state.datapath.as_mut()) else { return };
-        datapath.due(tables, &state.snapshot, now());
-        if let Some(at) = datapath.refresh(tables, &state.snapshot, now()) {
+        let Some(datapath) = state.datapath.as_mut() else { return };
+        if let Some(tables) = self.tables() {
+            datapath.due(tables, &state.snapshot, now());
+        }
+        if !datapath.wants_refresh() {
+            return;
+        }
+        let again_at = match self.tables() {
+            Some(tables) => datapath.refresh(tables, &state.snapshot, now()),
+            None => datapath.note_snapshot(&state.snapshot, now()),
+        };
+        if let Some(at) = again_at {
             state.again_at = Some(state.again_at.map_or(at, |before| before.min(at)));
         }
+        self.publish_requests(state);
     }
 
     /// Looks whether the kernel counts open circuits right.

@@ -3,8 +3,9 @@
 use super::{
     needs::needs,
     owners::Owners,
-    plan::{Change, Elsewhere, Found, Limits, Plan, Planner, Problem},
+    plan::{Change, Elsewhere, Found, Limits, Plan, Planner, Problem, Share},
     recipe::Standing,
+    terms::terms,
 };
 use crate::{
     kernel::Tables,
@@ -49,6 +50,36 @@ impl Datapath {
         Self { planner, owners, problems: Vec::new(), bypassed, unsure: false, node, doubts: HashMap::new() }
     }
 
+    /// Plans where there are no tables: endpoints have numbers and weights all the same, for whoever picks without a
+    /// kernel.
+    #[must_use]
+    pub fn detached(node: Node) -> Self {
+        let most = 1 << 27;
+        let limits = Limits { services: most, vips: most, endpoints: most, slots: most };
+        Self {
+            planner: Planner::new(limits, node.clone()),
+            owners: Owners::default(),
+            problems: Vec::new(),
+            bypassed: Vec::new(),
+            unsure: false,
+            node,
+            doubts: HashMap::new(),
+        }
+    }
+
+    /// Takes note of a snapshot, where there are no tables. Returns when to call again even if nothing changes.
+    pub fn note_snapshot(&mut self, snapshot: &Snapshot, now: u64) -> Option<u64> {
+        let plan = self.planner.plan(snapshot, now, |_| true);
+        self.problems = plan.problems.iter().map(Problem::to_string).collect();
+        plan.again_at
+    }
+
+    /// What each endpoint of a service gets at `now`, and when its circuits open. Endpoints without rows are left out.
+    #[must_use]
+    pub fn shares(&self, service: &Service, now: u64) -> (Vec<Share>, breaker::Limits) {
+        (self.planner.shares(service, now), terms(service).limits)
+    }
+
     /// Looks at the tables again, where somebody else may have written to them. What is known of endpoints stays known.
     pub fn adopt_again(&mut self, tables: &Tables, now: u64) {
         let known = std::mem::take(&mut self.planner.conditions);
@@ -68,14 +99,17 @@ impl Datapath {
         self.carry_out(tables, &plan, now)
     }
 
+    /// Whether something was learned of endpoints since.
+    #[must_use]
+    pub fn wants_refresh(&self) -> bool {
+        self.unsure || self.planner.wants_refresh()
+    }
+
     /// As [`Datapath::apply`] with the snapshot that was applied last: brings what was learned of endpoints since into
     /// the tables, and nothing else. `None`: nothing is to be done again.
     pub fn refresh(&mut self, tables: &Tables, snapshot: &Snapshot, now: u64) -> Option<u64> {
         if self.unsure {
             return self.apply(tables, snapshot, now);
-        }
-        if !self.planner.wants_refresh() {
-            return None;
         }
         let plan = self.planner.refresh(snapshot, now);
         for problem in plan.problems.iter().map(Problem::to_string) {

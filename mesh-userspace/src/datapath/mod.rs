@@ -16,6 +16,6 @@ mod terms;
 pub use apply::Datapath;
 pub use circuits::Turned;
 pub use needs::needs;
-pub use plan::{Change, Found, Limits, Plan, Planner, Problem};
+pub use plan::{Change, Found, Limits, Plan, Planner, Problem, Share as EndpointShare};
 pub use recipe::Standing;
 pub use share::{Share, share};

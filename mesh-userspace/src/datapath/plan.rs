@@ -172,6 +172,21 @@ pub struct Elsewhere {
     pub weights: [Vec<(SocketAddr, u64)>; 2],
 }
 
+/// What an endpoint gets of a service, whatever family it is dialled by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Share {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Its row, and the tag of that.
+    pub slot: Slot,
+    /// How near it is.
+    pub tier: policy::Tier,
+    /// Its weight by all that is known.
+    pub attended: u64,
+    /// Its weight among all that are in selection.
+    pub all: u64,
+}
+
 /// An endpoint as it lies in the tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Placed {
@@ -614,6 +629,29 @@ impl Planner {
         let weights = [weights(Set::Attended), weights(Set::All)];
         let standings = laid.endpoints.iter().map(|placed| placed.address).zip(recipe.standings).collect();
         Elsewhere { standings, weights }
+    }
+
+    /// The endpoints of a service that have rows, with what each gets now: by all that is known, and of all.
+    #[must_use]
+    pub fn shares(&self, service: &Service, now: u64) -> Vec<Share> {
+        let Some(laid) = self.services.get(&name_hash(&service.name)) else { return Vec::new() };
+        let recipe = recipe(service, &laid.endpoints, &self.node, self.conditions.of(&service.name), now);
+        let standings = laid.endpoints.iter().zip(&recipe.standings);
+        let share = |(placed, standing): (&Placed, &Standing)| Share {
+            address: placed.address,
+            slot: placed.slot,
+            tier: standing.tier,
+            attended: 0,
+            all: 0,
+        };
+        let mut shares: Vec<Share> = standings.map(share).collect();
+        for (index, weight) in recipe.parts(Set::Attended, View::Any) {
+            shares[*index].attended = *weight;
+        }
+        for (index, weight) in recipe.parts(Set::All, View::Any) {
+            shares[*index].all = *weight;
+        }
+        shares
     }
 
     /// How many rows there are.

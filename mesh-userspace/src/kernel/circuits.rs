@@ -8,6 +8,8 @@ use mesh_common::{
 
 /// Where `open` lies in a service's state, as a word.
 const OPEN: usize = 1;
+/// Where `probe_at` lies there.
+const PROBE_AT: usize = 2;
 /// Where the circuit lies in an endpoint's state.
 const CIRCUIT: usize = 0;
 /// Where `established_at` lies there.
@@ -44,6 +46,40 @@ impl Tables {
             self.service_states.add_to_word(service, OPEN, u64::MAX);
         }
         old
+    }
+
+    /// Replaces the circuit of an endpoint, unless it is another one than `old` by now; whether it did.
+    #[must_use]
+    pub fn swap_circuit(&self, id: u32, old: Word, new: Word) -> bool {
+        self.endpoint_states.swap_word(id, CIRCUIT, old.0, new.0)
+    }
+
+    /// Takes one of a service's `most` places for circuits that are not closed; whether there was one.
+    #[must_use]
+    pub fn take_place(&self, service: u32, most: u32) -> bool {
+        let free = self.service_states.add_to_word(service, OPEN, 1) < u64::from(most);
+        if !free {
+            self.give_place(service);
+        }
+        free
+    }
+
+    /// Gives such a place back.
+    pub fn give_place(&self, service: u32) {
+        self.service_states.add_to_word(service, OPEN, u64::MAX);
+    }
+
+    /// Whether it is somebody's turn to try a service that is wholly open, at `now` (milliseconds of CLOCK_MONOTONIC):
+    /// once in `interval_ms`.
+    #[must_use]
+    pub fn may_try(&self, service: u32, now: u64, interval_ms: u32) -> bool {
+        let at = self.service_states.read_word(service, PROBE_AT);
+        now >= at && self.service_states.swap_word(service, PROBE_AT, at, now + u64::from(interval_ms))
+    }
+
+    /// Counts that the circuit of an endpoint entered a state.
+    pub fn count_transition(&self, id: u32, to: State) {
+        self.endpoint_counts.now().add_to_word(id, TRANSITIONS + to as usize, 1);
     }
 
     /// How many circuits of a service are not closed, as the kernel counts.

@@ -36,7 +36,7 @@ use std::{
         unix::fs::MetadataExt,
     },
     path::Path,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 /// How much the tables hold. Kernel memory: 96 bytes a VIP, 392 a service, 496 an endpoint, 8 a slot.
@@ -139,7 +139,7 @@ pub struct MapStatus {
 #[derive(Debug)]
 pub struct Kernel {
     ebpf: Ebpf,
-    tables: Tables,
+    tables: Arc<Tables>,
     live: Result<Live, String>,
     /// Why the kernel does not run the iterator.
     iterator: Option<String>,
@@ -218,6 +218,7 @@ pub fn try_load(options: &Options<'_>) -> Result<Kernel, KernelError> {
     }
     let earlier = earlier.and_then(Result::ok);
     let pinned = options.pins.map(Pinned::open).transpose()?;
+    let tables = Arc::new(tables);
     Ok(Kernel { ebpf, tables, live, iterator: why, missing, earlier, work: Mutex::default(), pinned, notes, adopted })
 }
 
@@ -371,7 +372,7 @@ impl Kernel {
 
     /// The tables.
     #[must_use]
-    pub fn tables(&self) -> &Tables {
+    pub fn tables(&self) -> &Arc<Tables> {
         &self.tables
     }
 

@@ -126,6 +126,12 @@ impl<T: Pod> Mapped<T> {
         self.words(row).map_or(0, |words| words[word].swap(value, Ordering::AcqRel))
     }
 
+    /// Replaces one word of a row, unless it is another one than `old` by now; whether it did.
+    pub(super) fn swap_word(&self, row: u32, word: usize, old: u64, new: u64) -> bool {
+        let swap = |words: &[AtomicU64]| words[word].compare_exchange(old, new, Ordering::AcqRel, Ordering::Acquire);
+        self.words(row).is_some_and(|words| swap(words).is_ok())
+    }
+
     /// Adds to one word of a row, wrapping; what it was.
     pub(super) fn add_to_word(&self, row: u32, word: usize, value: u64) -> u64 {
         self.words(row).map_or(0, |words| words[word].fetch_add(value, Ordering::AcqRel))

@@ -48,7 +48,7 @@ pub(super) struct Failed {
     /// As the client is told.
     pub(super) reason: Reason,
     /// As it bears on whether there is another try.
-    pub(super) failure: policy::Failure,
+    pub(super) failure: Option<policy::Failure>,
 }
 
 /// A try that got an answer.
@@ -70,7 +70,7 @@ impl<'a> Attempt<'a> {
     /// # Errors
     /// Why there is no answer.
     pub(super) async fn run(self, parts: &Parts, source: &Source<Incoming>) -> Result<Answered<'a>, Failed> {
-        let verdict = Verdict::new(self.service, self.picked);
+        let verdict = Verdict::new(self.worker, self.service, self.picked);
         let started = Instant::now();
         let sent = self.alarm.before(self.send(parts, source)).await;
         let counted = &self.service.http().counted;
@@ -94,32 +94,34 @@ impl<'a> Attempt<'a> {
                     _ => {}
                 }
                 let failure = match why {
-                    NoConnection::TooManyWait => policy::Failure::Local,
-                    _ => policy::Failure::Connect,
+                    NoConnection::TooManyWait => None,
+                    _ => Some(policy::Failure::Connect),
                 };
                 Err(Failed { reason: why.reason(), failure })
             }
             Ok(Err(Refused::Unanswered(Unanswered { fault, reached }))) => {
                 let reason = reason(&fault);
                 if fault.side == Side::Downstream {
-                    return Err(Failed { reason, failure: policy::Failure::Local });
+                    return Err(Failed { reason, failure: None });
                 }
                 // A connection that was closed at rest says nothing about its endpoint.
                 if counted.reset && reached != Reached::Stale {
                     verdict.is(Outcome::Failure);
                 }
                 let failure = match (reached, fault.kind) {
-                    (Reached::Nowhere, FaultKind::Reset { code: Some(_) }) => policy::Failure::RefusedStream,
-                    (Reached::Nowhere, _) | (Reached::Stale, _) => policy::Failure::BeforeRequest,
+                    (Reached::Nowhere, FaultKind::Reset { code: Some(_) }) => policy::Failure::Refused,
+                    // It was no connection any more.
+                    (Reached::Nowhere, _) => policy::Failure::Connect,
+                    (Reached::Stale, _) => policy::Failure::Stale,
                     (Reached::Endpoint, _) => policy::Failure::Reset,
                 };
-                Err(Failed { reason, failure })
+                Err(Failed { reason, failure: Some(failure) })
             }
             Err(Over) => {
                 if counted.timeout && source.has_ended() {
                     verdict.is(Outcome::Failure);
                 }
-                Err(Failed { reason: Reason::RequestTimeout, failure: policy::Failure::Timeout })
+                Err(Failed { reason: Reason::RequestTimeout, failure: Some(policy::Failure::Timeout) })
             }
         }
     }
@@ -198,25 +200,39 @@ impl Answered<'_> {
 /// Who tells the endpoint's circuit what became of a request.
 #[derive(Debug)]
 struct Verdict {
+    worker: Rc<Worker>,
     service: Arc<Service>,
     picked: Picked,
 }
 
 impl Verdict {
-    fn new(service: &Arc<Service>, picked: Picked) -> Self {
-        Self { service: Arc::clone(service), picked }
+    fn new(worker: &Rc<Worker>, service: &Arc<Service>, picked: Picked) -> Self {
+        Self { worker: Rc::clone(worker), service: Arc::clone(service), picked }
     }
 
     fn is(&self, outcome: Outcome) {
-        let Self { service, picked } = self;
+        let Self { service, picked, .. } = self;
         let Some(endpoint) = service.endpoints.get(picked.index) else { return };
-        report(&cell(service, endpoint), outcome, picked.probe, &service.limits, fastrand::u32(..));
+        let cell = cell(service, endpoint);
+        report(&cell, outcome, picked.probe, &service.limits, fastrand::u32(..));
+        let success = match outcome {
+            Outcome::Alive => true,
+            Outcome::Failure | Outcome::Timeout => false,
+            Outcome::Established | Outcome::Suspect | Outcome::Nothing | Outcome::Unreliable => return,
+        };
+        let Some(rate) = &endpoint.success else { return };
+        let now = self.worker.now();
+        rate.record(success, now);
+        if !success && rate.is_too_low(&service.http().success_rate, now) {
+            report(&cell, Outcome::Unreliable, None, &service.limits, fastrand::u32(..));
+            rate.clear();
+        }
     }
 
     /// The head of an answer is there.
     fn answered(&self, status: StatusCode, started: Instant) {
         let Some(endpoint) = self.service.endpoints.get(self.picked.index) else { return };
-        endpoint.state.observe(started.elapsed());
+        endpoint.state.latency.observe(started.elapsed(), self.worker.now());
         if status.is_server_error() && self.service.http().counted.server_error {
             return self.is(Outcome::Failure);
         }

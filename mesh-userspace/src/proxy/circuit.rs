@@ -5,7 +5,7 @@ use mesh_common::{
     breaker::{self, Circuit, Limits, Outcome, Report, Word},
     endpoint::Slot,
 };
-use std::{fmt, sync::atomic::Ordering, time::Instant};
+use std::{fmt, sync::atomic::Ordering};
 
 /// Circuits of one service that live elsewhere: in words that the kernel changes as well.
 pub trait Circuits: fmt::Debug + Send + Sync {
@@ -91,10 +91,4 @@ pub(super) fn report(cell: &Cell<'_>, outcome: Outcome, probe: Option<u64>, limi
 pub(super) fn now_ms() -> u64 {
     let time = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC);
     time.map_or(0, |t| u64::try_from(std::time::Duration::from(t).as_millis()).unwrap_or(u64::MAX))
-}
-
-/// Nanoseconds since the process began, for what compares its own times.
-pub(super) fn since_start() -> u64 {
-    static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
-    u64::try_from(START.get_or_init(Instant::now).elapsed().as_nanos()).unwrap_or(u64::MAX)
 }

@@ -90,6 +90,12 @@ impl Clock {
         Duration::from_millis(next - now).max(TICK)
     }
 
+    /// Wakes everybody, so that they look at what has changed.
+    pub(super) fn wake_all(&self) {
+        let waiting: Vec<_> = self.waiting.borrow().iter().filter_map(Weak::upgrade).collect();
+        waiting.iter().filter_map(|alarm| alarm.waker.take()).for_each(Waker::wake);
+    }
+
     /// Ticks for ever.
     pub(super) async fn keep(self: Rc<Self>) {
         loop {

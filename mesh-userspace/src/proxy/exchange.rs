@@ -67,7 +67,7 @@ impl Exchange<'_> {
             Ok(way) => way,
             Err(asked) => return self.answer(asked, &service, manner, record, &parts),
         };
-        if !service.state.rate.admits(&service.http().rate_limit, self.worker.now()) {
+        if service.rate.as_ref().is_some_and(|bucket| !bucket.admit(self.worker.now())) {
             record.is_for(&service, &parts.method);
             return answer::because(Reason::RateLimited, manner, record);
         }
@@ -198,7 +198,7 @@ impl Tries<'_> {
         let mut tried: Vec<usize> = Vec::new();
         let mut last: Option<Failed> = None;
         let response = loop {
-            let asking = Asking { worker: worker.number, hash, tried: &tried };
+            let asking = Asking { worker: worker.number, hash, now: worker.now(), tried: &tried };
             let picked = match pick(self.target, &asking) {
                 Ok(picked) => picked,
                 Err(reason) => {
@@ -235,7 +235,8 @@ impl Tries<'_> {
                     None
                 }
                 Err(failed) => {
-                    if !self.wants_another(retries, failed.failure, parts, &source, tried.len()) {
+                    let again = |failure| self.wants_another(retries, failure, parts, &source, tried.len());
+                    if !failed.failure.is_some_and(again) {
                         record.sent_bytes = source.read();
                         break answer::because(failed.reason, self.manner, record);
                     }
@@ -245,7 +246,7 @@ impl Tries<'_> {
             if !tried.is_empty() {
                 self.count(Retry::Failure);
             }
-            if !budget.withdraw(retries, worker.now()) {
+            if !budget.take(retries, worker.now()) {
                 self.count(Retry::OverBudget);
                 let reason = failed.map_or(Reason::UpstreamReset, |failed| failed.reason);
                 break answer::because(reason, self.manner, record);
@@ -279,12 +280,12 @@ impl Tries<'_> {
         source: &Source<Incoming>,
         tries: usize,
     ) -> bool {
-        let request = policy::Sent {
-            idempotent: hop::is_idempotent(&parts.method),
-            untouched: source.is_untouched(),
-            replayable: source.is_replayable(),
+        let request = policy::Again {
+            idempotent: policy::is_idempotent(parts.method.as_str()),
+            replayable: source.is_untouched() || source.is_replayable(),
+            tries: u32::try_from(tries + 1).unwrap_or(u32::MAX),
         };
-        !self.switches && policy::may_retry(retries, failure, &request, u32::try_from(tries).unwrap_or(u32::MAX))
+        !self.switches && policy::retry(retries, failure, request)
     }
 
     fn count(&self, retry: Retry) {
@@ -305,8 +306,10 @@ impl Tries<'_> {
         if self.target.facts.policy != model::Policy::Maglev {
             return 0;
         }
-        let on = &self.target.http().hash;
-        policy::hash(on, &routing::View::of(parts), self.exchange.client.address.ip())
+        let header = |name: &str| parts.headers.get_all(name).iter().map(HeaderValue::as_bytes);
+        let hash = policy::hash(&self.target.http().hash, header, Some(self.exchange.client.address.ip()));
+        // Nothing to hash: any endpoint.
+        hash.map_or_else(|| fastrand::u32(..), |hash| (hash >> 32) as u32)
     }
 }
 

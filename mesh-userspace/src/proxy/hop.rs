@@ -125,10 +125,6 @@ fn append_to_list(headers: &mut HeaderMap, name: &HeaderName, member: &HeaderVal
     }
 }
 
-/// Whether the method may be repeated without harm (RFC 9110, section 9.2.2).
-pub(super) fn is_idempotent(method: &Method) -> bool {
-    matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE | Method::PUT | Method::DELETE)
-}
 
 /// Whether the client waits for a go-ahead before it sends the body (RFC 9110, section 10.1.1).
 pub(super) fn expects_continue(headers: &HeaderMap) -> bool {

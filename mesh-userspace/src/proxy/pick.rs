@@ -5,6 +5,7 @@ use super::{
     reason::Reason,
     table::{Endpoint, Service},
 };
+use crate::model::Policy;
 use mesh_common::{
     breaker::{self, Entry, Limits, Word},
     endpoint::{EndpointRow, Slot, marks},
@@ -12,7 +13,7 @@ use mesh_common::{
     select::{self, Chooser, Head, Rows},
     service::{Set, Shown, SlotRange, View, flags},
 };
-use std::{cell::Cell as Once, sync::atomic::Ordering};
+use std::{cell::Cell as Once, sync::atomic::Ordering, time::Duration};
 
 /// An endpoint that was picked.
 #[derive(Clone, Copy, Debug)]
@@ -29,6 +30,8 @@ pub(super) struct Asking<'a> {
     pub(super) worker: usize,
     /// The hash of the request, where the policy hashes.
     pub(super) hash: u32,
+    /// The time, where the policy looks at how long answers took.
+    pub(super) now: Duration,
     /// Endpoints that the request has tried.
     pub(super) tried: &'a [usize],
 }
@@ -106,7 +109,13 @@ impl Rows for Picker<'_> {
     }
 
     fn active(&self, id: u32) -> u64 {
-        self.at(id).map_or(0, |endpoint| u64::from(endpoint.state.active.load(Ordering::Relaxed)))
+        let Some(endpoint) = self.at(id) else { return 0 };
+        let active = endpoint.state.active.load(Ordering::Relaxed);
+        match self.service.facts.policy {
+            // In microseconds, which leaves room for weights.
+            Policy::PeakEwma => (endpoint.state.latency.cost(active, self.asking.now) / 1000.0) as u64,
+            _ => u64::from(active),
+        }
     }
 }
 

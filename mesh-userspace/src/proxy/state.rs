@@ -1,6 +1,10 @@
 //! What is remembered of services and endpoints while snapshots come and go: shared by all workers, counters only grow.
 
 use super::reason::ByReason;
+use crate::{
+    model::RateLimit,
+    policy::{Bucket, Budget, Ewma, SuccessRate},
+};
 use mesh_common::breaker::Word;
 use std::{
     collections::HashMap,
@@ -37,6 +41,9 @@ pub struct ServiceState {
     pub retries: [AtomicU64; Retry::ALL.len()],
     /// Where its circuits are without a kernel.
     pub(super) own_circuits: OwnCircuits,
+    /// What may be tried again.
+    pub(super) budget: Budget,
+    rate: Mutex<Option<(RateLimit, Arc<Bucket>)>>,
     endpoints: Mutex<HashMap<SocketAddr, Arc<EndpointState>>>,
 }
 
@@ -49,8 +56,9 @@ pub struct EndpointState {
     pub(super) circuit: AtomicU64,
     /// Responses by status.
     pub responses: ByStatus,
-    /// Smoothed time to the head of a response in nanoseconds; 0: none yet.
-    pub latency: AtomicU64,
+    /// How long answers take to begin.
+    pub latency: Ewma,
+    rate: Mutex<Option<(Duration, Arc<SuccessRate>)>>,
 }
 
 /// Circuits of a service in plain memory: what they share.
@@ -61,6 +69,15 @@ pub(super) struct OwnCircuits {
 }
 
 impl EndpointState {
+    /// Successes and failures over `window`. They are kept while that does not change.
+    pub(super) fn success_rate(&self, window: Duration) -> Arc<SuccessRate> {
+        let mut rate = self.rate.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*rate {
+            Some((of, rate)) if *of == window => Arc::clone(rate),
+            _ => Arc::clone(&rate.insert((window, Arc::new(SuccessRate::new(window)))).1),
+        }
+    }
+
     /// Its circuit, where no kernel has it.
     #[must_use]
     pub fn own_circuit(&self) -> Word {
@@ -188,6 +205,16 @@ impl Durations {
 }
 
 impl ServiceState {
+    /// What admits requests at this rate; `None`: all are. It goes on as it is while that does not change.
+    pub(super) fn bucket(&self, limit: RateLimit) -> Option<Arc<Bucket>> {
+        let mut rate = self.rate.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*rate {
+            Some((of, bucket)) if *of == limit => return Some(Arc::clone(bucket)),
+            _ => *rate = Bucket::new(limit).map(|bucket| (limit, Arc::new(bucket))),
+        }
+        rate.as_ref().map(|(_, bucket)| Arc::clone(bucket))
+    }
+
     /// What is remembered of an endpoint; from now on, if nothing was.
     pub(super) fn endpoint(&self, address: SocketAddr) -> Arc<EndpointState> {
         let mut endpoints = self.endpoints.lock().unwrap_or_else(PoisonError::into_inner);

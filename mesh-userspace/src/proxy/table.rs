@@ -69,6 +69,8 @@ pub struct Service {
     pub(super) limits: breaker::Limits,
     pub(super) circuits: Option<Arc<dyn Circuits>>,
     pub(super) row: Option<u32>,
+    /// What admits requests; `None`: all are.
+    pub(super) rate: Option<Arc<policy::Bucket>>,
     pub(super) state: Arc<ServiceState>,
 }
 
@@ -80,6 +82,8 @@ pub struct Endpoint {
     pub(super) tier: Tier,
     /// What a choice of two compares by, 16 bits.
     pub(super) weight: u16,
+    /// Its successes and failures; `None`: no part of them opens its circuit.
+    pub(super) success: Option<Arc<policy::SuccessRate>>,
     pub(super) state: Arc<EndpointState>,
 }
 
@@ -115,16 +119,19 @@ impl Service {
             let scaled = u128::from(weight) * u128::from(u16::MAX) / u128::from(most.max(u64::from(u16::MAX)));
             u16::try_from(scaled).unwrap_or(u16::MAX)
         };
-        let endpoints: Box<[Endpoint]> = shares
-            .iter()
-            .map(|share| Endpoint {
+        let success_rate = facts.settings.http.success_rate;
+        let endpoint = |share: &Share| {
+            let state = state.endpoint(share.address);
+            Endpoint {
                 address: share.address,
                 row: share.row,
                 tier: share.tier,
                 weight: scaled(share.attended),
-                state: state.endpoint(share.address),
-            })
-            .collect();
+                success: (success_rate.floor > 0).then(|| state.success_rate(success_rate.window)),
+                state,
+            }
+        };
+        let endpoints: Box<[Endpoint]> = shares.iter().map(endpoint).collect();
         let mut slots = places(&facts, &shares, |share| share.attended);
         let attended = u32::try_from(slots.len()).unwrap_or(u32::MAX);
         slots.extend(places(&facts, &shares, |share| share.all));
@@ -135,8 +142,8 @@ impl Service {
             model::Policy::Maglev => Pick::Maglev,
         };
         let router = (!facts.routes.is_empty()).then(|| policy::Router::new(&facts.routes));
-        let slots = slots.into_boxed_slice();
-        Self { name, facts, router, endpoints, slots, attended, pick, limits, circuits, row, state }
+        let (slots, rate) = (slots.into_boxed_slice(), state.bucket(facts.settings.http.rate_limit));
+        Self { rate, name, facts, router, endpoints, slots, attended, pick, limits, circuits, row, state }
     }
 }
 

@@ -4,11 +4,12 @@ use super::{
     deadline::Alarm,
     exchange::Client,
     net::{NoConnection, connect},
-    pick::{Asking, Picked, cell, pick},
+    pick::{Asking, cell, pick},
     reason::Reason,
     table::Service,
     worker::Worker,
 };
+use crate::policy;
 use bytes::Bytes;
 use mesh_common::breaker::Outcome;
 use std::{
@@ -61,8 +62,11 @@ pub(super) async fn open(worker: &Rc<Worker>, client: &Client, service: &Arc<Ser
     let mut last = None;
     let attempts = service.http().retries.attempts as usize;
     while tried.len() <= attempts {
-        let hash = crate::policy::hash_source(client.address.ip());
-        let picked: Picked = match pick(service, &Asking { worker: worker.number, hash, tried: &tried }) {
+        let nothing = |_: &str| std::iter::empty::<&[u8]>();
+        let hash = policy::hash(&service.http().hash, nothing, Some(client.address.ip()));
+        let hash = hash.map_or_else(|| fastrand::u32(..), |hash| (hash >> 32) as u32);
+        let asking = Asking { worker: worker.number, hash, now: worker.now(), tried: &tried };
+        let picked = match pick(service, &asking) {
             Ok(picked) => picked,
             Err(reason) => return Err(last.unwrap_or(reason)),
         };

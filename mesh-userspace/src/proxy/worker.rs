@@ -52,6 +52,7 @@ pub struct Shared {
     draining: AtomicBool,
     /// Connections of all workers.
     connections: AtomicUsize,
+    started: Instant,
 }
 
 impl Shared {
@@ -68,6 +69,7 @@ impl Shared {
             beats: (0..workers).map(|_| AtomicU64::new(0)).collect(),
             draining: AtomicBool::new(false),
             connections: AtomicUsize::new(0),
+            started: Instant::now(),
         }
     }
 
@@ -194,7 +196,8 @@ pub(super) struct Worker {
     pub(super) pool: Rc<Pool>,
     table: RefCell<Cache<Arc<ArcSwap<Table>>, Arc<Table>>>,
     pub(super) draining: Cell<bool>,
-    started: Instant,
+    /// Copies of requests on their way.
+    pub(super) mirrored: Cell<usize>,
 }
 
 /// How often a worker shows that it lives.
@@ -213,7 +216,7 @@ async fn run(
         clock: Rc::clone(&clock),
         table: RefCell::new(Cache::new(Arc::clone(&shared.table))),
         draining: Cell::new(false),
-        started: Instant::now(),
+        mirrored: Cell::new(0),
         shared,
     });
     tokio::task::spawn_local(clock.keep());
@@ -265,13 +268,9 @@ impl Worker {
         Arc::clone(self.table.borrow_mut().load())
     }
 
-    /// Milliseconds of the worker's own clock, for what counts requests over time.
-    pub(super) fn now(&self) -> u64 {
-        super::circuit::since_start() / 1_000_000
-    }
-
-    pub(super) fn started(&self) -> Instant {
-        self.started
+    /// The time on the clock that all workers share, for what is counted over time.
+    pub(super) fn now(&self) -> Duration {
+        self.shared.started.elapsed()
     }
 
     /// The record of a request that has just come.

@@ -1,0 +1,61 @@
+//! Copies of requests for another service, whose answers nobody waits for.
+
+use super::{
+    attempt::Attempt,
+    exchange::Client,
+    incoming::Incoming,
+    pick::{Asking, pick},
+    record::Record,
+    request_body::Source,
+    table::Service,
+    worker::Worker,
+};
+use bytes::Bytes;
+use http::{HeaderValue, Version, request::Parts};
+use http_body_util::BodyExt;
+use std::{rc::Rc, sync::Arc};
+
+/// Copies that one worker has on their way at most; more are left out, so that a slow mirror costs nobody but itself.
+const MOST: usize = 256;
+
+/// Sends a copy of a request, `body` included, as it was sent on.
+pub(super) fn send(worker: &Rc<Worker>, client: &Client, service: Arc<Service>, parts: &Parts, body: Bytes) {
+    if worker.mirrored.get() >= MOST {
+        return;
+    }
+    let mut parts = parts.clone();
+    // So that nobody takes it for the request itself.
+    parts.headers.insert("x-mesh-mirrored", HeaderValue::from_static("true"));
+    let client = Client {
+        address: client.address,
+        origin: client.origin.clone(),
+        sockets: Arc::clone(&client.sockets),
+        vip: client.vip,
+    };
+    worker.mirrored.set(worker.mirrored.get() + 1);
+    let worker = Rc::clone(worker);
+    tokio::task::spawn_local(async move {
+        copy(&worker, &client, &service, &parts, body).await;
+        worker.mirrored.set(worker.mirrored.get() - 1);
+    });
+}
+
+async fn copy(worker: &Rc<Worker>, client: &Client, service: &Arc<Service>, parts: &Parts, body: Bytes) {
+    let hash = fastrand::u32(..);
+    let asking = Asking { worker: worker.number, hash, now: worker.now(), tried: &[] };
+    let Ok(picked) = pick(service, &asking) else { return };
+    let alarm = worker.clock.alarm();
+    let body = Incoming::Copy((!body.is_empty()).then_some(body));
+    let source = Source::new(body, false, &alarm, service.http().request_timeout);
+    let mut record = Record::new(&worker.shared, None);
+    record.is_for(service, &parts.method);
+    record.goes_to(service, picked.index);
+    let upstream = if parts.version == Version::HTTP_2 { Version::HTTP_2 } else { Version::HTTP_11 };
+    let attempt = Attempt { worker, client, alarm: &alarm, service, picked, upstream, switches: false };
+    if let Ok(answered) = attempt.run(parts, &source).await {
+        record.answered(answered.status());
+        alarm.clear();
+        let mut body = answered.pass(record).into_body();
+        while let Some(Ok(_)) = body.frame().await {}
+    }
+}
