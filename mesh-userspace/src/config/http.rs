@@ -4,7 +4,7 @@ use super::{
     names::ServiceName,
     text::{Complaint, text_rule},
 };
-use crate::model::REGEX_SIZE;
+use crate::model::{REGEX_SIZE, whole_path};
 
 /// Longer ones are refused by many servers.
 const LONGEST_PATH: usize = 2048;
@@ -95,7 +95,14 @@ impl PathRegex {
         if pattern.len() > LONGEST_REGEX {
             return Err(too_long(pattern, LONGEST_REGEX));
         }
+        if pattern.chars().any(char::is_control) {
+            return Err(Complaint::new("a regular expression without control characters"));
+        }
         match regex::RegexBuilder::new(pattern).size_limit(REGEX_SIZE).build() {
+            // Whole paths are matched: a comment in it must not swallow what is put after it for that.
+            Ok(_) if regex::RegexBuilder::new(&whole_path(pattern)).size_limit(REGEX_SIZE).build().is_err() => {
+                Err(Complaint::new("a smaller regular expression, without a comment at its end"))
+            }
             Ok(_) => Ok(()),
             Err(regex::Error::CompiledTooBig(_)) => Err(Complaint::new("a smaller regular expression")
                 .remedy(format!("compiled it would take more than {} KiB", REGEX_SIZE / 1024))),
@@ -109,7 +116,7 @@ impl PathRegex {
     }
 }
 
-text_rule!(PathRegex, PathRegex::EXPECTED, { "maxLength": 1024 });
+text_rule!(PathRegex, PathRegex::EXPECTED, { "maxLength": 1024, "pattern": "^[^\\x00-\\x1f\\x7f-\\x9f]*$" });
 
 /// The rule for a method, or empty.
 pub(super) struct Method;
@@ -317,7 +324,7 @@ impl QueryName {
     const EXPECTED: &str = "the name of a parameter";
 
     pub(super) fn check(name: &str) -> Result<(), Complaint> {
-        if name.is_empty() {
+        if name.is_empty() || name.chars().any(char::is_control) {
             Err(Complaint::new(Self::EXPECTED))
         } else if name.len() > LONGEST_VALUE {
             Err(too_long(name, LONGEST_VALUE))
@@ -327,18 +334,24 @@ impl QueryName {
     }
 }
 
-text_rule!(QueryName, QueryName::EXPECTED, { "minLength": 1, "maxLength": 4096 });
+text_rule!(QueryName, QueryName::EXPECTED, { "minLength": 1, "maxLength": 4096, "pattern": "^[^\\x00-\\x1f\\x7f-\\x9f]*$" });
 
 /// The rule for the value of a parameter, as it is meant: `a b`, not `a%20b`.
 pub(super) struct QueryValue;
 
 impl QueryValue {
     pub(super) fn check(value: &str) -> Result<(), Complaint> {
-        if value.len() > LONGEST_VALUE { Err(too_long(value, LONGEST_VALUE)) } else { Ok(()) }
+        if value.len() > LONGEST_VALUE {
+            Err(too_long(value, LONGEST_VALUE))
+        } else if value.chars().any(char::is_control) {
+            Err(Complaint::new("text without control characters"))
+        } else {
+            Ok(())
+        }
     }
 }
 
-text_rule!(QueryValue, "text", { "maxLength": 4096 });
+text_rule!(QueryValue, "text", { "maxLength": 4096, "pattern": "^[^\\x00-\\x1f\\x7f-\\x9f]*$" });
 
 /// The rule for the name of a service, or empty.
 pub(super) struct MaybeService;

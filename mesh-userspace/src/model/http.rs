@@ -5,6 +5,12 @@ use std::{hash::Hash, time::Duration};
 /// How much memory the regular expression of a path may take, compiled, in bytes.
 pub const REGEX_SIZE: usize = 256 * 1024;
 
+/// The regular expression that matches a whole path where `pattern` does.
+#[must_use]
+pub fn whole_path(pattern: &str) -> String {
+    format!(r"\A(?:{pattern})\z")
+}
+
 /// How requests to a service are treated. The defaults are the product's.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Http {

@@ -9,7 +9,7 @@ mod snapshot;
 
 pub use http::{
     Counted, Fault, HashOn, HeaderChanges, Http, Limits, Match, Mirror, REGEX_SIZE, RateLimit, Redirect, Retries,
-    RetryOn, Rewrite, Route, SuccessRate, Target, Upstream, WhenDown,
+    RetryOn, Rewrite, Route, SuccessRate, Target, Upstream, WhenDown, whole_path,
 };
 pub use overrides::{BreakerOverride, Override, OverrideError, Overrides};
 pub use probe::{PROBE_V4, PROBE_V6, is_probe};

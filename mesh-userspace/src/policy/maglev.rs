@@ -101,15 +101,24 @@ impl Member {
 /// send a client to the same endpoint.
 #[must_use]
 pub fn key(address: SocketAddr) -> u64 {
-    // FNV-1a, mixed well because it is not: neighbours in a subnet differ in few bits.
-    let hash =
-        |bytes: &[u8], hash: u64| bytes.iter().fold(hash, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x100_0000_01b3));
-    let start = 0xcbf2_9ce4_8422_2325;
     let start = match address.ip().to_canonical() {
-        IpAddr::V4(ip) => hash(&ip.octets(), start),
-        IpAddr::V6(ip) => hash(&ip.octets(), start),
+        IpAddr::V4(ip) => fnv(&ip.octets(), FNV_START),
+        IpAddr::V6(ip) => fnv(&ip.octets(), FNV_START),
     };
-    mix(hash(&address.port().to_be_bytes(), start))
+    mix(fnv(&address.port().to_be_bytes(), start))
+}
+
+/// The hash of what a client is known by, for a position of a [`table`]; as lasting as [`key`].
+#[must_use]
+pub fn hash(bytes: &[u8]) -> u64 {
+    mix(fnv(bytes, FNV_START))
+}
+
+const FNV_START: u64 = 0xcbf2_9ce4_8422_2325;
+
+/// FNV-1a, to be mixed well because it is not: neighbours in a subnet differ in few bits.
+fn fnv(bytes: &[u8], start: u64) -> u64 {
+    bytes.iter().fold(start, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3))
 }
 
 /// Spreads what differs in a few bits over all: the finalizer of `SplitMix64` (Steele et al., OOPSLA 2014).

@@ -52,6 +52,7 @@ mod worker;
 
 pub use circuit::Circuits;
 pub use fault::{Fault, FaultKind, Reached, Side, Unanswered};
+pub use headers::{HeaderEdits, NoHeader};
 pub use listener::{Listener, Originals};
 pub use net::{Destination, Sockets};
 pub use reason::{ByReason, Reason};

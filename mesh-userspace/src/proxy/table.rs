@@ -2,6 +2,7 @@
 
 use super::{
     circuit::Circuits,
+    routing::Routes,
     state::{EndpointState, ServiceState, States},
 };
 use crate::{
@@ -59,7 +60,8 @@ pub struct Table {
 pub struct Service {
     pub(super) name: Arc<str>,
     pub(super) facts: Arc<model::Service>,
-    pub(super) router: Option<policy::Router>,
+    /// What becomes of its requests; `None`: they go to itself.
+    pub(super) routes: Option<Routes>,
     pub(super) endpoints: Box<[Endpoint]>,
     /// Places among `endpoints`, in the order of turns: first those of the attended set, then those of all.
     pub(super) slots: Box<[u32]>,
@@ -141,9 +143,9 @@ impl Service {
             model::Policy::LeastConnections | model::Policy::PeakEwma => Pick::LeastConnections,
             model::Policy::Maglev => Pick::Maglev,
         };
-        let router = (!facts.routes.is_empty()).then(|| policy::Router::new(&facts.routes));
+        let routes = (!facts.routes.is_empty()).then(|| Routes::new(&facts));
         let (slots, rate) = (slots.into_boxed_slice(), state.bucket(facts.settings.http.rate_limit));
-        Self { rate, name, facts, router, endpoints, slots, attended, pick, limits, circuits, row, state }
+        Self { rate, name, facts, routes, endpoints, slots, attended, pick, limits, circuits, row, state }
     }
 }
 
