@@ -1,0 +1,361 @@
+//! The server half: requests of one client, in order, each answered before the next is taken up.
+
+use std::{
+    cell::RefCell,
+    future::poll_fn,
+    mem,
+    pin::{Pin, pin},
+    rc::Rc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode, Version};
+use http_body::Body;
+use tokio::time;
+
+use super::{
+    super::{Fault, FaultKind, Side},
+    Limits, Progress, RequestBody, Stage, Transport,
+    chunked::Step,
+    decode::Decoder,
+    encode::{self, Delimited, Persistence},
+    framing,
+    head::{self, Head},
+    outbox::Outbox,
+    outgoing::{self, Outgoing},
+    server_body::Shared,
+    wire::{For, Wire},
+};
+
+/// A client's connection.
+#[derive(Debug)]
+pub struct Server<S> {
+    shared: Rc<RefCell<Shared<S>>>,
+    progress: Rc<Progress>,
+    /// What the answer depends on.
+    asked: Asked,
+    /// There may be a further request.
+    open: bool,
+    /// The client has to see that the response is not whole.
+    aborted: bool,
+    /// How much of the next head was looked at.
+    searched: usize,
+    /// How much of the last body was thrown away.
+    drained: u64,
+}
+
+/// What of a request the answer to it depends on.
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    head: bool,
+    connect: bool,
+    version: Version,
+    persists: bool,
+}
+
+impl Asked {
+    /// Of bytes that are no request: they are answered, and that is the end.
+    const NOTHING: Self = Self { head: false, connect: false, version: Version::HTTP_11, persists: false };
+}
+
+/// A response was written, as far as the system took it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Responded {
+    /// Bytes of its body.
+    pub bytes: u64,
+    /// What comes now.
+    pub after: After,
+}
+
+/// What comes after a response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum After {
+    /// It was an interim one (1xx): the response proper.
+    Response,
+    /// The next request, if the rest of this one's body comes soon.
+    Request,
+    /// The end of the connection: [`Server::close`].
+    Close,
+    /// A tunnel: [`Server::upgrade`].
+    Tunnel,
+}
+
+/// How a client went away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gone {
+    /// It sends nothing more. It may still wait for the response: TCP does not tell.
+    HalfClosed,
+    /// It reset the connection: nobody will read a response.
+    Reset,
+}
+
+impl<S: Transport> Server<S> {
+    /// Speaks HTTP/1.1 on `stream`, of which `already_read` was read.
+    #[must_use]
+    pub fn new(stream: S, already_read: Bytes, limits: &Limits) -> Self {
+        let progress = Rc::new(Progress::default());
+        let shared = Shared {
+            wire: Wire::new(stream, already_read),
+            limits: *limits,
+            progress: Rc::clone(&progress),
+            decoder: Decoder::Over,
+            turn: 0,
+            awaits_continue: false,
+            out: Outbox::default(),
+            broken: false,
+        };
+        let shared = Rc::new(RefCell::new(shared));
+        Self { shared, progress, asked: Asked::NOTHING, open: true, aborted: false, searched: 0, drained: 0 }
+    }
+
+    /// Where this connection is, to be looked at while a future of it is waiting.
+    #[must_use]
+    pub fn progress(&self) -> &Rc<Progress> {
+        &self.progress
+    }
+
+    /// The next request. `None`: there is none, and the connection should be [closed](Self::close). May be dropped while
+    /// it waits and called again. A fault may be [answered](Self::respond) if it is one of form.
+    ///
+    /// # Errors
+    ///
+    /// What came is no request, or the connection failed in the midst of one.
+    pub async fn request(&mut self) -> Result<Option<Request<RequestBody<S>>>, Fault> {
+        if !self.open || !poll_fn(|cx| self.poll_drain(cx)).await {
+            self.open = false;
+            return Ok(None);
+        }
+        self.asked = Asked::NOTHING;
+        let head = poll_fn(|cx| self.poll_head(cx)).await;
+        self.open = matches!(head, Ok(Some(_)));
+        let Some(Head { message, framing, fields, .. }) = head.map_err(Fault::downstream)? else { return Ok(None) };
+        self.asked = Asked {
+            head: message.method() == Method::HEAD,
+            connect: message.method() == Method::CONNECT,
+            version: message.version(),
+            persists: fields.persists(message.version()),
+        };
+        self.progress.begin_request();
+        self.drained = 0;
+        {
+            let mut shared = self.shared.borrow_mut();
+            shared.turn += 1;
+            shared.decoder = framing.into();
+            // RFC 9110, section 10.1.1: not in 1.0, and not for a body that is on its way.
+            shared.awaits_continue = fields.expects
+                && message.version() == Version::HTTP_11
+                && !shared.decoder.is_over()
+                && shared.wire.input.is_empty();
+        }
+        Ok(Some(message.map(|()| RequestBody::new(Rc::clone(&self.shared)))))
+    }
+
+    /// Reads and throws away what was left of the last body; whether the connection can go on.
+    fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        let mut shared = self.shared.borrow_mut();
+        while !shared.decoder.is_over() {
+            self.progress.enter(Stage::Drain);
+            match ready!(shared.poll_body(cx)) {
+                Ok(Step::Data(data)) => {
+                    self.drained += data.len() as u64;
+                    if self.drained > shared.limits.drained_bytes {
+                        return Poll::Ready(false);
+                    }
+                }
+                Ok(_) => {}
+                Err(_) => return Poll::Ready(false),
+            }
+        }
+        Poll::Ready(!shared.broken)
+    }
+
+    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Head<Request<()>>>, FaultKind>> {
+        let mut shared = self.shared.borrow_mut();
+        loop {
+            let input = &shared.wire.input;
+            // Parsed again only with a further line: a head that comes byte by byte costs no more than its lines.
+            let worth = shared.wire.ended || memchr::memchr(b'\n', &input[self.searched..]).is_some();
+            if worth || input.len() > shared.limits.head_bytes {
+                self.searched = input.len();
+                if let Some(head) = head::request(input, &shared.limits)? {
+                    self.searched = 0;
+                    let _ = shared.wire.input.split_to(head.bytes);
+                    return Poll::Ready(Ok(Some(head)));
+                }
+            }
+            let is_idle = input.is_empty() || **input == *b"\r\n";
+            self.progress.enter(if is_idle { Stage::Idle } else { Stage::Head });
+            if shared.wire.ended {
+                return Poll::Ready(if is_idle { Ok(None) } else { Err(FaultKind::Closed) });
+            }
+            match ready!(shared.poll_fill(cx, For::Head)) {
+                // A client that resets a connection it does not need any more has asked for nothing.
+                Err(_) if is_idle => return Poll::Ready(Ok(None)),
+                read => read?,
+            };
+        }
+    }
+
+    /// Answers the current request. The head and what is ready of the body leave in one write; the body is not asked for
+    /// more before that is written. `close`: the connection ends with it.
+    ///
+    /// # Errors
+    ///
+    /// A fault of the client's side, or one of `body`; either is the end of the connection, which then also tells the
+    /// client that the body is not whole.
+    pub async fn respond<B>(&mut self, response: Response<B>, close: bool) -> Result<Responded, Fault>
+    where
+        B: Body<Data = Bytes, Error = Fault>,
+    {
+        let (parts, body) = response.into_parts();
+        let status = parts.status;
+        let interim = status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS;
+        let tunnel = status == StatusCode::SWITCHING_PROTOCOLS || (self.asked.connect && status.is_success());
+        let delimited = if tunnel || (framing::is_bodiless(status) && status != StatusCode::NOT_MODIFIED) {
+            Delimited::Forbidden
+        } else if self.asked.head || status == StatusCode::NOT_MODIFIED {
+            Delimited::Absent
+        } else {
+            outgoing::delimit(&parts.headers, &body, self.asked.version == Version::HTTP_11).map_err(Fault::upstream)?
+        };
+        let persists = self.open && !close && self.asked.persists && delimited != Delimited::Close && {
+            let shared = self.shared.borrow();
+            // A client that was never told to go on may send the body, or not.
+            !shared.broken && !shared.awaits_continue
+        };
+        let persistence = match persists {
+            _ if interim || tunnel => Persistence::Implied,
+            false => Persistence::Close,
+            true if self.asked.version == Version::HTTP_11 => Persistence::Implied,
+            true => Persistence::KeepAlive,
+        };
+
+        self.progress.enter(Stage::Response);
+        let awaited = mem::take(&mut self.shared.borrow_mut().awaits_continue);
+        // What is left of a `100 Continue` goes first.
+        let mut out = mem::take(&mut self.shared.borrow_mut().out);
+        encode::response(out.small(), &parts, delimited, persistence);
+        let result = self.send(Outgoing::new(delimited), body, &mut out).await.map(|bytes| Responded {
+            bytes,
+            after: match persists {
+                _ if interim => After::Response,
+                _ if tunnel => After::Tunnel,
+                true => After::Request,
+                false => After::Close,
+            },
+        });
+        if result.is_err() && delimited == Delimited::Close {
+            self.shared.borrow().wire.io.reset_on_close();
+            self.aborted = true;
+        }
+        self.open &= result.is_ok_and(|responded| responded.after != After::Close);
+        if interim {
+            self.progress.enter(Stage::Exchange);
+            self.shared.borrow_mut().awaits_continue = awaited && status != StatusCode::CONTINUE;
+        }
+        result
+    }
+
+    /// Writes what is in `out`, and the body after it.
+    async fn send<B>(&self, mut outgoing: Outgoing, body: B, out: &mut Outbox) -> Result<u64, Fault>
+    where
+        B: Body<Data = Bytes, Error = Fault>,
+    {
+        let mut body = pin!(body);
+        poll_fn(|cx| {
+            loop {
+                let taken = outgoing.poll_take(cx, body.as_mut(), Side::Upstream, out);
+                if let Poll::Ready(Err(fault)) = taken {
+                    // What was taken before the fault is the client's.
+                    let _ = self.poll_write(cx, out);
+                    return Poll::Ready(Err(fault));
+                }
+                ready!(self.poll_write(cx, out))?;
+                if outgoing.is_ended() {
+                    return Poll::Ready(Ok(outgoing.taken));
+                }
+                if taken.is_pending() {
+                    return Poll::Pending;
+                }
+            }
+        })
+        .await
+    }
+
+    fn poll_write(&self, cx: &mut Context<'_>, out: &mut Outbox) -> Poll<Result<(), Fault>> {
+        let mut shared = self.shared.borrow_mut();
+        out.poll_write(cx, &mut shared.wire.io, |bytes| self.progress.moved(bytes)).map_err(Fault::downstream)
+    }
+
+    /// Whether the client went away, while the response is awaited. What it sends meanwhile is kept: requests after this
+    /// one, 64 KiB at most; behind more than that, or behind a body that is not read, nothing is noticed. After
+    /// [`Gone::HalfClosed`] was reported only [`Gone::Reset`] is.
+    pub fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Gone> {
+        let mut shared = self.shared.borrow_mut();
+        if shared.broken {
+            return Poll::Ready(Gone::Reset);
+        }
+        while shared.decoder.is_over() && !shared.wire.ended && shared.wire.input.len() < shared.limits.head_bytes {
+            match ready!(shared.poll_fill(cx, For::Head)) {
+                Ok(0) => return Poll::Ready(Gone::HalfClosed),
+                Ok(_) => {}
+                Err(_) => {
+                    shared.broken = true;
+                    return Poll::Ready(Gone::Reset);
+                }
+            }
+        }
+        Poll::Pending
+    }
+
+    /// Whether there may be a further request.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.open && !self.shared.borrow().broken
+    }
+
+    /// The connection, and what was read of it, to go on as a tunnel. `None`: somebody still has the request's body.
+    #[must_use]
+    pub fn upgrade(self) -> Option<(S, Bytes)> {
+        let shared = Rc::try_unwrap(self.shared).ok()?.into_inner();
+        Some((shared.wire.io, shared.wire.input))
+    }
+
+    /// Ends the connection such that a client that is still sending can read the response: closing at once would reset
+    /// it. Waits for the client's end, at most two seconds.
+    pub async fn close(self) {
+        if self.aborted {
+            return;
+        }
+        self.progress.enter(Stage::Drain);
+        // Nothing is lost by closing where all that was sent was read.
+        let lingers = {
+            let shared = self.shared.borrow();
+            !shared.decoder.is_over() || shared.broken || !shared.wire.input.is_empty()
+        };
+        let mut left = MOST_LINGERED;
+        let end = poll_fn(|cx| {
+            let mut shared = self.shared.borrow_mut();
+            let shut = ready!(Pin::new(&mut shared.wire.io).poll_shutdown(cx));
+            if shut.is_err() || !lingers {
+                return Poll::Ready(());
+            }
+            loop {
+                shared.wire.input = Bytes::new();
+                match ready!(shared.poll_fill(cx, For::Head)) {
+                    Ok(read @ 1..) if read < left => left -= read,
+                    _ => return Poll::Ready(()),
+                }
+            }
+        });
+        // However it ended: it ends.
+        let _ = time::timeout(LINGER, end).await;
+    }
+}
+
+/// How long a closing connection waits for the client to have read.
+const LINGER: Duration = Duration::from_secs(2);
+/// Bytes that are thrown away meanwhile.
+const MOST_LINGERED: usize = 4 << 20;

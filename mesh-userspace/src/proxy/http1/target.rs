@@ -1,0 +1,64 @@
+//! What a request asks for: its target (RFC 9112, section 3.2) and its `Host`.
+
+use bytes::Bytes;
+use http::{
+    HeaderMap, HeaderValue, Method, Uri, Version, header,
+    uri::{Authority, PathAndQuery},
+};
+
+use super::super::FaultKind;
+
+/// The target of a request. Its form has to go with the method.
+pub(super) fn parse(method: &Method, target: Bytes) -> Result<Uri, FaultKind> {
+    const WRONG: FaultKind = FaultKind::Malformed("request target");
+    if memchr::memchr(b'#', &target).is_some() {
+        return Err(FaultKind::Malformed("fragment in the request target"));
+    }
+    if method == Method::CONNECT {
+        let authority = Authority::from_maybe_shared(target).map_err(|_| WRONG)?;
+        return match authority.port_u16() {
+            Some(_) if is_plain(&authority) => Ok(Uri::from(authority)),
+            _ => Err(FaultKind::Malformed("target of CONNECT is not host:port")),
+        };
+    }
+    match &target[..] {
+        [b'/', ..] => PathAndQuery::from_maybe_shared(target).map(Uri::from).map_err(|_| WRONG),
+        b"*" if method == Method::OPTIONS => Ok(Uri::from_static("*")),
+        _ => absolute(Uri::from_maybe_shared(target).map_err(|_| WRONG)?),
+    }
+}
+
+/// Absolute form: `http` or `https`, with a host and without a password.
+fn absolute(uri: Uri) -> Result<Uri, FaultKind> {
+    match (uri.scheme_str(), uri.authority()) {
+        (Some("http" | "https"), Some(authority)) if is_plain(authority) => Ok(uri),
+        _ => Err(FaultKind::Malformed("request target is neither a path nor an http URL")),
+    }
+}
+
+fn is_plain(authority: &Authority) -> bool {
+    !authority.host().is_empty() && memchr::memchr(b'@', authority.as_str().as_bytes()).is_none()
+}
+
+/// Sees to it that exactly one host is asked for (section 3.2): `Host` once, mandatory in 1.1; where the target names a
+/// host too, that one replaces it (section 3.2.2), so that all who look at this request later see the same.
+pub(super) fn settle_host(uri: &Uri, version: Version, hosts: u8, headers: &mut HeaderMap) -> Result<(), FaultKind> {
+    match hosts {
+        0 if version == Version::HTTP_11 => return Err(FaultKind::Malformed("no Host")),
+        0 | 1 => {}
+        _ => return Err(FaultKind::Malformed("more than one Host")),
+    }
+    if headers.get(header::HOST).is_some_and(|host| !is_host(host.as_bytes())) {
+        return Err(FaultKind::Malformed("value of Host"));
+    }
+    if let Some(authority) = uri.authority() {
+        let host = HeaderValue::from_str(authority.as_str()).map_err(|_| FaultKind::Malformed("request target"))?;
+        headers.insert(header::HOST, host);
+    }
+    Ok(())
+}
+
+/// Whether this may be `uri-host [ ":" port ]`; empty is allowed.
+fn is_host(value: &[u8]) -> bool {
+    value.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+;=:[]".contains(byte))
+}
