@@ -91,8 +91,10 @@ impl Body for Incoming {
         if let Some(wanted) = me.wanted.take() {
             wanted.set(true);
         }
-        if me.next == Next::Data {
+        while me.next == Next::Data {
             match ready!(me.stream.poll_data(cx)) {
+                // Only the end of the stream, or nothing at all.
+                Some(Ok(data)) if data.is_empty() => {}
                 Some(Ok(data)) => {
                     // The only error is that more is given back than came.
                     let _ = me.stream.flow_control().release_capacity(data.len());

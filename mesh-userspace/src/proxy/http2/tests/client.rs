@@ -1,0 +1,324 @@
+//! The half that faces endpoints, against `h2`'s server.
+
+use super::*;
+
+use h2::Reason;
+
+use super::super::super::{FaultKind, Reached, Side};
+
+async fn whole(response: Response<Incoming>) -> Result<(Bytes, Option<HeaderMap>), Fault> {
+    let all = response.into_body().collect().await?;
+    let trailers = all.trailers().cloned();
+    Ok((all.to_bytes(), trailers))
+}
+
+async fn answer(_: Request<h2::RecvStream>, mut respond: h2::server::SendResponse<Bytes>) {
+    let mut stream = respond.send_response(Response::new(()), false).unwrap();
+    stream.send_data("answer".into(), true).unwrap();
+}
+
+#[test]
+fn many_requests_share_a_connection() {
+    run(async {
+        let (connection, _driver, stream) = connected(Limits::upstream()).await;
+        h2_server(stream, answer);
+        let requests = (0..500).map(|_| {
+            let (connection, (head, body)) = (connection.clone(), ours(get("/"), Frames::default()));
+            async move { whole(connection.send(head, body).await.unwrap()).await.unwrap().0 }
+        });
+        let answers = futures_util::future::join_all(requests).await;
+        assert!(answers.iter().all(|answer| answer == "answer"));
+        assert_eq!(connection.open_streams(), 0);
+    });
+}
+
+#[test]
+fn body_and_trailers_go_both_ways() {
+    run(async {
+        let (connection, _driver, stream) = connected(Limits::upstream()).await;
+        h2_server(stream, |request, mut respond| async move {
+            let (body, trailers) = all_of(request.into_body()).await.unwrap();
+            let mut stream = respond.send_response(Response::new(()), false).unwrap();
+            stream.send_data(body, false).unwrap();
+            stream.send_trailers(trailers.unwrap()).unwrap();
+        });
+        let sent = Bytes::from(vec![3; 1_000_000]);
+        let (head, body) = ours(post("/"), Frames::of(sent.clone()).trailers("checksum", "1"));
+        let (came, trailers) = whole(connection.send(head, body).await.unwrap()).await.unwrap();
+        assert_eq!(came, sent);
+        assert_eq!(trailers.unwrap()["checksum"], "1");
+    });
+}
+
+#[test]
+fn a_refused_stream_reached_nowhere_and_other_resets_the_endpoint() {
+    for (reason, reached) in [
+        (Reason::REFUSED_STREAM, Reached::Nowhere),
+        (Reason::INTERNAL_ERROR, Reached::Endpoint),
+        (Reason::CANCEL, Reached::Endpoint),
+    ] {
+        run(async move {
+            let (connection, _driver, stream) = connected(Limits::upstream()).await;
+            h2_server(stream, move |_, mut respond| async move { respond.send_reset(reason) });
+            let (head, body) = ours(get("/"), Frames::default());
+            let error = connection.send(head, body).await.unwrap_err();
+            assert_eq!(error.fault, Fault::upstream(FaultKind::Reset { code: Some(reason.into()) }));
+            assert_eq!(error.reached, reached);
+        });
+    }
+}
+
+#[test]
+fn a_reset_after_the_head_keeps_its_code() {
+    run(async {
+        let (connection, _driver, stream) = connected(Limits::upstream()).await;
+        h2_server(stream, |_, mut respond| async move {
+            let mut stream = respond.send_response(Response::new(()), false).unwrap();
+            tokio::task::yield_now().await;
+            rest().await;
+            stream.send_reset(Reason::ENHANCE_YOUR_CALM);
+        });
+        let (head, body) = ours(get("/"), Frames::default());
+        let fault = whole(connection.send(head, body).await.unwrap()).await.unwrap_err();
+        assert_eq!(fault, Fault::upstream(FaultKind::Reset { code: Some(Reason::ENHANCE_YOUR_CALM.into()) }));
+    });
+}
+
+#[test]
+fn a_goaway_leaves_out_what_came_after_and_ends_the_use_of_the_connection() {
+    run(async {
+        let (connection, driver, stream) = connected(Limits::upstream()).await;
+        tokio::task::spawn_local(async move {
+            let mut server = h2::server::handshake(stream).await.unwrap();
+            let (_request, mut respond) = server.accept().await.unwrap().unwrap();
+            server.graceful_shutdown();
+            let finish = async {
+                rest().await;
+                let mut stream = respond.send_response(Response::new(()), false).unwrap();
+                stream.send_data("last".into(), true).unwrap();
+            };
+            tokio::join!(finish, async { while server.accept().await.is_some() {} });
+        });
+        let (head, body) = ours(get("/"), Frames::default());
+        assert!(connection.is_usable());
+        let last = whole(connection.send(head, body).await.unwrap()).await.unwrap().0;
+        assert_eq!(last, "last");
+        assert!(!connection.is_usable());
+        let (head, body) = ours(get("/"), Frames::default());
+        let error = connection.send(head, body).await.unwrap_err();
+        assert_eq!((error.reached, error.fault.side), (Reached::Nowhere, Side::Upstream));
+        drop(connection);
+        driver.await.unwrap().unwrap();
+    });
+}
+
+#[test]
+fn streams_above_the_last_of_a_goaway_reached_nowhere_and_those_below_the_endpoint() {
+    run(async {
+        let (connection, _driver, mut stream) = connected(Limits::upstream()).await;
+        let both = futures_util::future::join_all((0..2).map(|_| {
+            let (head, body) = ours(get("/"), Frames::default());
+            connection.send(head, body)
+        }));
+        let server = async {
+            use tokio::io::{AsyncReadExt, AsyncWriteExt};
+            // SETTINGS, then GOAWAY: last stream 1, no error; then the end.
+            stream.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await.unwrap();
+            rest().await;
+            stream.write_all(&[0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0]).await.unwrap();
+            rest().await;
+            let mut read = [0; 4096];
+            assert!(stream.read(&mut read).await.unwrap() > 100);
+            drop(stream);
+        };
+        let (answers, ()) = tokio::join!(both, server);
+        let reached: Vec<_> = answers.into_iter().map(|answer| answer.unwrap_err().reached).collect();
+        assert_eq!(reached, [Reached::Endpoint, Reached::Nowhere]);
+    });
+}
+
+#[test]
+fn a_connection_that_served_and_ends_without_a_byte_was_stale() {
+    run(async {
+        let (connection, _driver, stream) = connected(Limits::upstream()).await;
+        let end = Rc::new(tokio::sync::Notify::new());
+        let told = Rc::clone(&end);
+        tokio::task::spawn_local(async move {
+            let mut server = h2::server::handshake(stream).await.unwrap();
+            let (request, respond) = server.accept().await.unwrap().unwrap();
+            answer(request, respond).await;
+            tokio::select! { _ = server.accept() => {}, () = told.notified() => {} }
+        });
+        let (head, body) = ours(get("/"), Frames::default());
+        whole(connection.send(head, body).await.unwrap()).await.unwrap();
+        rest().await;
+        let (head, body) = ours(get("/"), Frames::default());
+        let (answer, ()) = tokio::join!(connection.send(head, body), async {
+            // Behind the driver, which writes the request.
+            rest().await;
+            end.notify_one();
+        });
+        // The server had read it, but said nothing.
+        assert!(matches!(answer.unwrap_err().reached, Reached::Stale | Reached::Endpoint));
+        assert!(!connection.is_usable());
+    });
+}
+
+#[test]
+fn a_connection_that_ends_before_it_takes_a_byte_was_reached_by_nothing() {
+    run(async {
+        let (connection, driver, stream) = connected(Limits::upstream()).await;
+        rest().await;
+        drop(stream);
+        let (head, body) = ours(get("/"), Frames::default());
+        let error = connection.send(head, body).await.unwrap_err();
+        assert_eq!(error.reached, Reached::Nowhere);
+        let _ = driver.await.unwrap();
+    });
+}
+
+#[test]
+fn a_future_or_a_body_that_is_dropped_cancels_the_stream() {
+    run(async {
+        let resets = Rc::<RefCell<Vec<Reason>>>::default();
+        let seen = Rc::clone(&resets);
+        let (connection, _driver, stream) = connected(Limits::upstream()).await;
+        h2_server(stream, move |request, mut respond| {
+            let seen = Rc::clone(&seen);
+            async move {
+                let reason = if request.uri().path() == "/silent" {
+                    poll_fn(|cx| respond.poll_reset(cx)).await
+                } else {
+                    let mut stream = respond.send_response(Response::new(()), false).unwrap();
+                    poll_fn(|cx| stream.poll_reset(cx)).await
+                };
+                seen.borrow_mut().push(reason.unwrap());
+            }
+        });
+        let (head, body) = ours(get("/silent"), Frames::default());
+        assert!(tokio::time::timeout(Duration::from_millis(20), connection.send(head, body)).await.is_err());
+        let (head, body) = ours(post("/"), Frames::default().stuck());
+        let response = connection.send(head, body).await.unwrap();
+        assert_eq!(connection.open_streams(), 1);
+        drop(response);
+        rest().await;
+        assert_eq!(*resets.borrow(), [Reason::CANCEL, Reason::CANCEL]);
+        assert_eq!(connection.open_streams(), 0);
+    });
+}
+
+#[test]
+fn a_body_of_a_request_that_fails_resets_with_its_code_and_is_the_clients_fault() {
+    run(async {
+        let (connection, _driver, stream) = connected(Limits::upstream()).await;
+        let seen = Rc::new(Cell::new(None));
+        let reset = Rc::clone(&seen);
+        h2_server(stream, move |request, respond| {
+            let reset = Rc::clone(&reset);
+            async move {
+                let _respond = respond;
+                reset.set(all_of(request.into_body()).await.unwrap_err().reason());
+            }
+        });
+        let fault = Fault::downstream(FaultKind::Reset { code: Some(Reason::CANCEL.into()) });
+        let (head, body) = ours(post("/"), Frames::of("begun").fault(fault));
+        let error = connection.send(head, body).await.unwrap_err();
+        assert_eq!(error, super::super::super::Unanswered { fault, reached: Reached::Endpoint });
+        rest().await;
+        // The head may not even have left.
+        assert!(matches!(seen.get(), None | Some(Reason::CANCEL)));
+    });
+}
+
+#[test]
+fn an_early_answer_is_read_while_the_request_goes_on() {
+    run(async {
+        let (connection, _driver, stream) = connected(Limits::upstream()).await;
+        // Echoes as it comes.
+        h2_server(stream, |request, mut respond| async move {
+            let mut out = respond.send_response(Response::new(()), false).unwrap();
+            let mut body = request.into_body();
+            while let Some(Ok(data)) = body.data().await {
+                body.flow_control().release_capacity(data.len()).unwrap();
+                out.send_data(data, false).unwrap();
+            }
+            out.send_data(Bytes::new(), true).unwrap();
+        });
+        let (to, from) = tokio::sync::mpsc::unbounded_channel();
+        let (head, body) = ours(post("/"), Channel(from));
+        let mut response = connection.send(head, body).await.unwrap();
+        for message in ["one", "two", "three"] {
+            to.send(Bytes::from(message)).unwrap();
+            let frame = response.body_mut().frame().await.unwrap().unwrap();
+            assert_eq!(frame.into_data().unwrap(), message);
+        }
+        drop(to);
+        assert!(response.body_mut().frame().await.is_none());
+    });
+}
+
+#[test]
+fn a_request_goes_on_while_nobody_reads_the_response() {
+    run(async {
+        let (connection, _driver, stream) = connected(Limits::upstream()).await;
+        let received = Rc::new(Cell::new(0));
+        let count = Rc::clone(&received);
+        h2_server(stream, move |request, mut respond| {
+            let count = Rc::clone(&count);
+            async move {
+                let _out = respond.send_response(Response::new(()), false).unwrap();
+                count.set(all_of(request.into_body()).await.unwrap().0.len());
+                pending::<()>().await;
+            }
+        });
+        let (to, from) = tokio::sync::mpsc::unbounded_channel();
+        let (head, body) = ours(post("/"), Channel(from));
+        let _unread = connection.send(head, body).await.unwrap();
+        to.send(Bytes::from(vec![1; 500_000])).unwrap();
+        drop(to);
+        while received.get() == 0 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(received.get(), 500_000);
+    });
+}
+
+#[test]
+fn a_connection_says_whether_it_has_room() {
+    run(async {
+        let (connection, _driver, stream) = connected(Limits::upstream()).await;
+        tokio::task::spawn_local(async move {
+            let mut server =
+                h2::server::Builder::new().max_concurrent_streams(1).handshake::<_, Bytes>(stream).await.unwrap();
+            let mut kept = Vec::new();
+            while let Some(Ok((_, mut respond))) = server.accept().await {
+                kept.push(respond.send_response(Response::new(()), false).unwrap());
+            }
+        });
+        rest().await;
+        assert!(connection.has_room());
+        let (head, body) = ours(get("/"), Frames::default());
+        let first = connection.send(head, body).await.unwrap();
+        assert!(!connection.has_room());
+        // One more waits until there is.
+        let (head, body) = ours(get("/"), Frames::default());
+        let second = connection.send(head, body);
+        let (second, ()) = tokio::join!(second, async {
+            rest().await;
+            drop(first);
+        });
+        second.unwrap();
+    });
+}
+
+/// A body that comes through a channel.
+pub(super) struct Channel(pub(super) tokio::sync::mpsc::UnboundedReceiver<Bytes>);
+
+impl Body for Channel {
+    type Data = Bytes;
+    type Error = Fault;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
+        self.0.poll_recv(cx).map(|data| data.map(|data| Ok(Frame::data(data))))
+    }
+}

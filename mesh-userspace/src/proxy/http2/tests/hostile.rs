@@ -1,0 +1,197 @@
+//! Peers that mean harm.
+
+use super::*;
+
+use h2::Reason;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+
+/// A frame of raw bytes.
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    let mut frame = vec![length[1], length[2], length[3], kind, flags];
+    frame.extend(stream.to_be_bytes());
+    frame.extend(payload);
+    frame
+}
+
+/// `GET http://a/` as a HEADERS frame that ends head and stream.
+fn get_frame(stream: u32) -> Vec<u8> {
+    frame(1, 5, stream, &[0x82, 0x86, 0x84, 0x41, 0x01, b'a'])
+}
+
+/// The code of the GOAWAY that ends what comes, if there is one.
+async fn goaway(stream: &mut DuplexStream) -> Option<u32> {
+    let mut all = Vec::new();
+    let _ = stream.read_to_end(&mut all).await;
+    let mut rest = &all[..];
+    let mut code = None;
+    while rest.len() >= 9 {
+        let length = u32::from_be_bytes([0, rest[0], rest[1], rest[2]]) as usize;
+        if rest[3] == 7 {
+            code = Some(u32::from_be_bytes(rest[13..17].try_into().unwrap()));
+        }
+        rest = &rest[9 + length..];
+    }
+    code
+}
+
+async fn never(_: Request<Incoming>) -> Result<Response<Frames>, Fault> {
+    pending().await
+}
+
+#[test]
+fn a_client_that_resets_what_it_opens_is_cut_off() {
+    run(async {
+        let begun = Rc::new(Cell::new(0));
+        let count = Rc::clone(&begun);
+        let (mut stream, task) = served(Limits::default(), move |request| {
+            count.set(count.get() + 1);
+            never(request)
+        });
+        stream.write_all(PREFACE).await.unwrap();
+        let mut streams = (1..).step_by(2);
+        loop {
+            let id = streams.next().unwrap();
+            assert!(id < 2000, "not cut off");
+            let mut both = get_frame(id);
+            if stream.write_all(&both).await.is_err() {
+                break;
+            }
+            // So that it is accepted and begun with.
+            rest().await;
+            both = frame(3, 0, id, &[0, 0, 0, 8]);
+            if stream.write_all(&both).await.is_err() {
+                break;
+            }
+            rest().await;
+            if task.is_finished() {
+                break;
+            }
+        }
+        assert_eq!(goaway(&mut stream).await, Some(Reason::ENHANCE_YOUR_CALM.into()));
+        assert_eq!(begun.get(), Limits::default().early_resets + 1);
+    });
+}
+
+#[test]
+fn streams_that_are_reset_in_one_breath_never_reach_the_handler() {
+    run(async {
+        let begun = Rc::new(Cell::new(0));
+        let count = Rc::clone(&begun);
+        let (mut stream, _task) = served(Limits::default(), move |request| {
+            count.set(count.get() + 1);
+            never(request)
+        });
+        let mut flood = PREFACE.to_vec();
+        for id in (1..2000).step_by(2) {
+            flood.extend(get_frame(id));
+            flood.extend(frame(3, 0, id, &[0, 0, 0, 8]));
+        }
+        let _ = stream.write_all(&flood).await;
+        assert_eq!(goaway(&mut stream).await, Some(Reason::ENHANCE_YOUR_CALM.into()));
+        assert_eq!(begun.get(), 0);
+    });
+}
+
+#[test]
+fn a_head_without_end_is_cut_off() {
+    run(async {
+        let (mut stream, _task) = served(Limits::default(), never);
+        let mut flood = PREFACE.to_vec();
+        flood.extend(frame(1, 1, 1, &[0x82, 0x86, 0x84, 0x41, 0x01, b'a']));
+        for _ in 0..1000 {
+            flood.extend(frame(9, 0, 1, &[]));
+        }
+        let _ = stream.write_all(&flood).await;
+        assert_eq!(goaway(&mut stream).await, Some(Reason::ENHANCE_YOUR_CALM.into()));
+    });
+}
+
+#[test]
+fn a_giant_head_is_answered_by_431_and_more_than_that_by_the_end() {
+    run(async {
+        let (stream, _task) = served(Limits::default(), never);
+        let (mut send, _driver) = h2_client(stream).await;
+        for (length, status) in [(70_000, Some(431)), (300_000, None)] {
+            let mut request = get("/");
+            for i in 0..length / 1000 {
+                let name = http::HeaderName::try_from(format!("x-{i}")).unwrap();
+                request.headers_mut().insert(name, "v".repeat(1000).parse().unwrap());
+            }
+            let (response, _) = send.send_request(request, true).unwrap();
+            match (response.await, status) {
+                (Ok(response), Some(status)) => assert_eq!(response.status(), status),
+                (Err(error), None) => assert_eq!(error.reason(), Some(Reason::ENHANCE_YOUR_CALM)),
+                (other, _) => panic!("{length}: {other:?}"),
+            }
+        }
+    });
+}
+
+#[test]
+fn floods_of_frames_that_are_answered_stop_at_a_peer_that_does_not_read() {
+    for answered in [frame(6, 0, 0, &[0; 8]), frame(4, 0, 0, &[])] {
+        run(async move {
+            let (mut stream, _task) = served(Limits::default(), never);
+            stream.write_all(PREFACE).await.unwrap();
+            let mut written = 0;
+            while let Ok(Ok(())) = tokio::time::timeout(Duration::from_millis(50), stream.write_all(&answered)).await {
+                written += answered.len();
+                assert!(written < 2_000_000, "there is no end to it");
+            }
+            assert!(written > PIPE);
+        });
+    }
+}
+
+#[test]
+fn requests_of_a_client_that_does_not_read_are_no_more_than_its_streams() {
+    run(async {
+        let begun = Rc::new(Cell::new(0));
+        let count = Rc::clone(&begun);
+        let (mut stream, _task) = served(Limits::default(), move |_| {
+            count.set(count.get() + 1);
+            async { Ok(Response::new(Frames::of(vec![1; 10_000]))) }
+        });
+        stream.write_all(PREFACE).await.unwrap();
+        for id in (1..100_000).step_by(2) {
+            let frame = get_frame(id);
+            let write = tokio::time::timeout(Duration::from_millis(50), stream.write_all(&frame));
+            if !matches!(write.await, Ok(Ok(()))) {
+                break;
+            }
+        }
+        // The window of the connection lets 64 KiB through; what is answered beyond stays queued.
+        assert!(begun.get() < 600, "{}", begun.get());
+    });
+}
+
+#[test]
+fn noise_in_place_of_the_preface_is_malformed() {
+    run(async {
+        let (mut stream, task) = served(Limits::default(), never);
+        stream.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+        let fault = task.await.unwrap().unwrap_err();
+        assert!(matches!(fault.kind, super::super::super::FaultKind::Malformed(_)), "{fault:?}");
+    });
+}
+
+#[test]
+fn an_endpoint_with_a_giant_head_is_refused() {
+    run(async {
+        let (connection, _driver, stream) = connected(Limits::upstream()).await;
+        h2_server(stream, |_, mut respond| async move {
+            let mut response = Response::new(());
+            for i in 0..70 {
+                let name = http::HeaderName::try_from(format!("x-{i}")).unwrap();
+                response.headers_mut().insert(name, "v".repeat(1000).parse().unwrap());
+            }
+            let _ = respond.send_response(response, true);
+        });
+        let (head, body) = ours(get("/"), Frames::default());
+        let error = connection.send(head, body).await.unwrap_err();
+        assert_eq!(error.reached, super::super::super::Reached::Endpoint);
+    });
+}
