@@ -5,6 +5,7 @@
 
 mod attach;
 mod btf;
+mod capture;
 mod cgroups;
 mod circuits;
 mod diag;
@@ -17,6 +18,7 @@ mod load;
 mod mapped;
 mod memory;
 mod namespaces;
+mod netns;
 mod offsets;
 mod others;
 mod pinned;
@@ -32,9 +34,10 @@ mod versions;
 mod wire;
 mod work;
 
+pub use capture::{Family, Listeners, Upstream};
 pub use cgroups::CgroupPaths;
 pub use error::KernelError;
-pub use events::Events;
+pub use events::{Event, Events};
 pub use host::{can_mount, cgroup2_root, ensure_bpffs, missing_capabilities, netns_cookie, on_bpffs, open_cgroup};
 pub use live::{Connection, Live};
 pub use load::{
@@ -43,6 +46,7 @@ pub use load::{
 };
 pub use memory::give_back_memory;
 pub use namespaces::{Namespace, namespaces};
+pub use netns::{Netns, socket_netns};
 pub use offsets::{FieldSeen, fields};
 pub use others::{OtherProgram, others_than};
 pub use pins::{Pins, unload};
