@@ -78,10 +78,7 @@ impl Reason {
     /// daemon, to an endpoint.
     #[must_use]
     pub const fn passes(self) -> bool {
-        matches!(
-            self,
-            Self::Bypass | Self::Observe | Self::Own | Self::Stale | Self::NoListener | Self::DaemonDown
-        )
+        matches!(self, Self::Bypass | Self::Observe | Self::Own | Self::Stale | Self::NoListener | Self::DaemonDown)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::{
     maps::{self, Tables},
-    sock, translate,
+    sock,
 };
 use aya_ebpf::{
     bindings::{BPF_SK_STORAGE_GET_F_CREATE, bpf_sock_addr},
@@ -20,22 +20,16 @@ use mesh_common::{
 
 /// What [`connect`] answers: the connect goes to an endpoint.
 pub(crate) const DIRECT: u32 = 0;
-/// It goes to the daemon.
-pub(crate) const TAKEN: u32 = 1;
-/// It is refused: the daemon does not listen.
-pub(crate) const NO_LISTENER: u32 = 2;
+/// It is refused: the daemon does not listen. Above all ports.
+pub(crate) const NO_LISTENER: u32 = 1 << 16;
 /// It is refused: the daemon takes no connections.
-pub(crate) const DAEMON_DOWN: u32 = 3;
-
-/// Bits of what [`connect`] is told of the socket: it can reach IPv4 only.
-pub(crate) const V4: u32 = 1;
-/// It is `AF_INET6`.
-pub(crate) const V6_SOCKET: u32 = 2;
+pub(crate) const DAEMON_DOWN: u32 = 2 << 16;
 
 /// The id of no endpoint.
 const NO_ENDPOINT: u32 = u32::MAX;
 
-/// Sends a socket that dialled `key` to the daemon, if `service` is one that goes through it, and the daemon listens.
+/// Prepares a socket that dialled `key` for the daemon, if `service` is one that goes through it, and the daemon listens.
+/// Answers at which port of [`loopback`] (network byte order), else what becomes of the connect.
 ///
 /// A function of its own that answers a number: the verifier goes through the choice of an endpoint only once,
 /// whatever was found here.
@@ -43,7 +37,7 @@ const NO_ENDPOINT: u32 = u32::MAX;
 /// # Safety
 /// `addr` is the connect hook's context, `key` what was dialled.
 #[inline(never)]
-pub(crate) unsafe fn connect(addr: *mut bpf_sock_addr, key: *const VipKey, service: u32, socket: u32, now: u64) -> u32 {
+pub(crate) unsafe fn connect(addr: *mut bpf_sock_addr, key: *const VipKey, service: u32, v4: bool, now: u64) -> u32 {
     let terms = Tables.flags(service);
     if terms & flags::PROXIED == 0 {
         return DIRECT;
@@ -59,7 +53,7 @@ pub(crate) unsafe fn connect(addr: *mut bpf_sock_addr, key: *const VipKey, servi
         // The daemon is at a loopback address, which no other device leads to.
         return passed(service, refuse, Reason::NoListener, NO_LISTENER);
     }
-    let family = if socket & V4 != 0 { AF_INET } else { AF_INET6 };
+    let family = if v4 { AF_INET } else { AF_INET6 };
     let port = maps::listener_port(&ListenerKey::new(netns, family));
     if port == 0 {
         if maps::is_to_be_told(netns, now) {
@@ -69,7 +63,7 @@ pub(crate) unsafe fn connect(addr: *mut bpf_sock_addr, key: *const VipKey, servi
         }
         return passed(service, refuse, Reason::NoListener, NO_LISTENER);
     }
-    let listener = if family == AF_INET { LOOPBACK_V4 } else { LOOPBACK_V6 };
+    let listener = loopback(v4);
     // SAFETY: the context's socket, not null.
     let record = unsafe { maps::record(sk.cast(), u64::from(BPF_SK_STORAGE_GET_F_CREATE)) };
     if record.is_null() {
@@ -100,14 +94,14 @@ pub(crate) unsafe fn connect(addr: *mut bpf_sock_addr, key: *const VipKey, servi
             }
         }
     }
-    translate::set(addr, socket & V6_SOCKET != 0, &listener, port);
-    TAKEN
+    u32::from(port)
 }
 
-/// `127.0.0.1`
-const LOOPBACK_V4: Address = Address::v4(0x7f00_0001_u32.to_be());
-/// `::1`
-const LOOPBACK_V6: Address = Address::v6([0, 0, 0, 1_u32.to_be()]);
+/// Where the daemon listens: 127.0.0.1 or ::1.
+#[inline(always)]
+pub(crate) const fn loopback(v4: bool) -> Address {
+    if v4 { Address::v4(0x7f00_0001_u32.to_be()) } else { Address::v6([0, 0, 0, 1_u32.to_be()]) }
+}
 
 /// What getpeername(2) needs.
 ///

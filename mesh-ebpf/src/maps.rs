@@ -94,7 +94,9 @@ pub(crate) fn settings() -> Settings {
                 workers: atomic::read(&raw const (*row).workers),
             }
         },
-        None => Settings { flags: 0, mark: 0, heartbeat: 0, stale_after: 0, heartbeat_timeout: 0, netns: 0, workers: 0 },
+        None => {
+            Settings { flags: 0, mark: 0, heartbeat: 0, stale_after: 0, heartbeat_timeout: 0, netns: 0, workers: 0 }
+        }
     }
 }
 

@@ -132,14 +132,16 @@ fn forward(
     } else {
         View::Any
     };
-    let socket = if matches!(view, View::V4) { capture::V4 } else { 0 };
-    let socket = if dialled.v6_socket { socket | capture::V6_SOCKET } else { socket };
+    let v4 = matches!(view, View::V4);
     // SAFETY: the hook's context, and the key that lives as long as this.
-    match unsafe { capture::connect(addr, key, service, socket, now) } {
+    match unsafe { capture::connect(addr, key, service, v4, now) } {
         capture::DIRECT => {}
         capture::NO_LISTENER => return Err(Reason::NoListenerRefused),
         capture::DAEMON_DOWN => return Err(Reason::DaemonDownRefused),
-        _ => return Ok(TO_THE_DAEMON),
+        port => {
+            set(addr, dialled.v6_socket, &capture::loopback(v4), port as u16);
+            return Ok(TO_THE_DAEMON);
+        }
     }
     let view = forget(view, now);
     let hook = Hook { ctx, service, v6_socket: dialled.v6_socket, now };
@@ -283,7 +285,7 @@ unsafe fn forget_for_peer(sk: *mut c_void) {
 
 /// Writes an address into the context. Volatile: the compiler would merge stores that the verifier wants apart.
 #[inline(always)]
-pub(crate) fn set(addr: *mut bpf_sock_addr, v6: bool, address: &Address, port: u16) {
+fn set(addr: *mut bpf_sock_addr, v6: bool, address: &Address, port: u16) {
     let [a, b, c, d] = address.words;
     // SAFETY: writable fields of the program's own context.
     unsafe {
