@@ -11,7 +11,9 @@ use mesh_common::{
     settings::Settings,
 };
 use mesh_tests::{World, holds, world, world::addr};
-use mesh_userspace::kernel::{self, Capacity, Event, Family, Kernel, Netns, OBJECT, Options, Upstream};
+use mesh_userspace::kernel::{
+    self, Capacity, Captured, Change, Event, Family, Kernel, Netns, OBJECT, Options, Places, Upstream,
+};
 use socket2::{Domain, Socket};
 use std::{
     io::{self, Read, Write},
@@ -473,4 +475,110 @@ fn sockets_are_made_in_the_namespace_and_the_thread_is_back_afterwards() {
     world.netns().ip("link set lo down");
     let down = there.listen(address, 1, true).unwrap_err();
     assert_eq!(down.raw_os_error(), Some(libc::EADDRNOTAVAIL), "{down}");
+}
+
+/// Looks where clients are, and gathers what came of it.
+fn found(stage: &Stage, world: &World, places: &mut Places) -> (Vec<(usize, Captured)>, Vec<u64>, Vec<String>) {
+    let (mut opened, mut closed, mut refused) = (Vec::new(), Vec::new(), Vec::new());
+    places.found(stage.kernel.tables().listeners(), &kernel::namespaces_in(world.cgroup().path()), &mut |change| {
+        match change {
+            Change::Opened(worker, listener) => opened.push((worker, listener)),
+            Change::Closed(netns) => closed.push(netns),
+            Change::Refused { address, error, .. } => refused.push(format!("{address}: {:?}", error.kind())),
+        }
+    });
+    (opened, closed, refused)
+}
+
+#[test]
+fn every_worker_listens_wherever_there_are_clients_and_nowhere_else() {
+    let world = world!();
+    let stage = Stage::new(&world);
+    let _b1 = world.backend("B1", ENDPOINT);
+    let mut places = Places::new(PORT, 2, 0x6d65);
+    let pod = world.pod("pod");
+    let (opened, closed, refused) = found(&stage, &world, &mut places);
+    assert_eq!((opened.len(), closed.len(), refused.len()), (8, 0, 0), "2 namespaces, 2 families, 2 workers");
+    assert_eq!(places.all().count(), 8);
+    // Either worker gets some, and nobody else.
+    let mine = |worker: usize, family: Family| {
+        let is_wanted =
+            |c: &&(usize, Captured)| (c.0, c.1.family, c.1.netns.inode()) == (worker, family, world.netns().inode());
+        Socket::from(opened.iter().find(is_wanted).unwrap().1.socket.try_clone().unwrap())
+    };
+    let workers = [mine(0, Family::V4), mine(1, Family::V4)];
+    let clients: Vec<Socket> = (0..64).map(|_| world.dial(VIP).unwrap()).collect();
+    let accepted = workers.map(|worker| std::iter::from_fn(|| worker.accept().ok()).count());
+    assert!(accepted.iter().all(|n| *n > 0) && accepted.iter().sum::<usize>() == 64, "{accepted:?}");
+    drop((clients, opened));
+    // What is taken out of the table is put back when a client says so.
+    let here = stage.netns.cookie();
+    stage.kernel.tables().listeners().remove(here, Family::V4).unwrap();
+    assert_eq!(world.ask(VIP).unwrap(), "B1");
+    places.missed(stage.kernel.tables().listeners(), here, 1, &mut |change| panic!("{change:?}"));
+    drop(world.dial(VIP).unwrap());
+    assert_eq!(stage.count(Reason::NoListener), 1);
+    // Everybody leaves the pod.
+    let cookie = namespace(&pod).cookie();
+    drop(pod);
+    let (opened, closed, refused) = found(&stage, &world, &mut places);
+    assert_eq!((opened.len(), closed, refused.len()), (0, vec![cookie], 0));
+    places.hide(stage.kernel.tables().listeners());
+    assert_eq!(world.ask(VIP).unwrap(), "B1");
+}
+
+#[test]
+fn a_namespace_whose_port_is_taken_goes_direct_until_it_is_free() {
+    let world = world!();
+    let stage = Stage::new(&world);
+    let _b1 = world.backend("B1", ENDPOINT);
+    // It shares its port, and all the same is not joined.
+    let taken = stage.netns.listen(SocketAddr::new(Family::V4.loopback(), PORT), 1, true).unwrap();
+    let mut places = Places::new(PORT, 2, 0);
+    let (opened, _, refused) = found(&stage, &world, &mut places);
+    assert_eq!((opened.len(), refused), (2, vec![format!("127.0.0.1:{PORT}: AddrInUse")]));
+    assert_eq!(world.ask(VIP).unwrap(), "B1");
+    assert_eq!(found(&stage, &world, &mut places).2, [""; 0], "said once");
+    drop(taken);
+    assert_eq!(found(&stage, &world, &mut places).0.len(), 2);
+    drop(world.dial(VIP).unwrap());
+    assert_eq!(stage.count(Reason::NoListener), 1);
+}
+
+#[test]
+fn a_client_that_went_past_brings_listeners_to_its_namespace() {
+    let world = world!();
+    let stage = Stage::new(&world);
+    let mut places = Places::new(PORT, 1, 0);
+    let _echo = world.echo(ENDPOINT);
+    let client = world.client(ENDPOINT);
+    let pid = client.pid();
+    let mut opened = 0;
+    let listeners = stage.kernel.tables().listeners();
+    places.missed(listeners, stage.netns.cookie() + 1, pid, &mut |change| panic!("{change:?}"));
+    places.missed(listeners, stage.netns.cookie(), pid, &mut |_| opened += 1);
+    assert_eq!(opened, 2);
+    drop(world.dial(VIP).unwrap());
+    assert_eq!(stage.kernel.tables().service_counts(WEB), [0; Reason::COUNT]);
+    drop(client);
+}
+
+#[test]
+fn listeners_that_were_inherited_keep_those_who_wait() {
+    let world = world!();
+    let stage = Stage::new(&world);
+    let mut first = Places::new(PORT, 2, 0);
+    drop(found(&stage, &world, &mut first).0);
+    let clients: Vec<Socket> = (0..32).map(|_| world.dial(VIP).unwrap()).collect();
+    let handed: Vec<_> = first.all().map(|(place, fd)| (place, fd.try_clone_to_owned().unwrap())).collect();
+    drop(first);
+    // Another one, with more workers and another port.
+    let mut second = Places::new(PORT + 1, 3, 0);
+    second.inherit(handed);
+    let (opened, _, refused) = found(&stage, &world, &mut second);
+    assert_eq!((opened.len(), refused.len()), (6, 0));
+    let sockets = opened.into_iter().filter(|(_, c)| c.family == Family::V4).map(|(_, c)| Socket::from(c.socket));
+    let accepted: usize = sockets.map(|s| std::iter::from_fn(|| s.accept().ok()).count()).sum();
+    assert_eq!(accepted, 32);
+    drop(clients);
 }

@@ -23,6 +23,7 @@ mod offsets;
 mod others;
 mod pinned;
 mod pins;
+mod places;
 mod probe_rows;
 mod put_back;
 mod rare;
@@ -45,11 +46,12 @@ pub use load::{
     try_load,
 };
 pub use memory::give_back_memory;
-pub use namespaces::{Namespace, namespaces};
+pub use namespaces::{Namespace, namespaces, namespaces_in};
 pub use netns::{Netns, socket_netns};
 pub use offsets::{FieldSeen, fields};
 pub use others::{OtherProgram, others_than};
 pub use pins::{Pins, unload};
+pub use places::{Captured, Change, Place, Places};
 pub use tables::{Existing, Tables};
 pub use versions::retire;
 pub use work::Detached;

@@ -90,16 +90,39 @@ impl Netns {
     /// The system's: `EADDRINUSE`, where somebody else listens; `EADDRNOTAVAIL`, where the address is not there (the
     /// loopback interface is down, or IPv6 is disabled).
     pub fn listen(&self, address: SocketAddr, backlog: i32, shared: bool) -> io::Result<OwnedFd> {
-        let family = if address.is_ipv4() { Family::V4 } else { Family::V6 };
-        let socket = self.inside(|| new(family))?;
-        if family == Family::V6 {
-            socket.set_only_v6(true)?;
-        }
-        socket.set_reuse_address(true)?;
-        socket.set_reuse_port(shared)?;
-        socket.bind(&address.into())?;
+        let socket = self.inside(|| new(family_of(address)))?;
+        bind(&socket, address, shared)?;
         socket.listen(backlog)?;
         Ok(socket.into())
+    }
+
+    /// `count` sockets as [`Netns::listen`] makes them, which share what comes to `address`, and share it with nobody
+    /// else. Beside those that were `inherited`, at their address, there are only as many as are missing.
+    ///
+    /// # Errors
+    /// As above. What was inherited is closed then.
+    pub fn listen_beside(
+        &self,
+        mut address: SocketAddr,
+        backlog: i32,
+        count: usize,
+        inherited: Vec<OwnedFd>,
+    ) -> io::Result<Vec<OwnedFd>> {
+        let mut all: Vec<Socket> = inherited.into_iter().map(Socket::from).collect();
+        if let Some(bound) = all.first() {
+            address = bound.local_addr()?.as_socket().unwrap_or(address);
+        }
+        let missing = count.saturating_sub(all.len());
+        let made = self.inside(|| (0..missing).map(|_| new(family_of(address))).collect::<io::Result<Vec<_>>>())?;
+        for socket in made {
+            // The first must be alone: one that shares from the start would be bound beside anyone who does.
+            bind(&socket, address, !all.is_empty())?;
+            socket.set_reuse_port(true)?;
+            socket.set_tcp_nodelay(true)?;
+            socket.listen(backlog)?;
+            all.push(socket);
+        }
+        Ok(all.into_iter().map(OwnedFd::from).collect())
     }
 
     /// Does `work` in the namespace, which must not panic: a thread must not stay there.
@@ -110,6 +133,19 @@ impl Netns {
         let _back = Back(&home.1);
         work()
     }
+}
+
+const fn family_of(address: SocketAddr) -> Family {
+    if address.is_ipv4() { Family::V4 } else { Family::V6 }
+}
+
+fn bind(socket: &Socket, address: SocketAddr, shared: bool) -> io::Result<()> {
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(shared)?;
+    socket.bind(&address.into())
 }
 
 fn new(family: Family) -> io::Result<Socket> {
