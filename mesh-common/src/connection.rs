@@ -65,6 +65,9 @@ pub mod marks {
     pub const TIMED: u32 = 4;
     /// Its first byte is waited for.
     pub const WATCHED: u32 = 8;
+    /// The daemon made it for a service: it is counted as any other, and its deadlines and what comes of it for its
+    /// endpoint's circuit are the daemon's.
+    pub const PROXIED: u32 = 16;
 }
 
 /// What a connection carried, as its client sees it.
@@ -132,6 +135,8 @@ pub mod stage {
     pub const ESTABLISHED: u32 = 3;
     /// Another socket does the work (MPTCP): the record only says what getpeername(2) shows.
     pub const SHOWN: u32 = 4;
+    /// It goes to the daemon. Nothing is counted by this record; getpeername(2) shows what was dialled.
+    pub const CAPTURED: u32 = 5;
 }
 
 /// TCP states as `BPF_SOCK_OPS_STATE_CB` names them (`enum` in include/net/tcp_states.h).

@@ -3,6 +3,24 @@
 
 use bytemuck::{Pod, Zeroable};
 
+/// Somebody dialled a VIP of an HTTP service in a network namespace where the daemon does not listen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct NoListener {
+    /// Cookie of the namespace.
+    pub netns: u64,
+    /// The process (thread group) that dialled, in the host's pid namespace.
+    pub pid: u32,
+    /// Always zero.
+    pub zero: u32,
+}
+
+/// The lack of a listener in one namespace is told at most once in this many nanoseconds.
+pub const TELL_AGAIN_NS: u64 = 100_000_000;
+
+// Events are told apart by their lengths.
+const _: () = assert!(size_of::<NoListener>() != size_of::<Transition>());
+
 /// A circuit went from one state to another.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]

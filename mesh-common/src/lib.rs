@@ -9,6 +9,7 @@
 
 pub mod addr;
 pub mod breaker;
+pub mod capture;
 pub mod client;
 pub mod connection;
 pub mod deadline;

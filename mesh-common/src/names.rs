@@ -4,7 +4,7 @@
 
 /// Version of the rows' layout and of the maps' meaning. Part of the pin path, so that a daemon with another
 /// layout gets its own set beside the old one.
-pub const LAYOUT: u32 = 3;
+pub const LAYOUT: u32 = 4;
 
 /// VIP key → service id, a hash.
 pub const VIPS: &str = "VIPS";
@@ -34,15 +34,21 @@ pub const BYPASSED: &str = "BYPASSED";
 pub const SETTINGS: &str = "SETTINGS";
 /// Socket → connection record (socket storage).
 pub const CONNECTIONS: &str = "CONNECTIONS";
+/// Network namespace and family → the daemon's listener there, a hash of sockets: an entry is gone with its socket.
+pub const LISTENERS: &str = "LISTENERS";
+/// Client's address of a connection to the daemon → what the client dialled; the least recently used go first.
+pub const ORIGINALS: &str = "ORIGINALS";
 
 /// What programs tell the daemon as it happens: a ring buffer, not pinned.
 pub const EVENTS: &str = "EVENTS";
+/// Network namespace → when its lack of a listener was told last. Not pinned.
+pub const TOLD: &str = "TOLD";
 
 /// Position of a program → runs and nanoseconds of the programs that it replaced. The daemon's own.
 pub const PROGRAM_RUNS: &str = "PROGRAM_RUNS";
 
 /// Every pinned map that programs use.
-pub const MAPS: [&str; 14] = [
+pub const MAPS: [&str; 16] = [
     VIPS,
     SERVICES,
     SLOTS,
@@ -57,4 +63,6 @@ pub const MAPS: [&str; 14] = [
     BYPASSED,
     SETTINGS,
     CONNECTIONS,
+    LISTENERS,
+    ORIGINALS,
 ];

@@ -47,6 +47,14 @@ words! {
         /// Forwarded, but the kernel had no memory for the connection's record: `getpeername` shows the endpoint, and
         /// its bytes are not counted.
         Untracked = "untracked",
+        /// Passed by the daemon, to an endpoint: it does not listen in this network namespace.
+        NoListener = "no_listener",
+        /// Passed by the daemon, to an endpoint: the threads that accept connections give no sign of life.
+        DaemonDown = "daemon_down",
+        /// Refused (`when_daemon_down: refuse`): as `NoListener`.
+        NoListenerRefused = "no_listener",
+        /// Refused (`when_daemon_down: refuse`): as `DaemonDown`.
+        DaemonDownRefused = "daemon_down",
     }
 }
 
@@ -55,13 +63,22 @@ impl Reason {
     #[inline(always)]
     #[must_use]
     pub const fn refuses(self) -> bool {
-        matches!(self, Self::NoEndpoint | Self::FamilyMismatch | Self::CircuitOpen | Self::StaleRows)
+        matches!(
+            self,
+            Self::NoEndpoint
+                | Self::FamilyMismatch
+                | Self::CircuitOpen
+                | Self::StaleRows
+                | Self::NoListenerRefused
+                | Self::DaemonDownRefused
+        )
     }
 
-    /// Whether the connect went on to the VIP itself, untouched.
+    /// Whether the connect went on past those who would have taken it: to the VIP itself, untouched, or, past the
+    /// daemon, to an endpoint.
     #[must_use]
     pub const fn passes(self) -> bool {
-        matches!(self, Self::Bypass | Self::Observe | Self::Own | Self::Stale)
+        matches!(self, Self::Bypass | Self::Observe | Self::Own | Self::Stale | Self::NoListener | Self::DaemonDown)
     }
 }
 
@@ -102,3 +119,19 @@ impl Failure {
 
 /// One service's row of counters, indexed by [`Reason`].
 pub type ServiceCounts = [u64; Reason::COUNT];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_names_one_reason_in_each_metric() {
+        for metric in [Reason::refuses, Reason::passes] {
+            let mut words: Vec<_> = Reason::ALL.into_iter().filter(|r| metric(*r)).map(Reason::word).collect();
+            let all = words.len();
+            words.sort_unstable();
+            words.dedup();
+            assert_eq!(words.len(), all);
+        }
+    }
+}

@@ -209,6 +209,10 @@ pub struct ServiceRow {
 pub mod flags {
     /// An operator holds circuits of the service open: a view that shows nothing is no mistake of the configuration.
     pub const TRIPPED: u64 = 1;
+    /// Connections go through the daemon, where it listens.
+    pub const PROXIED: u64 = 2;
+    /// With [`PROXIED`]: where the daemon takes none, connects are refused instead of sent to an endpoint.
+    pub const REFUSE_ALONE: u64 = 4;
 }
 
 /// What the kernel remembers about a service. Words that programs and the daemon change atomically.

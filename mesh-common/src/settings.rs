@@ -18,6 +18,9 @@ pub struct Settings {
     pub heartbeat_timeout: u64,
     /// Cookie of the daemon's own network namespace.
     pub netns: u64,
+    /// When the threads that accept connections last said that they live, the oldest word of them, CLOCK_MONOTONIC in
+    /// nanoseconds; 0: there are none.
+    pub workers: u64,
 }
 
 impl Settings {
@@ -26,6 +29,13 @@ impl Settings {
     #[must_use]
     pub const fn is_stale(&self, now: u64) -> bool {
         self.stale_after != 0 && now.saturating_sub(self.heartbeat) > self.stale_after
+    }
+
+    /// Whether the daemon takes connections at `now`: all of its threads that accept them lived a moment ago.
+    #[inline(always)]
+    #[must_use]
+    pub const fn takes_connections(&self, now: u64) -> bool {
+        self.workers != 0 && now.saturating_sub(self.workers) <= self.heartbeat_timeout
     }
 
     /// Whether the daemon looks after health and all else that changes: it lived a moment ago.
@@ -55,5 +65,12 @@ mod tests {
         let settings = Settings { heartbeat: 100, stale_after: 50, ..Settings::default() };
         assert!(!settings.is_stale(0) && !settings.is_stale(150) && settings.is_stale(151));
         assert!(!Settings { stale_after: 0, ..settings }.is_stale(u64::MAX));
+    }
+
+    #[test]
+    fn a_daemon_whose_workers_never_said_that_they_live_takes_no_connections() {
+        let settings = Settings { workers: 100, heartbeat_timeout: 50, ..Settings::default() };
+        assert!(settings.takes_connections(90) && settings.takes_connections(150) && !settings.takes_connections(151));
+        assert!(!Settings { workers: 0, ..settings }.takes_connections(1));
     }
 }

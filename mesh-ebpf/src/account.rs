@@ -1,7 +1,7 @@
 //! What becomes of a translated connection: opened, established or failed, closed, and the bytes it carried.
 
 use crate::{
-    atomic,
+    atomic, capture,
     circuit::{self, Connection},
     deadline, maps,
     sock::Tcp,
@@ -54,16 +54,25 @@ fn record(ctx: &SockOpsContext) -> Option<&'static mut Record> {
 pub(crate) fn opening(ctx: &SockOpsContext) -> Told {
     let record = record(ctx)?;
     let port = (u32::from_be(ctx.remote_port()) as u16).to_be();
-    if record.stage != stage::PICKED || port != record.endpoint_port || remote(ctx) != record.endpoint {
+    let is_ours = matches!(record.stage, stage::PICKED | stage::CAPTURED);
+    if !is_ours || port != record.endpoint_port || remote(ctx) != record.endpoint {
         // The socket that we translated once connects elsewhere now.
         record.stage = stage::NONE;
         return None;
     }
-    record.stage = stage::OPENING;
     // SAFETY: a helper without arguments.
     record.opened_at = unsafe { bpf_ktime_get_ns() };
     (record.local, record.local_port) = local(ctx, record.endpoint.is_v4());
-    if !watch(ctx, STATE_FLAG | RETRANSMIT_FLAG, 0) {
+    if record.stage == stage::CAPTURED {
+        watch(ctx, STATE_FLAG, 0);
+        // SAFETY: the socket's record.
+        unsafe { capture::opening(record) };
+        return None;
+    }
+    record.stage = stage::OPENING;
+    // What the daemon makes is looked after by the daemon.
+    let flags = if is_daemons(record) { STATE_FLAG } else { STATE_FLAG | RETRANSMIT_FLAG };
+    if !watch(ctx, flags, 0) {
         return None;
     }
     deadline::begin(ctx, record);
@@ -84,7 +93,7 @@ fn watch(ctx: &SockOpsContext, more: u32, less: u32) -> bool {
 /// The connection as its endpoint's circuit sees it; `None` once the endpoint is another one or gone.
 #[inline(always)]
 fn connection(record: &Record) -> Option<Connection> {
-    if !maps::is_used(record.id, record.tag) {
+    if is_daemons(record) || !maps::is_used(record.id, record.tag) {
         return None;
     }
     let probe_since = if record.marks & marks::PROBE == 0 { 0 } else { record.picked_at };
@@ -150,6 +159,11 @@ fn is_of_use(record: &Record, received: u64) -> bool {
 pub(crate) fn changed(ctx: &SockOpsContext) -> Told {
     let (old, new) = (ctx.arg(0), ctx.arg(1));
     let record = record(ctx)?;
+    if record.stage == stage::CAPTURED && new == tcp::CLOSE {
+        record.stage = stage::NONE;
+        // SAFETY: the socket's record.
+        unsafe { capture::closed(record, old) };
+    }
     if !is_counted(record) {
         return None;
     }
@@ -200,7 +214,7 @@ fn established(ctx: &SockOpsContext, record: &mut Record) -> Option<Outcome> {
         Word(atomic::read(&raw const (*state).circuit)).is_calm()
     };
     // What is sent again from now on is everyday loss.
-    if calm {
+    if calm || is_daemons(record) {
         watch(ctx, 0, RETRANSMIT_FLAG);
         return None;
     }
@@ -214,6 +228,22 @@ fn established(ctx: &SockOpsContext, record: &mut Record) -> Option<Outcome> {
 #[inline(always)]
 const fn is_counted(record: &Record) -> bool {
     matches!(record.stage, stage::OPENING | stage::ESTABLISHED)
+}
+
+/// Whether `record` is of a connection that the daemon made for a service.
+#[inline(always)]
+const fn is_daemons(record: &Record) -> bool {
+    record.marks & marks::PROXIED != 0
+}
+
+/// Whether `record` is that of a connection that the daemon is about to make, and has noted itself.
+///
+/// # Safety
+/// `record` is a socket's record.
+#[inline(always)]
+pub(crate) unsafe fn is_tracked(record: *const Record) -> bool {
+    // SAFETY: the caller's.
+    unsafe { (*record).stage == stage::PICKED && (*record).marks & marks::PROXIED != 0 }
 }
 
 /// Adds a connection that ends to its endpoint's counters. What the endpoint's circuit is to hear.

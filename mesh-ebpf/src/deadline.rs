@@ -21,7 +21,8 @@ const TCP_USER_TIMEOUT: i32 = 18;
 #[inline(always)]
 pub(crate) fn begin(ctx: &SockOpsContext, record: &mut Record) {
     let ours = maps::connect_timeout_ms(record.service);
-    if ours == 0 {
+    // What the daemon makes it looks after itself.
+    if ours == 0 || record.marks & marks::PROXIED != 0 {
         return;
     }
     let mut theirs = 0_u32;
@@ -58,7 +59,7 @@ fn set(ctx: &SockOpsContext, ms: u32) -> bool {
 /// How long to wait for an answer to the first SYN of this connect, in ticks of the kernel; `None`: as ever.
 #[inline(always)]
 pub(crate) fn first(record: &Record) -> Option<u32> {
-    if record.stage != stage::OPENING {
+    if record.stage != stage::OPENING || record.marks & marks::PROXIED != 0 {
         return None;
     }
     let timeout_ms = maps::connect_timeout_ms(record.service);

@@ -6,6 +6,7 @@
 
 mod account;
 mod atomic;
+mod capture;
 mod choose;
 mod circuit;
 mod deadline;

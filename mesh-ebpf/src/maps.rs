@@ -5,19 +5,20 @@
 
 use crate::atomic;
 use aya_ebpf::{
-    bindings::BPF_F_MMAPABLE,
+    bindings::{BPF_F_MMAPABLE, bpf_sock},
     btf_maps::SkStorage,
-    helpers::generated::bpf_sk_storage_get,
+    helpers::generated::{bpf_map_lookup_elem, bpf_sk_release, bpf_sk_storage_get},
     macros::{btf_map, map},
-    maps::{Array, HashMap, LruHashMap, RingBuf},
+    maps::{Array, HashMap, LruHashMap, RingBuf, SockHash},
 };
 use core::ffi::c_void;
 use mesh_common::{
     breaker::{Limits, Word},
+    capture::{ClientEnd, ListenerKey, Original},
     client::{ClientKey, ClientRow},
     connection::{Record, Traffic},
     endpoint::{EndpointCounts, EndpointRow, EndpointState, EndpointTimes, Picks, Slot, TIERS, marks},
-    event::Transition,
+    event::{NoListener, TELL_AGAIN_NS, Transition},
     histogram::{self, Histogram},
     reason::{Failure, Reason, ServiceCounts},
     select::{Head, Rows},
@@ -56,6 +57,13 @@ static BYPASSED: HashMap<u64, u64> = HashMap::with_max_entries(1, 0);
 static SETTINGS: Array<Settings> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 #[btf_map]
 static CONNECTIONS: SkStorage<Record> = SkStorage::new();
+#[map]
+static LISTENERS: SockHash<ListenerKey> = SockHash::with_max_entries(1, 0);
+#[map]
+static ORIGINALS: LruHashMap<ClientEnd, Original> = LruHashMap::with_max_entries(1, 0);
+/// Namespaces beyond these are told of too often, which costs no more than the telling.
+#[map]
+static TOLD: LruHashMap<u64, u64> = LruHashMap::with_max_entries(1024, 0);
 
 /// The service that owns a dialled address, and whether connects to it are left alone.
 #[inline(always)]
@@ -83,9 +91,12 @@ pub(crate) fn settings() -> Settings {
                 stale_after: atomic::read(&raw const (*row).stale_after),
                 heartbeat_timeout: atomic::read(&raw const (*row).heartbeat_timeout),
                 netns: atomic::read(&raw const (*row).netns),
+                workers: atomic::read(&raw const (*row).workers),
             }
         },
-        None => Settings { flags: 0, mark: 0, heartbeat: 0, stale_after: 0, heartbeat_timeout: 0, netns: 0 },
+        None => {
+            Settings { flags: 0, mark: 0, heartbeat: 0, stale_after: 0, heartbeat_timeout: 0, netns: 0, workers: 0 }
+        }
     }
 }
 
@@ -156,6 +167,55 @@ pub(crate) fn remember_client(key: &ClientKey, row: &ClientRow) {
 #[inline(always)]
 pub(crate) fn tell(transition: &Transition) {
     let _ = EVENTS.output::<Transition>(transition, 0);
+}
+
+/// Where the daemon listens: a port in network byte order, 0 where it does not.
+#[inline(always)]
+pub(crate) fn listener_port(key: &ListenerKey) -> u16 {
+    // SAFETY: the helper takes a map and a key of its size, and answers a socket that is held, or null.
+    unsafe {
+        let map = (&raw const LISTENERS).cast_mut().cast();
+        let sk = bpf_map_lookup_elem(map, core::ptr::from_ref(key).cast()).cast::<bpf_sock>();
+        if sk.is_null() {
+            return 0;
+        }
+        let port = (&raw const (*sk).src_port).read_volatile();
+        bpf_sk_release(sk.cast());
+        (port as u16).to_be()
+    }
+}
+
+/// Whether the daemon was not told of this network namespace for a moment. It counts as told now.
+#[inline(always)]
+pub(crate) fn is_to_be_told(netns: u64, now: u64) -> bool {
+    if let Some(row) = TOLD.get_ptr_mut(netns) {
+        // SAFETY: the value is one word.
+        unsafe {
+            let at = atomic::read(row);
+            return now.saturating_sub(at) >= TELL_AGAIN_NS && atomic::swap(row, at, now);
+        }
+    }
+    // Where there is no memory it is told each time.
+    let _ = TOLD.insert(netns, now, 0);
+    true
+}
+
+/// Tells the daemon that it does not listen where it could. If there is no room, the next connect does.
+#[inline(always)]
+pub(crate) fn tell_no_listener(event: &NoListener) {
+    let _ = EVENTS.output::<NoListener>(event, 0);
+}
+
+/// Keeps what the client at `end` dialled; whether there was memory for it.
+#[inline(always)]
+pub(crate) fn put_original(end: &ClientEnd, original: &Original) -> bool {
+    ORIGINALS.insert(end, original, 0).is_ok()
+}
+
+/// Forgets what the client at `end` dialled.
+#[inline(always)]
+pub(crate) fn forget_original(end: &ClientEnd) {
+    let _ = ORIGINALS.remove(end);
 }
 
 /// Counts a pick of an endpoint. `view` is the word of a view, read again: a policy that the choice knew would have the

@@ -1,7 +1,7 @@
 //! connect(2) to a service address becomes connect(2) to one endpoint; getpeername(2) shows what was dialled.
 
 use crate::{
-    account, atomic,
+    account, atomic, capture,
     choose::{Hook, unknown_zero},
     maps,
     sock::{self, Tcp},
@@ -32,6 +32,8 @@ use mesh_common::{
 /// Let the kernel go on with the (perhaps rewritten) address.
 pub(crate) const PROCEED: i32 = 1;
 const ECONNREFUSED: i32 = 111;
+/// In place of an endpoint's id.
+const TO_THE_DAEMON: u32 = u32::MAX;
 
 /// What a socket dialled, in either family.
 pub(crate) struct Dialled {
@@ -58,7 +60,17 @@ pub(crate) fn connect(ctx: &SockAddrContext, dialled: &Dialled) -> i32 {
     };
     if !record.is_null() {
         // SAFETY: the socket's record.
+        if unsafe { account::is_tracked(record) } {
+            return PROCEED;
+        }
+        // SAFETY: as above.
         unsafe { account::settle(record) };
+        // SAFETY: as above. A socket that connects has no connection: an earlier one to the daemon came to nothing.
+        unsafe {
+            if (*record).stage == stage::CAPTURED {
+                (*record).stage = stage::NONE;
+            }
+        }
         // SAFETY: the socket has a record, so it is not null.
         unsafe { forget_for_peer(sk.cast()) };
     }
@@ -81,7 +93,7 @@ pub(crate) fn connect(ctx: &SockAddrContext, dialled: &Dialled) -> i32 {
     }
 }
 
-/// Sends the socket to an endpoint of `service`.
+/// Sends the socket to the daemon or to an endpoint of `service`. Returns the endpoint, or [`TO_THE_DAEMON`].
 #[inline(always)]
 fn forward(
     ctx: &SockAddrContext,
@@ -120,6 +132,17 @@ fn forward(
     } else {
         View::Any
     };
+    let v4 = matches!(view, View::V4);
+    // SAFETY: the hook's context, and the key that lives as long as this.
+    match unsafe { capture::connect(addr, key, service, v4, now) } {
+        capture::DIRECT => {}
+        capture::NO_LISTENER => return Err(Reason::NoListenerRefused),
+        capture::DAEMON_DOWN => return Err(Reason::DaemonDownRefused),
+        port => {
+            set(addr, dialled.v6_socket, &capture::loopback(v4), port as u16);
+            return Ok(TO_THE_DAEMON);
+        }
+    }
     let view = forget(view, now);
     let hook = Hook { ctx, service, v6_socket: dialled.v6_socket, now };
     let select::Choice { slot, entry } = hook.choose(view, &settings)?;

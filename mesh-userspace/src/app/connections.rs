@@ -8,7 +8,7 @@ use crate::{
 };
 use mesh_common::{
     addr::Address,
-    connection::{Record, tcp},
+    connection::{Record, marks, tcp},
 };
 use std::{
     cmp::Reverse,
@@ -119,7 +119,10 @@ fn told(row: &Row<'_>, now: u64, cgroups: &mut CgroupPaths) -> api::Connection {
             netns_cookie: record.netns,
         },
         original_destination: original(record),
-        path: api::Path::Direct,
+        path: match record.marks & marks::PROXIED {
+            0 => api::Path::Direct,
+            _ => api::Path::Proxied,
+        },
         state: state(live.state).to_owned(),
         sent_bytes: live.traffic.sent,
         received_bytes: live.traffic.received,

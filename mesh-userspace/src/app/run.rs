@@ -107,7 +107,7 @@ pub fn run(named: Option<PathBuf>, takeover: bool) -> Result<(), String> {
     }
     let admin = admin.serve(&daemon, &succession)?;
     if let Some(events) = events {
-        transitions::follow(&daemon, events).map_err(|e| format!("circuits cannot be followed: {e}"))?;
+        transitions::follow(&daemon, events, |_, _| {}).map_err(|e| format!("circuits cannot be followed: {e}"))?;
     }
     health::start(&daemon).map_err(|e| format!("endpoints cannot be checked: {e}"))?;
     http::start(&daemon).map_err(|e| format!("the proxy cannot start: {e}"))?;
@@ -267,6 +267,7 @@ fn load(
             stale_after: stale_after(config),
             heartbeat_timeout: nanoseconds(config.dataplane.heartbeat_timeout.get()),
             netns: kernel::netns_cookie().unwrap_or(0),
+            workers: 0,
         },
     })?;
     // A start may take longer than `dataplane.stale_after`: each step of it is a sign of life.

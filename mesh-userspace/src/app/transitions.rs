@@ -4,7 +4,7 @@ use super::daemon::{Daemon, State, now};
 use crate::{
     api::{CircuitState, Time},
     datapath::{Datapath, Turned},
-    kernel::{Events, Tables},
+    kernel::{Event, Events, Tables},
 };
 use mesh_common::{
     breaker::{State as Circuit, Word},
@@ -16,18 +16,29 @@ use std::{io, net::SocketAddr, os::fd::AsFd, sync::Arc, thread, time::Duration};
 /// How long it may take until the daemon's end is noticed.
 const LOOK_UP: u16 = 500;
 
-/// Takes what programs tell, in a thread of its own, as long as the daemon runs.
+/// Takes what programs tell, in a thread of its own, as long as the daemon runs. `no_listener` hears of clients that went
+/// past the daemon in a network namespace where it does not listen: the namespace's cookie, and the client's process.
 ///
 /// # Errors
 /// The system's, where there can be no thread.
-pub(super) fn follow(daemon: &Arc<Daemon>, mut events: Events) -> io::Result<()> {
+pub(super) fn follow(
+    daemon: &Arc<Daemon>,
+    mut events: Events,
+    no_listener: impl Fn(u64, u32) + Send + 'static,
+) -> io::Result<()> {
     let daemon = Arc::clone(daemon);
     let follow = move || {
         while !daemon.is_stopping() {
             let mut ready = [PollFd::new(events.as_fd(), PollFlags::POLLIN)];
             // Whatever comes of it, events that are there are taken, and none are lost by waiting again.
             let _ = poll(&mut ready, LOOK_UP);
-            let transitions: Vec<Transition> = std::iter::from_fn(|| events.take()).collect();
+            let mut transitions = Vec::new();
+            while let Some(event) = events.take() {
+                match event {
+                    Event::Turned(transition) => transitions.push(transition),
+                    Event::NoListener { netns, pid } => no_listener(netns, pid),
+                }
+            }
             if !transitions.is_empty() {
                 daemon.turned(&transitions);
             }

@@ -1,6 +1,6 @@
 //! What holds for a service besides its endpoints, as words of its row.
 
-use crate::model::Service;
+use crate::model::{Service, WhenDown};
 use mesh_common::{
     breaker::Limits,
     service::{ServiceRow, flags},
@@ -32,9 +32,17 @@ pub(super) fn terms(service: &Service) -> ServiceRow {
         limits,
         connect_timeout_ms: if timeout.is_zero() { 0 } else { ms(timeout) },
         affinity_ms: if settings.affinity.is_zero() { 0 } else { ms(settings.affinity) },
-        flags: if service.endpoints.iter().any(|e| e.tripped) { flags::TRIPPED } else { 0 },
+        flags: flags_of(service),
         ..ServiceRow::default()
     }
+}
+
+fn flags_of(service: &Service) -> u64 {
+    let tripped = service.endpoints.iter().any(|e| e.tripped);
+    let proxied = service.protocol.is_proxied();
+    let refuses = proxied && service.settings.http.when_daemon_down == WhenDown::Refuse;
+    let set = [(tripped, flags::TRIPPED), (proxied, flags::PROXIED), (refuses, flags::REFUSE_ALONE)];
+    set.into_iter().filter(|(on, _)| *on).fold(0, |flags, (_, flag)| flags | flag)
 }
 
 /// Milliseconds, at least one: no time at all would mean something else.
@@ -71,6 +79,18 @@ mod tests {
         drained.endpoints[1].tripped = true;
         let row = terms(&drained);
         assert_eq!((row.limits.max_open, row.limits.endpoints, row.flags), (1, 4, flags::TRIPPED));
+    }
+
+    #[test]
+    fn only_a_service_that_goes_through_the_daemon_can_be_refused_without_it() {
+        let mut web = service(1);
+        let refuse = |web: &mut Service| Arc::make_mut(&mut web.settings).http.when_daemon_down = WhenDown::Refuse;
+        refuse(&mut web);
+        assert_eq!(terms(&web).flags, 0);
+        web.protocol = Protocol::Grpc;
+        assert_eq!(terms(&web).flags, flags::PROXIED | flags::REFUSE_ALONE);
+        web.settings = Arc::default();
+        assert_eq!(terms(&web).flags, flags::PROXIED);
     }
 
     #[test]

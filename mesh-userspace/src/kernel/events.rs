@@ -5,11 +5,29 @@ use aya::{
     Ebpf,
     maps::{MapData, RingBuf},
 };
-use mesh_common::{event::Transition, names};
+use mesh_common::{
+    event::{NoListener, Transition},
+    names,
+};
 use std::{
     fmt,
     os::fd::{AsFd, BorrowedFd},
 };
+
+/// What a program tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A circuit turned.
+    Turned(Transition),
+    /// A client went past the daemon, which does not listen in its network namespace. Told ten times a second at most
+    /// for each.
+    NoListener {
+        /// Cookie of the namespace.
+        netns: u64,
+        /// The client's process, in the host's pid namespace: the way to the namespace.
+        pid: u32,
+    },
+}
 
 /// The ring buffer of events. Readable when there are any.
 pub struct Events(RingBuf<MapData>);
@@ -22,12 +40,15 @@ impl Events {
     }
 
     /// Takes the next event, if there is one.
-    pub fn take(&mut self) -> Option<Transition> {
+    pub fn take(&mut self) -> Option<Event> {
         loop {
             let item = self.0.next()?;
-            // One of another length would be another program's: there is none.
+            // By their lengths. One of yet another would be another program's: there is none.
             if let Ok(transition) = bytemuck::try_pod_read_unaligned(&item) {
-                return Some(transition);
+                return Some(Event::Turned(transition));
+            }
+            if let Ok(NoListener { netns, pid, .. }) = bytemuck::try_pod_read_unaligned(&item) {
+                return Some(Event::NoListener { netns, pid });
             }
         }
     }

@@ -1,14 +1,13 @@
 //! What the host must offer: cgroup2, bpffs, capabilities. Where something is missing, the error says what to do.
 
-use super::KernelError;
+use super::{KernelError, netns};
 use nix::{
     mount::{MsFlags, mount},
     sys::statfs::{BPF_FS_MAGIC, CGROUP2_SUPER_MAGIC, FsType, statfs},
 };
 use std::{
     fs::{self, File},
-    io,
-    os::fd::AsRawFd,
+    os::fd::AsFd,
     path::{Path, PathBuf},
 };
 
@@ -130,21 +129,7 @@ const fn has(set: u64, capability: u32) -> bool {
 /// # Errors
 /// [`KernelError::Io`].
 pub fn netns_cookie() -> Result<u64, KernelError> {
-    /// Of include/uapi/asm-generic/socket.h; libc does not have it everywhere.
-    const SO_NETNS_COOKIE: libc::c_int = 71;
     let failed = |e| KernelError::io("asking for the network namespace", e);
     let socket = std::net::UdpSocket::bind((std::net::Ipv4Addr::UNSPECIFIED, 0)).map_err(failed)?;
-    let mut cookie = 0_u64;
-    let mut length = size_of::<u64>() as libc::socklen_t;
-    // SAFETY: a socket of ours, and room for what it answers.
-    let done = unsafe {
-        libc::getsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            SO_NETNS_COOKIE,
-            (&raw mut cookie).cast(),
-            &raw mut length,
-        )
-    };
-    if done == 0 { Ok(cookie) } else { Err(failed(io::Error::last_os_error())) }
+    netns::socket_netns(socket.as_fd()).map_err(failed)
 }

@@ -13,6 +13,7 @@ use super::{
     probe_rows::PROBE_ROWS,
     runs::{self, EarlierRuns, Runs},
     sys::AttachType,
+    tables::MAX_ORIGINALS,
     versions,
     work::{Detached, Work},
 };
@@ -21,6 +22,7 @@ use aya::{
     programs::{Program, ProgramError},
 };
 use mesh_common::{
+    capture::{ClientEnd, ListenerKey, Original},
     client::{ClientKey, ClientRow},
     connection::Record,
     endpoint::{EndpointCounts, EndpointRow, EndpointState, EndpointTimes, Picks, Slot},
@@ -92,6 +94,9 @@ pub const MAX_BYPASSED: u32 = 1024;
 
 /// Clients of services with affinity that are remembered, 4 MiB of kernel memory; the least recently seen go first.
 const MAX_CLIENTS: u32 = 32_768;
+
+/// Listeners of the daemon: of both families in half as many network namespaces. Memory is taken as they come.
+const MAX_LISTENERS: u32 = 8192;
 
 /// Where each of our programs runs, by its name: hook and attach type.
 pub(super) fn places() -> impl Iterator<Item = (&'static str, &'static str, AttachType)> {
@@ -211,7 +216,9 @@ pub fn try_load(options: &Options<'_>) -> Result<Kernel, KernelError> {
     // switched off, whoever restarts the daemon.
     bypass |= tables.settings().flags & flags::BYPASS != 0;
     let kept = tables.settings().flags & flags::BYPASSED | if bypass { flags::BYPASS } else { 0 };
-    tables.put_settings(&Settings { flags: options.settings.flags | kept, ..options.settings });
+    // Workers of a daemon that is about to be followed go on until it hands their listeners over.
+    let workers = tables.settings().workers;
+    tables.put_settings(&Settings { flags: options.settings.flags | kept, workers, ..options.settings });
     let earlier = options.pins.map(|pins| EarlierRuns::open(pins, u32::try_from(PROGRAMS.len()).unwrap_or(u32::MAX)));
     if let Some(Err(why)) = &earlier {
         notes.push(format!("runs of replaced programs are not counted: {why}"));
@@ -452,12 +459,13 @@ pub fn program_stats() -> Result<OwnedFd, KernelError> {
         .map_err(|e| KernelError::io("switching program statistics on", e.io_error))
 }
 
-fn shapes(capacity: &Capacity) -> [Shape; 14] {
+fn shapes(capacity: &Capacity) -> [Shape; 16] {
     let with_probe = |rows: u32| rows.saturating_add(PROBE_ROWS);
     // enum bpf_map_type and flags of include/uapi/linux/bpf.h.
     const HASH: u32 = 1;
     const ARRAY: u32 = 2;
     const LRU_HASH: u32 = 9;
+    const SOCKHASH: u32 = 18;
     const SK_STORAGE: u32 = 24;
     const NO_PREALLOC: u32 = 1;
     const MMAPABLE: u32 = 1024;
@@ -511,6 +519,22 @@ fn shapes(capacity: &Capacity) -> [Shape; 14] {
             value: size_of::<Record>() as u32,
             flags: NO_PREALLOC,
             entries: 0,
+        },
+        Shape {
+            name: names::LISTENERS,
+            kind: SOCKHASH,
+            key: size_of::<ListenerKey>() as u32,
+            value: 4,
+            flags: 0,
+            entries: MAX_LISTENERS,
+        },
+        Shape {
+            name: names::ORIGINALS,
+            kind: LRU_HASH,
+            key: size_of::<ClientEnd>() as u32,
+            value: size_of::<Original>() as u32,
+            flags: 0,
+            entries: MAX_ORIGINALS,
         },
     ]
 }

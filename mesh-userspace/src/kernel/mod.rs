@@ -5,6 +5,7 @@
 
 mod attach;
 mod btf;
+mod capture;
 mod cgroups;
 mod circuits;
 mod diag;
@@ -17,10 +18,12 @@ mod load;
 mod mapped;
 mod memory;
 mod namespaces;
+mod netns;
 mod offsets;
 mod others;
 mod pinned;
 mod pins;
+mod places;
 mod probe_rows;
 mod put_back;
 mod rare;
@@ -32,9 +35,10 @@ mod versions;
 mod wire;
 mod work;
 
+pub use capture::{Family, Listeners, Upstream};
 pub use cgroups::CgroupPaths;
 pub use error::KernelError;
-pub use events::Events;
+pub use events::{Event, Events};
 pub use host::{can_mount, cgroup2_root, ensure_bpffs, missing_capabilities, netns_cookie, on_bpffs, open_cgroup};
 pub use live::{Connection, Live};
 pub use load::{
@@ -42,10 +46,12 @@ pub use load::{
     try_load,
 };
 pub use memory::give_back_memory;
-pub use namespaces::{Namespace, namespaces};
+pub use namespaces::{Namespace, namespaces, namespaces_in};
+pub use netns::{Netns, socket_netns};
 pub use offsets::{FieldSeen, fields};
 pub use others::{OtherProgram, others_than};
 pub use pins::{Pins, unload};
+pub use places::{Captured, Change, Place, Places};
 pub use tables::{Existing, Tables};
 pub use versions::retire;
 pub use work::Detached;

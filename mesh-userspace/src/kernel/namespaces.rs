@@ -40,6 +40,18 @@ pub fn namespaces(cgroup: &Path) -> Vec<Namespace> {
             add(&mut found, &entry.path());
         }
     }
+    listed(found)
+}
+
+/// Every network namespace that a process in or below `cgroup` is in; none besides.
+#[must_use]
+pub fn namespaces_in(cgroup: &Path) -> Vec<Namespace> {
+    let mut found = BTreeMap::new();
+    for_each_process(cgroup, &mut |pid| add(&mut found, &PathBuf::from(format!("/proc/{pid}/ns/net"))));
+    listed(found)
+}
+
+fn listed(found: BTreeMap<u64, File>) -> Vec<Namespace> {
     found.into_iter().map(|(inode, file)| Namespace { inode, file }).collect()
 }
 

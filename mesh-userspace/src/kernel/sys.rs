@@ -2,6 +2,7 @@
 //!
 //! Attribute structures spell out their padding: the kernel refuses non-zero bytes behind the fields it knows.
 
+use bytemuck::Pod;
 use std::{
     ffi::CString,
     io,
@@ -14,6 +15,8 @@ use std::{
 
 // enum bpf_cmd of include/uapi/linux/bpf.h.
 const MAP_CREATE: libc::c_int = 0;
+const MAP_UPDATE: libc::c_int = 2;
+const MAP_DELETE: libc::c_int = 3;
 const OBJ_PIN: libc::c_int = 6;
 const OBJ_GET: libc::c_int = 7;
 const PROG_GET_FD_BY_ID: libc::c_int = 13;
@@ -21,6 +24,7 @@ const OBJ_GET_INFO_BY_FD: libc::c_int = 15;
 const PROG_QUERY: libc::c_int = 16;
 const LINK_CREATE: libc::c_int = 28;
 const LINK_UPDATE: libc::c_int = 29;
+const MAP_TAKE: libc::c_int = 21;
 const ITER_CREATE: libc::c_int = 33;
 const LINK_DETACH: libc::c_int = 34;
 
@@ -49,6 +53,16 @@ struct MapCreateAttr {
     numa_node: u32,
     name: [u8; 16],
     zero: u32,
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct ElementAttr {
+    map: u32,
+    zero: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
 }
 
 #[repr(C)]
@@ -183,6 +197,29 @@ pub(super) fn map_create(kind: u32, key: u32, value: u32, entries: u32, flags: u
         *to = from;
     }
     bpf(MAP_CREATE, &attr).and_then(new_fd)
+}
+
+fn element<K: Pod>(map: &OwnedFd, key: &K) -> ElementAttr {
+    ElementAttr { map: raw(map.as_fd()), key: std::ptr::from_ref(key) as u64, ..ElementAttr::default() }
+}
+
+/// Writes an entry whose key and value have the sizes of the map's.
+pub(super) fn map_update<K: Pod, V: Pod>(map: &OwnedFd, key: &K, value: &V) -> io::Result<()> {
+    let attr = ElementAttr { value: std::ptr::from_ref(value) as u64, ..element(map, key) };
+    bpf(MAP_UPDATE, &attr).map(drop)
+}
+
+/// Removes an entry whose key has the size of the map's.
+pub(super) fn map_delete<K: Pod>(map: &OwnedFd, key: &K) -> io::Result<()> {
+    bpf(MAP_DELETE, &element(map, key)).map(drop)
+}
+
+/// Removes an entry whose key and value have the sizes of the map's, and returns its value.
+pub(super) fn map_take<K: Pod, V: Pod>(map: &OwnedFd, key: &K) -> io::Result<V> {
+    let mut value = V::zeroed();
+    let attr = ElementAttr { value: std::ptr::from_mut(&mut value) as u64, ..element(map, key) };
+    bpf(MAP_TAKE, &attr)?;
+    Ok(value)
 }
 
 /// Opens a pinned object.

@@ -1,7 +1,9 @@
 //! The tables of the data path: what the datapath layer writes, and what everyone reads.
 
 use super::{
-    KernelError, Pins, grow,
+    KernelError, Listeners, Pins, Upstream,
+    capture::Capture,
+    grow,
     mapped::Mapped,
     probe_rows::{PROBE_ROWS, ProbeRows},
     rare::Rare,
@@ -23,10 +25,16 @@ use mesh_common::{
 };
 use std::{
     collections::BTreeSet,
+    io,
+    net::SocketAddr,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::Path,
     sync::{Mutex, PoisonError},
 };
+
+/// Connections to the daemon that it has not yet taken, of which it is known what was dialled: 8 MiB of kernel memory.
+/// The oldest go first.
+pub(super) const MAX_ORIGINALS: u32 = 65_536;
 
 /// Every table. The rows have one writer, the datapath loop; counters are the kernel's.
 #[derive(Debug)]
@@ -45,6 +53,7 @@ pub struct Tables {
     endpoint_times: Rare<EndpointTimes>,
     settings: Mapped<Settings>,
     bypassed: Mutex<HashMap<MapData, u64, u64>>,
+    capture: Capture,
 }
 
 /// What an earlier daemon left in the tables.
@@ -85,6 +94,11 @@ impl Tables {
             bypassed: Mutex::new(
                 HashMap::try_from(take(ebpf, names::BYPASSED)?).map_err(|e| map_error(names::BYPASSED, &e))?,
             ),
+            capture: Capture {
+                listeners: Listeners::new(descriptor(ebpf, names::LISTENERS)?),
+                originals: descriptor(ebpf, names::ORIGINALS)?,
+                connections: descriptor(ebpf, names::CONNECTIONS)?,
+            },
         })
     }
 
@@ -125,7 +139,7 @@ impl Tables {
     }
 
     /// The maps behind the tables: name, descriptor, entries that fit.
-    pub(super) fn maps(&self) -> [(&'static str, BorrowedFd<'_>, u32); 11] {
+    pub(super) fn maps(&self) -> [(&'static str, BorrowedFd<'_>, u32); 12] {
         fn array<'a, T: bytemuck::Pod>(
             name: &'static str,
             table: &'a Mapped<T>,
@@ -143,6 +157,7 @@ impl Tables {
             array(names::ENDPOINT_COUNTS, self.endpoint_counts.now()),
             (names::PICKS, self.picks.fd(), for_services(self.picks.rows())),
             (names::ENDPOINT_TIMES, self.endpoint_times.fd(), for_services(self.endpoint_times.rows())),
+            (names::ORIGINALS, self.capture.originals.as_fd(), MAX_ORIGINALS),
             (names::SETTINGS, self.settings.map().fd().as_fd(), self.settings.rows()),
         ]
     }
@@ -299,6 +314,39 @@ impl Tables {
         self.settings.write_word(0, HEARTBEAT, now);
     }
 
+    /// Tells every hook that the threads that accept connections live at `now`, CLOCK_MONOTONIC in nanoseconds: the
+    /// oldest of what they said. 0: there are none.
+    pub fn beat_workers(&self, now: u64) {
+        /// Position of `workers` in the row.
+        const WORKERS: usize = 6;
+        self.settings.write_word(0, WORKERS, now);
+    }
+
+    /// Where clients of HTTP services are sent.
+    #[must_use]
+    pub const fn listeners(&self) -> &Listeners {
+        &self.capture.listeners
+    }
+
+    /// What the client at `client`, in the namespace with the cookie `netns`, dialled when it was sent to a listener: the
+    /// VIP, and the index of the service's row. To be asked once for each connection that is accepted: the answer is
+    /// forgotten. `None`: nobody sent it. One system call, by as many threads at once as there are.
+    #[must_use]
+    pub fn take_original(&self, netns: u64, client: SocketAddr) -> Option<(SocketAddr, u32)> {
+        self.capture.take_original(netns, client)
+    }
+
+    /// Has the connection that `socket` is about to make counted as one of an endpoint, and shown in listings. To be
+    /// called before connect(2), for each connect of the socket. Its outcome means nothing to the endpoint's circuit.
+    ///
+    /// Only sockets of processes in the cgroup that the programs are attached to are seen.
+    ///
+    /// # Errors
+    /// The kernel has no memory for the record.
+    pub fn track(&self, socket: BorrowedFd<'_>, upstream: &Upstream<'_>) -> io::Result<()> {
+        self.capture.track(socket, upstream)
+    }
+
     /// Leaves the processes of these cgroups (by id) alone, and of no others.
     ///
     /// # Errors
@@ -382,6 +430,17 @@ fn map_error(map: &str, error: &aya::maps::MapError) -> KernelError {
 fn take(ebpf: &mut Ebpf, name: &str) -> Result<Map, KernelError> {
     ebpf.take_map(name)
         .ok_or_else(|| KernelError::Map { map: name.to_owned(), why: "the object does not have it".to_owned() })
+}
+
+/// A descriptor of a map that stays in the object.
+fn descriptor(ebpf: &Ebpf, name: &str) -> Result<OwnedFd, KernelError> {
+    let refuse = |why: String| KernelError::Map { map: name.to_owned(), why };
+    let map = ebpf.map(name).ok_or_else(|| refuse("the object does not have it".to_owned()))?;
+    let data = match map {
+        Map::SkStorage(data) | Map::SockHash(data) | Map::LruHashMap(data) => data,
+        _ => return Err(refuse("of an unexpected type".to_owned())),
+    };
+    data.fd().as_fd().try_clone_to_owned().map_err(|e| refuse(e.to_string()))
 }
 
 fn take_array(ebpf: &mut Ebpf, name: &str) -> Result<MapData, KernelError> {

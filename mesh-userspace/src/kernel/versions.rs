@@ -25,7 +25,7 @@ pub(super) fn bypass(pins: &Pins) -> bool {
     }
     others(pins).into_iter().map(|path| path.join("maps").join(names::SETTINGS)).any(|path| {
         let found = flags_of::<[u64; 2]>(&path).or_else(|| flags_of::<[u64; 4]>(&path));
-        let found = found.or_else(|| flags_of::<[u64; 6]>(&path));
+        let found = found.or_else(|| flags_of::<[u64; 6]>(&path)).or_else(|| flags_of::<[u64; 7]>(&path));
         found.is_some_and(|found| found & flags::BYPASS != 0)
     })
 }

@@ -1,0 +1,167 @@
+//! Listeners for the clients of HTTP services, in every network namespace that has any.
+
+use super::daemon::Daemon;
+use crate::kernel::{self, Captured, Change, Listeners, Place, Places};
+use std::{
+    io,
+    net::SocketAddr,
+    os::fd::OwnedFd,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        mpsc::{self, RecvTimeoutError},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+/// How often it is looked where clients are: as long a listener stays in a namespace that everybody has left.
+const LOOK_AGAIN: Duration = Duration::from_secs(10);
+
+/// Whoever accepts.
+pub(super) trait Take: Send + Sync {
+    /// Worker `worker` accepts what comes to this listener.
+    fn take(&self, worker: usize, listener: Captured);
+    /// All workers close their listeners in the namespace with this cookie, and let go of it.
+    fn forget(&self, netns: u64);
+}
+
+/// What the thread that opens and closes is told.
+enum Order {
+    /// A client went past the daemon: cookie of its network namespace, and its process.
+    Missed(u64, u32),
+    Look,
+    Stop,
+}
+
+/// The listeners.
+pub(super) struct Capture {
+    daemon: Arc<Daemon>,
+    take: Arc<dyn Take>,
+    orders: mpsc::Sender<Order>,
+    /// `None`: clients go past the daemon from now on.
+    places: Mutex<Option<Places>>,
+}
+
+impl Capture {
+    /// Begins to open listeners, in a thread of its own: for each of so many `workers`, at `port`. Those that were
+    /// `inherited` from a daemon that is followed are among them.
+    ///
+    /// # Errors
+    /// The system's, where there can be no thread.
+    pub(super) fn start(
+        daemon: &Arc<Daemon>,
+        port: u16,
+        workers: usize,
+        inherited: Vec<(Place, OwnedFd)>,
+        take: Arc<dyn Take>,
+    ) -> io::Result<Arc<Self>> {
+        let mark = daemon.state().config.dataplane.mark.get();
+        let mut places = Places::new(port, workers, mark);
+        places.inherit(inherited);
+        let (order, orders) = mpsc::channel();
+        let places = Mutex::new(Some(places));
+        let capture = Arc::new(Self { daemon: Arc::clone(daemon), take, orders: order, places });
+        let keeper = Arc::clone(&capture);
+        thread::Builder::new().name("capture".to_owned()).spawn(move || keeper.keep(&orders))?;
+        Ok(capture)
+    }
+
+    /// A client, process `pid`, went past the daemon in the namespace with the cookie `netns`.
+    pub(super) fn missed(&self, netns: u64, pid: u32) {
+        // Without the thread nobody can do anything about it.
+        let _ = self.orders.send(Order::Missed(netns, pid));
+    }
+
+    /// Looks where clients are soon, and not only when it is time: services changed.
+    pub(super) fn look(&self) {
+        let _ = self.orders.send(Order::Look);
+    }
+
+    /// Copies of all listeners, for a daemon that takes over.
+    ///
+    /// # Errors
+    /// There can be no more descriptors.
+    pub(super) fn all(&self) -> io::Result<Vec<(Place, OwnedFd)>> {
+        let places = self.places();
+        let all = places.iter().flat_map(Places::all);
+        all.map(|(place, socket)| Ok((place, socket.try_clone_to_owned()?))).collect()
+    }
+
+    /// From now on clients go past the daemon. Workers still have their listeners, and whoever waits there can be
+    /// accepted until they close them.
+    pub(super) fn end(&self) {
+        let places = self.places().take();
+        if let (Some(places), Some(tables)) = (&places, self.daemon.tables()) {
+            places.hide(tables.listeners());
+        }
+        let _ = self.orders.send(Order::Stop);
+    }
+
+    /// As [`Capture::end`], where another daemon has the listeners: what clients are shown is its to change.
+    pub(super) fn leave(&self) {
+        drop(self.places().take());
+        let _ = self.orders.send(Order::Stop);
+    }
+
+    fn places(&self) -> MutexGuard<'_, Option<Places>> {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn keep(&self, orders: &mpsc::Receiver<Order>) {
+        let mut look_at = Instant::now();
+        loop {
+            match orders.recv_timeout(look_at.saturating_duration_since(Instant::now())) {
+                Ok(Order::Missed(netns, pid)) => self.change(|places, listeners, tell| {
+                    places.missed(listeners, netns, pid, tell);
+                }),
+                Ok(Order::Look) | Err(RecvTimeoutError::Timeout) => {
+                    let namespaces = match (&self.daemon.cgroup, self.is_needed()) {
+                        (Some(cgroup), true) => kernel::namespaces_in(cgroup),
+                        _ => Vec::new(),
+                    };
+                    self.change(|places, listeners, tell| places.found(listeners, &namespaces, tell));
+                    look_at = Instant::now() + LOOK_AGAIN;
+                }
+                Ok(Order::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    /// Whether any service goes through the daemon.
+    fn is_needed(&self) -> bool {
+        let snapshot = Arc::clone(&self.daemon.state().snapshot);
+        snapshot.services().iter().any(|service| service.protocol.is_proxied())
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Places, &Listeners, &mut dyn FnMut(Change))) {
+        let mut places = self.places();
+        if let (Some(places), Some(tables)) = (places.as_mut(), self.daemon.tables()) {
+            change(places, tables.listeners(), &mut |change| self.tell(change));
+        }
+    }
+
+    fn tell(&self, change: Change) {
+        match change {
+            Change::Opened(worker, listener) => self.take.take(worker, listener),
+            Change::Closed(netns) => self.take.forget(netns),
+            Change::Refused { inode, address, error } => say(inode, address, &error),
+        }
+    }
+}
+
+/// Says once of a namespace why its clients go past the daemon.
+fn say(namespace: u64, address: SocketAddr, error: &io::Error) {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => tracing::warn!(
+            namespace,
+            "{address} is taken there: clients of HTTP services go straight to endpoints; set another proxy.port, or \
+             free it"
+        ),
+        io::ErrorKind::AddrNotAvailable => tracing::debug!(
+            namespace,
+            "no {address} there (IPv6 is disabled, or the loopback interface is down): its clients go straight to \
+             endpoints"
+        ),
+        _ => tracing::warn!(namespace, "cannot listen at {address}, clients go straight to endpoints: {error}"),
+    }
+}
