@@ -5,7 +5,7 @@ use super::{
     bypass::BypassedCgroups,
     cgroup,
     daemon::{self, Daemon, State},
-    health, host,
+    health, host, http,
     lock::{LockError, Locks},
     probe,
     source::Watch,
@@ -117,7 +117,7 @@ pub fn run(named: Option<PathBuf>, takeover: bool) -> Result<(), String> {
     daemon.stopping.store(!matches!(end, Some(End::Followed)), Ordering::Relaxed);
     succession.close();
     daemon.truth.stop();
-    daemon.http.drain(drain_timeout);
+    daemon.http.drain(daemon.state().config.proxy.drain_timeout.get());
     daemon.http.stop();
     // A probe that is under way ends at once, and takes its cgroup along.
     let _ = probing.join();

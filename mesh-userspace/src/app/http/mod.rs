@@ -9,7 +9,7 @@ use crate::{
     config,
     datapath::EndpointShare,
     model::Service,
-    proxy::{Entry, Listener, RequestLog, Share, Shared, Sockets, Table, Workers},
+    proxy::{Entry, Listener, Share, Shared, Sockets, Table, Workers},
 };
 use circuits::InTables;
 use log::ToStderr;
@@ -26,7 +26,6 @@ use std::{
 pub(super) struct Http {
     pub(super) shared: Arc<Shared>,
     workers: OnceLock<Mutex<Workers>>,
-    log: Arc<ToStderr>,
     count: usize,
 }
 
@@ -36,9 +35,8 @@ impl Http {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             count => count as usize,
         };
-        let log = Arc::new(ToStderr::default());
-        let shared = Arc::new(Shared::new(count, Arc::clone(&log) as Arc<dyn RequestLog>));
-        let http = Self { shared, workers: OnceLock::new(), log, count };
+        let shared = Arc::new(Shared::new(count, Arc::new(ToStderr)));
+        let http = Self { shared, workers: OnceLock::new(), count };
         http.configure(&config.telemetry);
         http
     }
@@ -46,8 +44,8 @@ impl Http {
     /// What of the telemetry's configuration is the proxy's.
     fn configure(&self, telemetry: &config::Telemetry) {
         let log = &telemetry.access_log;
-        let logged = if log.enabled && log.stderr { log.sample_rate.get() } else { 0.0 };
-        self.shared.sample(logged, telemetry.tracing.sample_rate.get());
+        let logged = if log.enabled && log.stderr { part(log.sample_rate) } else { 0.0 };
+        self.shared.sample(logged, part(telemetry.tracing.sample_rate));
     }
 
     fn workers(&self) -> Option<std::sync::MutexGuard<'_, Workers>> {
@@ -59,7 +57,10 @@ impl Http {
         let Some(workers) = self.workers() else { return };
         let left = workers.drain(within);
         if left > 0 {
-            tracing::warn!(connections = left, "closed although requests were on their way: proxy.drain_timeout is over");
+            tracing::warn!(
+                connections = left,
+                "closed although requests were on their way: proxy.drain_timeout is over"
+            );
         }
     }
 
@@ -69,6 +70,11 @@ impl Http {
             workers.stop();
         }
     }
+}
+
+/// A rate as a part of one.
+fn part(rate: config::Rate) -> f64 {
+    f64::from(rate.parts()) / f64::from(config::Rate::from_parts(u32::MAX).parts())
 }
 
 /// Starts the workers and the explicit proxy.
