@@ -107,7 +107,9 @@ pub fn run(named: Option<PathBuf>, takeover: bool) -> Result<(), String> {
     }
     let admin = admin.serve(&daemon, &succession)?;
     if let Some(events) = events {
-        transitions::follow(&daemon, events, |_, _| {}).map_err(|e| format!("circuits cannot be followed: {e}"))?;
+        let listener = Arc::clone(&daemon);
+        let missed = move |netns, pid| listener.http.missed(netns, pid);
+        transitions::follow(&daemon, events, missed).map_err(|e| format!("circuits cannot be followed: {e}"))?;
     }
     health::start(&daemon).map_err(|e| format!("endpoints cannot be checked: {e}"))?;
     http::start(&daemon).map_err(|e| format!("the proxy cannot start: {e}"))?;
