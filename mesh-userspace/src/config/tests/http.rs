@@ -135,9 +135,9 @@ fn what_has_no_effect_is_a_warning_where_it_is_stated() {
                 .to_owned(),
             "mesh.yaml:6:32: services[1].routes[0].fault.delay: it has no effect: delay_percent is 0; add delay_percent"
                 .to_owned(),
-            "mesh.yaml:6:65: services[1].routes[1].fault.abort_percent: it has no effect: abort_status is 0; add abort_status"
+            "mesh.yaml:6:66: services[1].routes[1].fault.abort_percent: it has no effect: abort_status is 0; add abort_status"
                 .to_owned(),
-            "mesh.yaml:6:81: services[1].routes[2].mirror: nothing is copied: it names no service; add service".to_owned(),
+            "mesh.yaml:6:83: services[1].routes[2].mirror: nothing is copied: it names no service; add service".to_owned(),
         ]
     );
 }
@@ -161,7 +161,7 @@ fn a_later_file_replaces_the_routes_of_a_service_as_a_whole() {
     let mistake = errors.unwrap_err().to_string();
     assert_eq!(
         mistake,
-        "conf.d/a.yaml:1:67: services[1].routes[1].to[0].service: no service is named none; did you mean a?"
+        "conf.d/a.yaml:1:67: services[1].routes[1].to[0].service: no service is named none; add it to services"
     );
 }
 
