@@ -350,6 +350,69 @@ fn a_socket_that_was_captured_once_can_go_elsewhere_and_come_back() {
     assert_eq!(stage.original(from), None);
 }
 
+#[test]
+fn sockets_of_other_kinds_are_captured_too() {
+    let world = world!();
+    let stage = Stage::new(&world);
+    let (v4, v6) = (stage.listen(&stage.netns, Family::V4), stage.listen(&stage.netns, Family::V6));
+    let only = world.tcp(Domain::IPV6);
+    only.set_only_v6(true).unwrap();
+    only.connect(&addr(VIP6).into()).unwrap();
+    assert_eq!((peer(&only), accept(&v6).1.port()), (addr(VIP6), local(&only).port()));
+    // From an address of its own.
+    let bound = world.tcp(Domain::IPV4);
+    bound.bind(&addr("10.1.0.9:0").into()).unwrap();
+    bound.connect(&addr(VIP).into()).unwrap();
+    let (_accepted, from) = accept(&v4);
+    assert_eq!((from, peer(&bound)), (local(&bound), addr(VIP)));
+    assert_eq!(stage.original(from), Some((addr(VIP), WEB)));
+    // One that is IPv4 for good since it dialled an IPv4 address.
+    let twice = world.tcp(Domain::IPV6);
+    twice.connect(&addr("[::ffff:10.1.0.7]:9").into()).unwrap_err();
+    stage.kernel.tables().beat_workers(0);
+    twice.connect(&addr(MAPPED).into()).unwrap_err();
+    stage.kernel.tables().beat_workers(now());
+    twice.connect(&addr(VIP6).into()).unwrap();
+    assert_eq!(peer(&twice), addr(VIP6));
+    let (_accepted, from) = accept(&v4);
+    assert_eq!(stage.original(from), Some((addr(VIP6), WEB)));
+    if let Ok(multipath) = world.mptcp(Domain::IPV4) {
+        multipath.connect(&addr(VIP).into()).unwrap();
+        assert_eq!(peer(&multipath), addr(VIP));
+        let (_accepted, from) = accept(&v4);
+        assert_eq!((from, stage.original(from)), (local(&multipath), Some((addr(VIP), WEB))));
+    }
+    // Where the daemon cannot be reached from.
+    let device = world.tcp(Domain::IPV4);
+    device.bind_device(Some(b"lo")).unwrap();
+    let _b1 = world.backend("B1", ENDPOINT);
+    device.connect(&addr(VIP).into()).unwrap();
+    assert_eq!(stage.kernel.tables().endpoint_counts(V4.id()).established, 1);
+    assert_eq!(stage.count(Reason::NoListener), 1);
+}
+
+#[test]
+fn a_client_without_a_local_port_is_local_trouble() {
+    let world = world!();
+    let stage = Stage::new(&world);
+    let _listener = stage.listen(&stage.netns, Family::V4);
+    let bound = |address: SocketAddr| {
+        let socket = world.tcp(Domain::IPV4);
+        socket.set_reuse_address(true).unwrap();
+        socket.bind(&address.into()).unwrap();
+        socket
+    };
+    let first = bound(addr("127.0.0.1:0"));
+    let second = bound(local(&first));
+    first.connect(&addr(VIP).into()).unwrap();
+    assert_eq!(second.connect(&addr(VIP).into()).unwrap_err().raw_os_error(), Some(libc::EADDRNOTAVAIL));
+    assert_eq!(stage.original(local(&first)), Some((addr(VIP), WEB)));
+    drop(second);
+    holds("released", || stage.count(Reason::LocalTrouble), |n| *n == 1);
+    drop(first);
+    assert_eq!(stage.count(Reason::LocalTrouble), 1);
+}
+
 fn upstream(stage: &Stage) -> Upstream<'static> {
     Upstream {
         slot: V4,
@@ -581,4 +644,6 @@ fn listeners_that_were_inherited_keep_those_who_wait() {
     let accepted: usize = sockets.map(|s| std::iter::from_fn(|| s.accept().ok()).count()).sum();
     assert_eq!(accepted, 32);
     drop(clients);
+    drop(world.dial(VIP).unwrap());
+    assert_eq!(stage.kernel.tables().service_counts(WEB), [0; Reason::COUNT]);
 }
