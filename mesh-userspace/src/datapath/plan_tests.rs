@@ -415,7 +415,7 @@ fn a_change_of_protocol_changes_flags_and_no_slot_and_no_endpoint() {
     let mut planner = Planner::new(LIMITS, Node::default());
     planner.plan(&of(&[web.clone()]), 0, |_| true);
     let mut flags_after = |web: &Service| {
-        let changes = planner.plan(&of(&[web.clone()]), 1, |_| true).changes;
+        let changes = planner.plan(&of(std::slice::from_ref(web)), 1, |_| true).changes;
         match changes.as_slice() {
             [Change::Terms(_, terms)] => terms.flags,
             other => panic!("{other:?}"),
