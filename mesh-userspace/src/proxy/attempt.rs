@@ -116,8 +116,9 @@ impl<'a> Attempt<'a> {
                 };
                 Err(Failed { reason, failure: Some(failure) })
             }
+            Err(Over) if source.is_awaited() => Err(Failed { reason: Reason::SlowRequest, failure: None }),
             Err(Over) => {
-                if counted.timeout && source.has_ended() {
+                if counted.timeout {
                     verdict.is(Outcome::Failure);
                 }
                 Err(Failed { reason: Reason::RequestTimeout, failure: Some(policy::Failure::Timeout) })
