@@ -10,12 +10,14 @@
 //!   take is up to the caller, who sees in [`Progress`] where a connection is.
 //!
 //! The parts: `head` and `target` (bytes to heads), `framing` (where a message ends), `chunked` and `decode` (bytes to
-//! bodies), `encode` (heads to bytes), `outgoing` and `outbox` (bodies to bytes), `wire` (reading), `server`, `client`.
+//! bodies), `encode` (heads to bytes), `outgoing` and `outbox` (bodies to bytes), `wire` (reading); `server` with
+//! `server_body`, `client` with `exchange`.
 
 mod chunked;
 mod client;
 mod decode;
 mod encode;
+mod exchange;
 mod framing;
 pub mod fuzz;
 mod head;
