@@ -130,10 +130,19 @@ where
         (self.tunnel && self.exchange.is_sent()).then_some((self.exchange.wire.io, self.exchange.wire.input))
     }
 
+    /// Sends what is left of the request, as polling the body does. For when the body cannot be polled because nobody
+    /// takes its data ([`Server::respond_while`](super::Server::respond_while)). What fails here fails the body.
+    pub fn poll_upload(&mut self, cx: &mut Context<'_>) {
+        if self.failed.is_none() && !self.exchange.is_sent() {
+            self.failed = self.exchange.poll_upload(cx).err();
+        }
+    }
+
     fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Result<Step, Fault>> {
-        let Self { exchange, decoder, .. } = self;
-        if !exchange.is_sent() {
-            exchange.poll_upload(cx)?;
+        self.poll_upload(cx);
+        let Self { exchange, decoder, failed, .. } = self;
+        if let Some(fault) = *failed {
+            return Poll::Ready(Err(fault));
         }
         loop {
             match decoder.step(&mut exchange.wire.input, &exchange.limits).map_err(Fault::upstream)? {
@@ -156,9 +165,6 @@ where
     type Error = Fault;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
-        if let Some(fault) = self.failed {
-            return Poll::Ready(Some(Err(fault)));
-        }
         Poll::Ready(match ready!(self.poll_part(cx)) {
             Ok(Step::Data(data)) => Some(Ok(Frame::data(data))),
             Ok(Step::Trailers(trailers)) => Some(Ok(Frame::trailers(trailers))),

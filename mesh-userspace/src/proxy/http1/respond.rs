@@ -4,8 +4,8 @@ use std::{
     cell::RefCell,
     future::poll_fn,
     mem,
-    pin::pin,
-    task::{Context, Poll, ready},
+    pin::{Pin, pin},
+    task::{Context, Poll},
 };
 
 use bytes::Bytes;
@@ -90,6 +90,25 @@ impl<S: Transport> Server<S> {
     where
         B: Body<Data = Bytes, Error = Fault>,
     {
+        self.respond_while(response, close, |_, _| {}).await
+    }
+
+    /// [`Server::respond`] to a client that reads nothing before all of its request is taken, by an endpoint that answers
+    /// before that: `meanwhile` is called with the body while the client does not read
+    /// ([`ResponseBody::poll_upload`](super::ResponseBody::poll_upload)).
+    ///
+    /// # Errors
+    ///
+    /// As those of [`Server::respond`].
+    pub async fn respond_while<B>(
+        &mut self,
+        response: Response<B>,
+        close: bool,
+        meanwhile: impl FnMut(Pin<&mut B>, &mut Context<'_>),
+    ) -> Result<Responded, Fault>
+    where
+        B: Body<Data = Bytes, Error = Fault>,
+    {
         let (parts, body) = response.into_parts();
         let kind = Kind::of(parts.status, self.asked.connect);
         let speaks_1_1 = self.asked.version == Version::HTTP_11;
@@ -123,7 +142,7 @@ impl<S: Transport> Server<S> {
         // What is left of a `100 Continue` goes first.
         let mut out = mem::take(&mut self.shared.borrow_mut().out);
         encode::response(out.small(), &parts, delimited, persistence);
-        let bytes = self.send(Outgoing::new(delimited), body, &mut out).await?;
+        let bytes = self.send(Outgoing::new(delimited), body, &mut out, meanwhile).await?;
         mem::forget(whole);
         self.open = open && after != After::Close;
         if kind == Kind::Interim {
@@ -141,7 +160,13 @@ impl<S: Transport> Server<S> {
     }
 
     /// Writes what is in `out`, and the body after it.
-    async fn send<B>(&self, mut outgoing: Outgoing, body: B, out: &mut Outbox) -> Result<u64, Fault>
+    async fn send<B>(
+        &self,
+        mut outgoing: Outgoing,
+        body: B,
+        out: &mut Outbox,
+        mut meanwhile: impl FnMut(Pin<&mut B>, &mut Context<'_>),
+    ) -> Result<u64, Fault>
     where
         B: Body<Data = Bytes, Error = Fault>,
     {
@@ -154,7 +179,11 @@ impl<S: Transport> Server<S> {
                     let _ = self.poll_write(cx, out);
                     return Poll::Ready(Err(fault));
                 }
-                ready!(self.poll_write(cx, out))?;
+                let Poll::Ready(written) = self.poll_write(cx, out) else {
+                    meanwhile(body.as_mut(), cx);
+                    return Poll::Pending;
+                };
+                written?;
                 if outgoing.is_ended() {
                     return Poll::Ready(Ok(outgoing.taken));
                 }
