@@ -16,8 +16,8 @@ fn kind(error: &h2::Error, progress: &Progress) -> FaultKind {
     if let Some(io) = error.get_io() {
         // What h2 reports for streams of a connection that is gone is always a broken pipe; the connection knows better.
         return match progress.failed() {
+            _ if progress.ended() => FaultKind::Closed,
             Some(kind) => kind.into(),
-            None if progress.ended() => FaultKind::Closed,
             None => io.kind().into(),
         };
     }
@@ -46,10 +46,11 @@ pub(super) fn code(fault: Fault, otherwise: Reason) -> Reason {
     }
 }
 
-/// The code of the reset in place of an answer: all that the handler says is true, as nothing was sent.
+/// The code of the reset in place of an answer. It keeps the code of the handler, `REFUSED_STREAM` included, as nothing was
+/// sent.
 pub(super) fn code_of_refusal(fault: Fault) -> Reason {
     match fault.kind {
-        FaultKind::Reset { code: Some(code) } => code.into(),
+        FaultKind::Reset { code: Some(code) } if code != u32::from(Reason::NO_ERROR) => code.into(),
         FaultKind::Malformed(_) | FaultKind::TooLarge(_) if fault.side == Side::Downstream => Reason::PROTOCOL_ERROR,
         _ => Reason::INTERNAL_ERROR,
     }

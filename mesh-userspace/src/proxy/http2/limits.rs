@@ -41,7 +41,8 @@ pub struct Limits {
     pub frame: u32,
     /// Bytes that one stream may have queued for a peer that does not read.
     pub send_buffer: usize,
-    /// Streams that we reset and remember for a second, to ignore what is still on its way for them.
+    /// Streams that we reset and remember for a second, to ignore what is still on its way for them. What comes for one
+    /// that is forgotten counts as an error of the peer.
     pub remembered_resets: usize,
     /// Streams that a peer reset before we looked at them; more end the connection (CVE-2023-44487).
     pub pending_resets: usize,
@@ -63,18 +64,18 @@ impl Limits {
         header_list: 64 << 10,
         frame: 32 << 10,
         send_buffer: 64 << 10,
-        remembered_resets: 64,
+        remembered_resets: 256,
         pending_resets: 20,
-        error_resets: 256,
+        error_resets: 1024,
         early_resets: 200,
         extended_connect: false,
     };
 
-    /// Those for connections to endpoints: a wider connection window, since it is shared by many clients and must not be
-    /// filled by a few that do not read.
+    /// Those for connections to endpoints, which many clients share: a wider connection window, not to be filled by a few
+    /// that do not read, and patience with what still comes for the requests that clients gave up.
     #[must_use]
     pub const fn upstream() -> Self {
-        Self { connection_window: 16 << 20, error_resets: 1024, ..Self::CLIENTS }
+        Self { connection_window: 16 << 20, remembered_resets: 1024, error_resets: 1 << 16, ..Self::CLIENTS }
     }
 
     pub(super) fn server(&self) -> h2::server::Builder {

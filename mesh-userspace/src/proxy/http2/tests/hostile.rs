@@ -3,6 +3,7 @@
 use super::*;
 
 use h2::Reason;
+use proptest::prelude::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
@@ -194,4 +195,57 @@ fn an_endpoint_with_a_giant_head_is_refused() {
         let error = connection.send(head, body).await.unwrap_err();
         assert_eq!(error.reached, super::super::super::Reached::Endpoint);
     });
+}
+
+/// A frame of any kind, on streams that there may be, with little in it.
+fn any_frame() -> impl Strategy<Value = Vec<u8>> {
+    let payload = prop_oneof![
+        prop::collection::vec(any::<u8>(), 0..40),
+        Just(vec![0x82, 0x86, 0x84, 0x41, 0x01, b'a']),
+        Just(vec![0x88]),
+        Just(vec![0; 4]),
+        Just(vec![0; 8]),
+    ];
+    (0..12_u8, any::<u8>(), 0..8_u32, payload).prop_map(|(kind, flags, id, payload)| frame(kind, flags, id, &payload))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn no_frames_of_a_client_make_it_panic(frames in prop::collection::vec(any_frame(), 1..30)) {
+        run(async {
+            let (mut stream, task) = served(Limits::default(), |request| async {
+                Ok(Response::new(request.into_body()))
+            });
+            let _ = stream.write_all(&[PREFACE.to_vec(), frames.concat()].concat()).await;
+            rest().await;
+            drop(stream);
+            let _ = task.await.expect("no panic");
+        });
+    }
+
+    #[test]
+    fn no_frames_of_an_endpoint_make_it_panic(frames in prop::collection::vec(any_frame(), 1..30)) {
+        run(async {
+            let (connection, driver, mut stream) = connected(Limits::upstream()).await;
+            let sent = (0..3).map(|_| {
+                let (head, body) = ours(post("/"), Frames::of("some").data("more").trailers("a", "b"));
+                let connection = connection.clone();
+                tokio::task::spawn_local(async move {
+                    let response = connection.send(head, body).await?;
+                    Ok::<_, super::super::super::Unanswered>(response.into_body().collect().await.is_ok())
+                })
+            });
+            let sent: Vec<_> = sent.collect();
+            rest().await;
+            let _ = stream.write_all(&[frame(4, 0, 0, &[]), frames.concat()].concat()).await;
+            rest().await;
+            drop((stream, connection));
+            for one in sent {
+                let _ = one.await.expect("no panic");
+            }
+            let _ = driver.await.expect("no panic");
+        });
+    }
 }
