@@ -17,6 +17,8 @@ const UNTIL_SETTINGS: usize = 100;
 ///
 /// which are 4 MiB, 20 MiB, and 64 MiB with the defaults; the last in practice little, because heads are handed on at once.
 ///
+/// A connection without requests holds 20 to 30 KiB, nearly all of it in `h2`.
+///
 /// What `h2` bounds itself: CONTINUATION frames of a head (`header_list` / `frame`, and a quarter more), empty DATA frames
 /// (100 a connection), small DATA frames (what they cost beyond their bytes), streams that were reset before they were
 /// accepted (`pending_resets`), streams that it resets for errors (`error_resets`), the table of HPACK (4 KiB). SETTINGS

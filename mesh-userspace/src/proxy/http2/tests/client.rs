@@ -147,20 +147,34 @@ fn a_connection_that_served_and_ends_without_a_byte_was_stale() {
             let mut server = h2::server::handshake(stream).await.unwrap();
             let (request, respond) = server.accept().await.unwrap().unwrap();
             answer(request, respond).await;
-            tokio::select! { _ = server.accept() => {}, () = told.notified() => {} }
+            // Says all that it has to say, and then reads no more.
+            assert!(tokio::time::timeout(Duration::from_millis(20), server.accept()).await.is_err());
+            told.notified().await;
         });
         let (head, body) = ours(get("/"), Frames::default());
         whole(connection.send(head, body).await.unwrap()).await.unwrap();
-        rest().await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
         let (head, body) = ours(get("/"), Frames::default());
         let (answer, ()) = tokio::join!(connection.send(head, body), async {
-            // Behind the driver, which writes the request.
             rest().await;
             end.notify_one();
         });
-        // The server had read it, but said nothing.
-        assert!(matches!(answer.unwrap_err().reached, Reached::Stale | Reached::Endpoint));
+        let error = answer.unwrap_err();
+        assert_eq!((error.reached, error.fault), (Reached::Stale, Fault::upstream(FaultKind::Closed)));
         assert!(!connection.is_usable());
+    });
+}
+
+#[test]
+fn a_head_that_http2_forbids_is_not_held_against_the_endpoint() {
+    run(async {
+        let (connection, _driver, _stream) = connected(Limits::upstream()).await;
+        let (mut head, body) = ours(get("/"), Frames::default());
+        head.headers.insert("connection", "close".parse().unwrap());
+        let error = connection.send(head, body).await.unwrap_err();
+        assert_eq!((error.reached, error.fault.side), (Reached::Nowhere, Side::Downstream));
+        assert!(connection.is_usable());
+        assert_eq!(connection.open_streams(), 0);
     });
 }
 
