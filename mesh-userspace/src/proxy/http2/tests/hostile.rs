@@ -6,36 +6,12 @@ use h2::Reason;
 use proptest::prelude::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
-
-/// A frame of raw bytes.
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-    let mut frame = vec![length[1], length[2], length[3], kind, flags];
-    frame.extend(stream.to_be_bytes());
-    frame.extend(payload);
-    frame
-}
-
-/// `GET http://a/` as a HEADERS frame that ends head and stream.
-fn get_frame(stream: u32) -> Vec<u8> {
-    frame(1, 5, stream, &[0x82, 0x86, 0x84, 0x41, 0x01, b'a'])
-}
-
 /// The code of the GOAWAY that ends what comes, if there is one.
 async fn goaway(stream: &mut DuplexStream) -> Option<u32> {
     let mut all = Vec::new();
     let _ = stream.read_to_end(&mut all).await;
-    let mut rest = &all[..];
-    let mut code = None;
-    while rest.len() >= 9 {
-        let length = u32::from_be_bytes([0, rest[0], rest[1], rest[2]]) as usize;
-        if rest[3] == 7 {
-            code = Some(u32::from_be_bytes(rest[13..17].try_into().unwrap()));
-        }
-        rest = &rest[9 + length..];
-    }
-    code
+    let last = frames(&all).into_iter().rfind(|frame| frame.kind == 7)?;
+    Some(u32::from_be_bytes(last.payload[4..8].try_into().unwrap()))
 }
 
 async fn never(_: Request<Incoming>) -> Result<Response<Frames>, Fault> {
@@ -166,6 +142,18 @@ fn requests_of_a_client_that_does_not_read_are_no_more_than_its_streams() {
         }
         // The window of the connection lets 64 KiB through; what is answered beyond stays queued.
         assert!(begun.get() < 600, "{}", begun.get());
+    });
+}
+
+#[test]
+fn two_hosts_are_refused() {
+    run(async {
+        let (stream, _task) = served(Limits::default(), never);
+        let (mut send, _driver) = h2_client(stream).await;
+        let mut request = get("/");
+        request.headers_mut().insert("host", "other".parse().unwrap());
+        let (response, _) = send.send_request(request, true).unwrap();
+        assert_eq!(response.await.unwrap_err().reason(), Some(Reason::PROTOCOL_ERROR));
     });
 }
 
