@@ -50,7 +50,8 @@ pub struct Limits {
     pub pending_resets: usize,
     /// Streams that we may have to reset for errors of the peer in the life of a connection; more end it.
     pub error_resets: usize,
-    /// Streams that a client gave up within a second, less those that it let finish; more end the connection. It bounds
+    /// Streams that a client gave up within a second, or whose head was malformed in a way that `h2` does not mind, less
+    /// those that it let finish; more end the connection. It bounds
     /// what a client can make us send to endpoints and take back, which `pending_resets` does not.
     pub early_resets: u32,
     /// Whether clients may use extended CONNECT (RFC 8441). The handler sees it as the extension

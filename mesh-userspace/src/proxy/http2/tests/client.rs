@@ -137,12 +137,36 @@ fn an_early_answer_is_read_while_the_request_goes_on() {
         let (head, body) = ours(post("/"), Channel(from));
         let mut response = connection.send(head, body).await.unwrap();
         for message in ["one", "two", "three"] {
-            to.send(Bytes::from(message)).unwrap();
+            to.send(Ok(Bytes::from(message))).unwrap();
             let frame = response.body_mut().frame().await.unwrap().unwrap();
             assert_eq!(frame.into_data().unwrap(), message);
         }
         drop(to);
         assert!(response.body_mut().frame().await.is_none());
+    });
+}
+
+#[test]
+fn a_request_that_fails_after_the_head_of_the_response_fails_that_with_its_own_fault() {
+    run(async {
+        let (connection, _driver, stream) = connected(Limits::upstream()).await;
+        let seen = Rc::new(Cell::new(None));
+        let reset = Rc::clone(&seen);
+        h2_server(stream, move |request, mut respond| {
+            let reset = Rc::clone(&reset);
+            async move {
+                let _out = respond.send_response(Response::new(()), false).unwrap();
+                reset.set(all_of(request.into_body()).await.unwrap_err().reason());
+            }
+        });
+        let (to, from) = tokio::sync::mpsc::unbounded_channel();
+        let (head, body) = ours(post("/"), Channel(from));
+        let response = connection.send(head, body).await.unwrap();
+        let fault = Fault::downstream(FaultKind::Reset { code: Some(Reason::ENHANCE_YOUR_CALM.into()) });
+        to.send(Err(fault)).unwrap();
+        assert_eq!(whole(response).await.unwrap_err(), fault);
+        rest().await;
+        assert_eq!(seen.get(), Some(Reason::ENHANCE_YOUR_CALM));
     });
 }
 
@@ -163,7 +187,7 @@ fn a_request_goes_on_while_nobody_reads_the_response() {
         let (to, from) = tokio::sync::mpsc::unbounded_channel();
         let (head, body) = ours(post("/"), Channel(from));
         let _unread = connection.send(head, body).await.unwrap();
-        to.send(Bytes::from(vec![1; 500_000])).unwrap();
+        to.send(Ok(Bytes::from(vec![1; 500_000]))).unwrap();
         drop(to);
         while received.get() == 0 {
             tokio::task::yield_now().await;
@@ -232,13 +256,13 @@ fn a_request_that_is_there_is_a_head_and_one_frame_that_ends_it() {
 }
 
 /// A body that comes through a channel.
-pub(super) struct Channel(pub(super) tokio::sync::mpsc::UnboundedReceiver<Bytes>);
+pub(super) struct Channel(pub(super) tokio::sync::mpsc::UnboundedReceiver<Result<Bytes, Fault>>);
 
 impl Body for Channel {
     type Data = Bytes;
     type Error = Fault;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
-        self.0.poll_recv(cx).map(|data| data.map(|data| Ok(Frame::data(data))))
+        self.0.poll_recv(cx).map(|data| data.map(|data| data.map(Frame::data)))
     }
 }
