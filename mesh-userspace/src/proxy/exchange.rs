@@ -222,6 +222,7 @@ impl Tries<'_> {
                 picked,
                 upstream: self.upstream,
                 switches: self.switches,
+                retries,
             };
             let failed = match attempt.run(parts, &source).await {
                 Ok(answered) => {

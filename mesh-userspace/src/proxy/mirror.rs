@@ -51,7 +51,8 @@ async fn copy(worker: &Rc<Worker>, client: &Client, service: &Arc<Service>, part
     record.is_for(service, &parts.method);
     record.goes_to(service, picked.index);
     let upstream = if parts.version == Version::HTTP_2 { Version::HTTP_2 } else { Version::HTTP_11 };
-    let attempt = Attempt { worker, client, alarm: &alarm, service, picked, upstream, switches: false };
+    let retries = &service.http().retries;
+    let attempt = Attempt { worker, client, alarm: &alarm, service, picked, upstream, switches: false, retries };
     if let Ok(answered) = attempt.run(parts, &source).await {
         record.answered(answered.status());
         alarm.clear();
