@@ -89,6 +89,8 @@ impl Exchange<'_> {
         let upstream = dialect(&target, parts.version);
         let prepared = match upstream {
             Version::HTTP_2 => prepare_for_http2(&mut parts),
+            // It is as it has to be already, which is what most requests are.
+            _ if parts.version == Version::HTTP_11 && parts.uri.authority().is_none() => Ok(()),
             _ => prepare_for_http1(&mut parts),
         };
         if prepared.is_err() {
