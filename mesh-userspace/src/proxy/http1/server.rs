@@ -207,20 +207,19 @@ impl<S: Transport> Server<S> {
     /// Ends the connection such that a client that is still sending can read the response: closing at once would reset
     /// it. Waits for the client's end, at most two seconds.
     pub async fn close(self) {
-        if self.shared.borrow().aborted {
+        // Nothing is lost by closing at once where all that was sent was read.
+        let lingers = {
+            let shared = self.shared.borrow();
+            !shared.aborted && (!shared.decoder.is_over() || shared.broken || !shared.wire.input.is_empty())
+        };
+        if !lingers {
             return;
         }
         self.progress.enter(Stage::Drain);
-        // Nothing is lost by closing where all that was sent was read.
-        let lingers = {
-            let shared = self.shared.borrow();
-            !shared.decoder.is_over() || shared.broken || !shared.wire.input.is_empty()
-        };
         let mut left = MOST_LINGERED;
         let end = poll_fn(|cx| {
             let mut shared = self.shared.borrow_mut();
-            let shut = ready!(Pin::new(&mut shared.wire.io).poll_shutdown(cx));
-            if shut.is_err() || !lingers {
+            if ready!(Pin::new(&mut shared.wire.io).poll_shutdown(cx)).is_err() {
                 return Poll::Ready(());
             }
             loop {
