@@ -20,7 +20,7 @@ use super::{
         super::{Fault, FaultKind, Side},
         After, Gone, Limits, Server,
     },
-    GET, Never, Parts, Whole, collect, ok, read_all, run, server, write,
+    GET, Never, Parts, Whole, collect, ok, read_all, read_to, run, server, write,
 };
 
 /// Both ends of a connection on loopback.
@@ -86,12 +86,32 @@ fn a_body_that_fails_leaves_a_response_that_is_not_whole() {
         write(&mut client, GET).await;
         server.request().await.unwrap().unwrap();
         let fault = Fault::upstream(FaultKind::Reset { code: None });
-        let result = server.respond(ok(Parts::of(&["abc"]).then(Err(fault))), false).await;
+        let result = server.respond(ok(Parts::of(&["abc"]).then_wait().then(Err(fault))), false).await;
         assert_eq!(result, Err(fault));
         assert!(server.request().await.unwrap().is_none());
         server.close().await;
         let text = read_all(&mut client).await;
         assert!(text.ends_with("\r\n\r\n3\r\nabc\r\n"), "{text}");
+    });
+}
+
+#[test]
+fn a_body_that_fails_at_once_leaves_room_for_another_answer() {
+    run(async {
+        let (mut client, mut server) = server();
+        for version in ["1.1", "1.0"] {
+            let line = "connection: keep-alive";
+            write(&mut client, &format!("GET / HTTP/{version}\r\nhost: a\r\n{line}\r\n\r\n")).await;
+            server.request().await.unwrap().unwrap();
+            let fault = Fault::upstream(FaultKind::Malformed("chunk size"));
+            let result = server.respond(ok(Parts::of(&["abc"]).then(Err(fault))), false).await;
+            assert_eq!(result, Err(fault));
+            assert!(!server.has_begun_response());
+            let instead = Response::builder().status(502).body(Whole::default()).unwrap();
+            assert_eq!(server.respond(instead, false).await.unwrap().after, After::Request);
+            assert!(server.has_begun_response());
+            assert!(read_to(&mut client, "\r\n\r\n").await.starts_with("HTTP/1.1 502"));
+        }
     });
 }
 
@@ -187,7 +207,8 @@ fn a_close_delimited_body_that_fails_ends_in_a_reset() {
         client.write_all(b"GET / HTTP/1.0\r\n\r\n").await.unwrap();
         drop(server.request().await.unwrap().unwrap());
         let fault = Fault::upstream(FaultKind::Closed);
-        assert_eq!(server.respond(ok(Parts::of(&["abc"]).then(Err(fault))), false).await, Err(fault));
+        let body = Parts::of(&["abc"]).then_wait().then(Err(fault));
+        assert_eq!(server.respond(ok(body), false).await, Err(fault));
         server.close().await;
         let error = client.read_to_end(&mut Vec::new()).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::ConnectionReset);
