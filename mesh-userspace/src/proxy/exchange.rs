@@ -79,7 +79,7 @@ impl Exchange<'_> {
         }
         if let Some(fault) = way.fault(&service) {
             if !fault.delay.is_zero() {
-                tokio::time::sleep(fault.delay).await;
+                Box::pin(tokio::time::sleep(fault.delay)).await;
             }
             if let Some(status) = fault.abort {
                 return answer::with_status(status, Reason::Fault, manner, record);
@@ -262,7 +262,7 @@ impl Tries<'_> {
             tried.push(picked.index);
             let pause = policy::backoff(retries, u32::try_from(tried.len()).unwrap_or(u32::MAX), fastrand::u32(..));
             let left = remaining(whole, record.started().elapsed());
-            tokio::time::sleep(left.map_or(pause, |left| pause.min(left))).await;
+            Box::pin(tokio::time::sleep(left.map_or(pause, |left| pause.min(left)))).await;
             match remaining(whole, record.started().elapsed()) {
                 Some(left) if left.is_zero() && source.has_ended() => {
                     break answer::because(Reason::RequestTimeout, self.manner, record);
