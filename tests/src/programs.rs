@@ -22,6 +22,17 @@ macro_rules! program {
     };
 }
 
+/// A server that was started, or a skip where its program is missing.
+#[macro_export]
+macro_rules! server {
+    ($made:expr) => {
+        match $made {
+            Ok(server) => server,
+            Err(reason) => $crate::skip!("{reason}"),
+        }
+    };
+}
+
 /// Where an installed program lies.
 #[must_use]
 pub fn find(name: &str) -> Option<PathBuf> {

@@ -1,18 +1,8 @@
 //! The programs and servers that tests of the HTTP path lean on, directly, without a daemon between them.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "in tests a broken expectation is a failure")]
 
-use mesh_tests::{Haproxy, Nginx, Scripted, Wire, get, post, program, programs, python, skip};
+use mesh_tests::{Haproxy, Nginx, Scripted, Wire, get, post, program, programs, python, server};
 use std::fs;
-
-/// A server of the harness, or a skip.
-macro_rules! server {
-    ($made:expr) => {
-        match $made {
-            Ok(server) => server,
-            Err(reason) => skip!("{reason}"),
-        }
-    };
-}
 
 #[test]
 fn nginx_keeps_files_and_says_its_name() {
