@@ -58,7 +58,7 @@ pub use poll::{eventually, holds};
 pub use proxy::Proxy;
 pub use python::Python;
 pub use raw::{Message, Wire, get, post};
-pub use scripted::Scripted;
+pub use scripted::{Deaf, Scripted};
 pub use seed::seed;
 pub use serde_json::{Value, json};
 pub use services::{http_service, http_with, service, weighted};

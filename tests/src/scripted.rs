@@ -207,3 +207,48 @@ impl fmt::Debug for Scripted {
         f.debug_struct("Scripted").field("port", &self.port).finish_non_exhaustive()
     }
 }
+
+/// A server that takes no connection: its queue is full, so connects get no answer until they give up.
+#[derive(Debug)]
+pub struct Deaf {
+    port: Port,
+    _sockets: Vec<Socket>,
+}
+
+impl Deaf {
+    /// A new one.
+    ///
+    /// # Panics
+    /// Where its sockets cannot be made.
+    #[must_use]
+    pub fn new() -> Self {
+        let port = Port::new();
+        let address: SocketAddr = port.address().parse().expect("an address");
+        let new = || Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket can be made");
+        let listener = new();
+        listener.bind(&address.into()).expect("a port of ours can be bound");
+        listener.listen(0).expect("a bound socket listens");
+        let mut sockets = vec![listener];
+        for _ in 0..4 {
+            let filler = new();
+            filler.set_nonblocking(true).expect("an option can be set");
+            // It is under way, and the queue holds it or not.
+            let _ = filler.connect(&address.into());
+            sockets.push(filler);
+        }
+        thread::sleep(Duration::from_millis(20));
+        Self { port, _sockets: sockets }
+    }
+
+    /// Where nobody answers.
+    #[must_use]
+    pub fn address(&self) -> String {
+        self.port.address()
+    }
+}
+
+impl Default for Deaf {
+    fn default() -> Self {
+        Self::new()
+    }
+}
