@@ -66,7 +66,7 @@ def listen(seconds):
     seen["ended"] = "open"
 
 
-def flood(frames, seconds=3.0):
+def flood(frames, seconds=2.0):
     """Sends them all in large pieces, as long as the server takes them; then listens."""
     begin = time.monotonic()
     try:
