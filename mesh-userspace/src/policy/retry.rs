@@ -22,9 +22,10 @@ pub enum Failure {
 }
 
 impl Failure {
-    /// Whether the endpoint has not begun with the request.
+    /// Whether the endpoint has surely not begun with the request. A connection that ended may have ended by it: a proxy
+    /// must not repeat what is not idempotent then (RFC 9112, section 9.3.1).
     const fn is_before(self) -> bool {
-        matches!(self, Self::Connect | Self::Refused | Self::Stale)
+        matches!(self, Self::Connect | Self::Refused)
     }
 }
 
@@ -142,13 +143,19 @@ mod tests {
 
     #[test]
     fn what_the_endpoint_has_not_begun_with_is_tried_again_whatever_the_method() {
-        for why in [Failure::Connect, Failure::Refused, Failure::Stale] {
+        for why in [Failure::Connect, Failure::Refused] {
             for request in [GET, POST] {
                 assert!(verdict(&Retries::default(), why, request), "{why:?}");
                 assert!(!verdict(&Retries::default(), why, Again { replayable: false, ..request }));
                 assert!(!verdict(&on(RetryOn::NONE), why, request));
             }
         }
+    }
+
+    #[test]
+    fn a_request_whose_kept_connection_ended_is_tried_again_only_if_twice_is_as_once() {
+        assert!(verdict(&Retries::default(), Failure::Stale, GET));
+        assert!(!verdict(&Retries::default(), Failure::Stale, POST));
     }
 
     #[test]

@@ -53,6 +53,8 @@ pub struct Table {
     /// By names of `hosts`, lower case.
     by_host: HashMap<Box<str>, Arc<Service>>,
     by_vip: HashMap<SocketAddr, Arc<Service>>,
+    /// All services, those of connections too.
+    all: Arc<model::Snapshot>,
 }
 
 /// A service as workers see it.
@@ -78,7 +80,7 @@ pub struct Service {
 
 /// An endpoint as workers see it.
 #[derive(Debug)]
-pub struct Endpoint {
+pub(super) struct Endpoint {
     pub(super) address: SocketAddr,
     pub(super) row: Option<Slot>,
     pub(super) tier: Tier,
@@ -153,9 +155,8 @@ impl Service {
 fn places(facts: &model::Service, shares: &[Share], weight: impl Fn(&Share) -> u64) -> Vec<u32> {
     let present = (0_u32..).zip(shares).map(|(i, share)| (i, weight(share))).filter(|(_, weight)| *weight > 0);
     if facts.policy == model::Policy::Maglev {
-        let (at, members): (Vec<u32>, Vec<(u64, u64)>) = present
-            .map(|(i, weight)| (i, (policy::maglev::key(shares[i as usize].address), weight)))
-            .unzip();
+        let (at, members): (Vec<u32>, Vec<(u64, u64)>) =
+            present.map(|(i, weight)| (i, (policy::maglev::key(shares[i as usize].address), weight))).unzip();
         let table = policy::maglev::table(&members, facts.settings.maglev_size);
         return table.into_iter().map(|member| at[member as usize]).collect();
     }
@@ -164,10 +165,10 @@ fn places(facts: &model::Service, shares: &[Share], weight: impl Fn(&Share) -> u
 }
 
 impl Table {
-    /// The table of these services. What `states` remember of others is forgotten.
+    /// The table of these services, of `all` that there are. What `states` remember of others is forgotten.
     #[must_use]
-    pub fn new(entries: Vec<Entry>, states: &States) -> Self {
-        let mut table = Self::default();
+    pub fn new(entries: Vec<Entry>, all: Arc<model::Snapshot>, states: &States) -> Self {
+        let mut table = Self { all, ..Self::default() };
         for entry in entries {
             let service = Arc::new(Service::new(entry, states));
             let there = |address| service.endpoints.iter().any(|e| e.address == address);
@@ -194,6 +195,33 @@ impl Table {
     #[must_use]
     pub fn owner(&self, vip: SocketAddr) -> Option<&Arc<Service>> {
         self.by_vip.get(&vip)
+    }
+
+    /// The service to which a tunnel may lead: also one of connections, which is looked at as it stands there. It has no
+    /// circuits and no health here, where it has them only in the kernel.
+    #[must_use]
+    pub(super) fn connectable(&self, host: &str) -> Option<Arc<Service>> {
+        if let Some(service) = self.host(host) {
+            return Some(Arc::clone(service));
+        }
+        let named = || self.all.service(&host.rsplit_once(':').map_or(host, |(name, _)| name).to_ascii_lowercase());
+        let facts = match host.parse() {
+            Ok(vip) => self.all.owner(vip),
+            Err(_) => named(),
+        }?;
+        let share = |endpoint: &model::Endpoint| {
+            let weight = if endpoint.is_in_selection() { u64::from(endpoint.weight) } else { 0 };
+            Share { address: endpoint.address, row: None, tier: Tier::Any, attended: weight, all: weight }
+        };
+        let endpoints = facts.endpoints.iter().map(share).collect();
+        let entry = Entry {
+            facts: Arc::clone(facts),
+            limits: breaker::Limits::default(),
+            circuits: None,
+            row: None,
+            endpoints,
+        };
+        Some(Arc::new(Service::new(entry, &States::default())))
     }
 
     /// All services, in no particular order.

@@ -229,15 +229,17 @@ async fn run(
                 let task = tokio::task::spawn_local(listener::accept(Rc::clone(&worker), listener));
                 listening.push((namespace, task.abort_handle()));
             }
-            Order::Forget(namespace) => listening.retain(|(of, task)| {
-                if *of == namespace {
-                    task.abort();
-                }
-                *of != namespace
-            }),
+            Order::Forget(namespace) => {
+                listening.retain(|(of, task)| {
+                    if *of == namespace {
+                        task.abort();
+                    }
+                    *of != namespace
+                });
+                worker.pool.forget(namespace);
+            }
             Order::Drain => {
                 worker.draining.set(true);
-                listening.drain(..).for_each(|(_, task)| task.abort());
                 worker.pool.clear();
                 worker.clock.wake_all();
             }

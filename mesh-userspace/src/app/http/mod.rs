@@ -4,20 +4,26 @@ mod circuits;
 mod log;
 mod sockets;
 
-use super::daemon::{Daemon, State, now};
+use super::{
+    capture::{Capture, Take},
+    daemon::{Daemon, State, now},
+};
 use crate::{
+    api::Passed,
     config,
     datapath::EndpointShare,
+    kernel::{Captured, Family, Netns, Place, Tables},
     model::Service,
-    proxy::{Entry, Listener, RequestLog, Share, Shared, Sockets, Table, Workers},
+    proxy::{Entry, Listener, Share, Shared, Sockets, Table, Workers},
 };
 use circuits::InTables;
 use log::ToStderr;
-use sockets::OwnNamespace;
+use sockets::{Dialled, InNamespace};
 use std::{
     io,
-    net::{SocketAddr, TcpListener},
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    net::SocketAddr,
+    os::fd::OwnedFd,
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
 
@@ -25,8 +31,11 @@ use std::{
 #[derive(Debug)]
 pub(super) struct Http {
     pub(super) shared: Arc<Shared>,
-    workers: OnceLock<Mutex<Workers>>,
-    log: Arc<ToStderr>,
+    workers: Arc<OnceLock<Mutex<Workers>>>,
+    /// Where clients are captured; nowhere without a kernel.
+    capture: OnceLock<Arc<Capture>>,
+    /// Listeners of the explicit proxy, to be passed on.
+    explicit: Mutex<Vec<OwnedFd>>,
     count: usize,
 }
 
@@ -36,9 +45,9 @@ impl Http {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             count => count as usize,
         };
-        let log = Arc::new(ToStderr::default());
-        let shared = Arc::new(Shared::new(count, Arc::clone(&log) as Arc<dyn RequestLog>));
-        let http = Self { shared, workers: OnceLock::new(), log, count };
+        let shared = Arc::new(Shared::new(count, Arc::new(ToStderr)));
+        let http =
+            Self { shared, workers: Arc::default(), capture: OnceLock::new(), explicit: Mutex::default(), count };
         http.configure(&config.telemetry);
         http
     }
@@ -46,20 +55,59 @@ impl Http {
     /// What of the telemetry's configuration is the proxy's.
     fn configure(&self, telemetry: &config::Telemetry) {
         let log = &telemetry.access_log;
-        let logged = if log.enabled && log.stderr { log.sample_rate.get() } else { 0.0 };
-        self.shared.sample(logged, telemetry.tracing.sample_rate.get());
+        let logged = if log.enabled && log.stderr { part(log.sample_rate) } else { 0.0 };
+        self.shared.sample(logged, part(telemetry.tracing.sample_rate));
     }
 
-    fn workers(&self) -> Option<std::sync::MutexGuard<'_, Workers>> {
+    fn workers(&self) -> Option<MutexGuard<'_, Workers>> {
         Some(self.workers.get()?.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    fn explicit(&self) -> MutexGuard<'_, Vec<OwnedFd>> {
+        self.explicit.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Copies of all listeners, for a daemon that takes over.
+    ///
+    /// # Errors
+    /// There can be no more descriptors.
+    pub(super) fn listeners(&self) -> io::Result<Vec<(Passed, OwnedFd)>> {
+        let explicit = self.explicit().iter().map(OwnedFd::try_clone).collect::<io::Result<Vec<_>>>()?;
+        let captured = self.capture.get().map_or(Ok(Vec::new()), |capture| capture.all())?;
+        let captured = captured.into_iter().map(|((netns, family, worker), socket)| {
+            (Passed::Capture { netns, ipv6: family == Family::V6, worker }, socket)
+        });
+        Ok(explicit.into_iter().map(|socket| (Passed::Proxy, socket)).chain(captured).collect())
+    }
+
+    /// A client, process `pid`, went past the daemon in the network namespace with the cookie `netns`.
+    pub(super) fn missed(&self, netns: u64, pid: u32) {
+        if let Some(capture) = self.capture.get() {
+            capture.missed(netns, pid);
+        }
+    }
+
     /// Lets requests finish, and connections end, for as long as `within`.
-    pub(super) fn drain(&self, within: Duration) {
+    /// `followed`: by another daemon, which has the same listeners.
+    pub(super) fn drain(&self, within: Duration, followed: bool) {
+        if let Some(capture) = self.capture.get() {
+            // From here on connections go to the other daemon, or straight to endpoints.
+            if followed {
+                capture.leave();
+            } else {
+                capture.end();
+                // Whoever was sent to a listener a moment ago is still to come.
+                std::thread::sleep(ON_THE_WAY);
+            }
+        }
+        self.explicit().clear();
         let Some(workers) = self.workers() else { return };
         let left = workers.drain(within);
         if left > 0 {
-            tracing::warn!(connections = left, "closed although requests were on their way: proxy.drain_timeout is over");
+            tracing::warn!(
+                connections = left,
+                "closed although requests were on their way: proxy.drain_timeout is over"
+            );
         }
     }
 
@@ -71,21 +119,33 @@ impl Http {
     }
 }
 
+/// A rate as a part of one.
+fn part(rate: config::Rate) -> f64 {
+    f64::from(rate.parts()) / f64::from(config::Rate::from_parts(u32::MAX).parts())
+}
+
 /// Starts the workers and the explicit proxy.
 ///
 /// # Errors
 /// The system's, where there can be no threads.
-pub(super) fn start(daemon: &Arc<Daemon>) -> io::Result<()> {
+pub(super) fn start(daemon: &Arc<Daemon>, inherited: ProxyListeners) -> io::Result<()> {
+    let ProxyListeners { explicit, captured } = inherited;
     let config = daemon.state().config.clone();
     let http = &daemon.http;
-    let workers = Workers::start(&http.shared, http.count, &|_: &Shared| ())?;
-    let mark = config.dataplane.mark.get();
+    let tables = daemon.kernel().map(|kernel| Arc::clone(kernel.tables()));
+    let workers = Workers::start(&http.shared, http.count, &beat(tables.clone()))?;
     if let Some(address) = config.proxy.http.0 {
-        let sockets: Arc<dyn Sockets> = Arc::new(OwnNamespace { mark });
-        match listen(address, workers.count()) {
+        let netns = Arc::new(Netns::own(config.dataplane.mark.get())?);
+        // Another address than before: what was inherited is closed.
+        let inherited = explicit.into_iter().filter(|socket| local_address(socket) == Some(address)).collect();
+        match netns.listen_beside(address, BACKLOG, workers.count(), inherited) {
             Ok(listeners) => {
+                *http.explicit() = listeners.iter().map(OwnedFd::try_clone).collect::<io::Result<_>>()?;
+                let sockets: Arc<dyn Sockets> = Arc::new(InNamespace { netns, tables: tables.clone() });
                 for (worker, socket) in listeners.into_iter().enumerate() {
-                    workers.listen(worker, Listener { socket, sockets: Arc::clone(&sockets), captures: None });
+                    let (socket, sockets) = (socket.into(), Arc::clone(&sockets));
+                    // There may be more than workers, of a daemon that had more.
+                    workers.listen(worker % workers.count(), Listener { socket, sockets, captures: None });
                 }
             }
             Err(e) => tracing::warn!("no explicit proxy: proxy.http {address}: {e}; free the port, or set another one"),
@@ -93,35 +153,79 @@ pub(super) fn start(daemon: &Arc<Daemon>) -> io::Result<()> {
     }
     // It is set once: the daemon starts once.
     let _ = http.workers.set(Mutex::new(workers));
+    if let Some(tables) = tables {
+        let take = Arc::new(ToWorkers { workers: Arc::clone(&http.workers), tables });
+        let capture = Capture::start(daemon, config.proxy.port, http.count, captured, take)?;
+        let _ = http.capture.set(capture);
+    }
     Ok(())
 }
 
-/// One socket a worker, all at one address; the first one makes sure that nobody else listens there.
-fn listen(address: SocketAddr, workers: usize) -> io::Result<Vec<TcpListener>> {
-    let socket = || {
-        let domain = socket2::Domain::for_address(address);
-        let socket = socket2::Socket::new(domain, socket2::Type::STREAM.nonblocking(), Some(socket2::Protocol::TCP))?;
-        socket.set_reuse_address(true)?;
-        // Accepted sockets inherit it: one system call less each.
-        socket.set_tcp_nodelay(true)?;
-        io::Result::Ok(socket)
-    };
-    let first = socket()?;
-    // Shared only after it was bound: a socket that shares from the start could be bound beside another daemon's.
-    first.bind(&address.into())?;
-    first.set_reuse_port(true)?;
-    first.listen(BACKLOG)?;
-    let bound = first.local_addr()?;
-    let mut all = vec![first.into()];
-    for _ in 1..workers {
-        let another = socket()?;
-        another.set_reuse_port(true)?;
-        another.bind(&bound)?;
-        another.listen(BACKLOG)?;
-        all.push(another.into());
-    }
-    Ok(all)
+/// Listeners that another daemon passed on.
+#[derive(Debug, Default)]
+pub(super) struct ProxyListeners {
+    explicit: Vec<OwnedFd>,
+    captured: Vec<(Place, OwnedFd)>,
 }
+
+impl ProxyListeners {
+    /// Adds what was passed; what is none of the proxy's is closed.
+    pub(super) fn add(&mut self, what: &Passed, socket: OwnedFd) {
+        match *what {
+            Passed::Proxy => self.explicit.push(socket),
+            Passed::Capture { netns, ipv6, worker } => {
+                let family = if ipv6 { Family::V6 } else { Family::V4 };
+                self.captured.push(((netns, family, worker), socket));
+            }
+            _ => {}
+        }
+    }
+}
+
+fn local_address(socket: &OwnedFd) -> Option<SocketAddr> {
+    socket2::SockRef::from(socket).local_addr().ok()?.as_socket()
+}
+
+/// Tells the hooks that workers live, the oldest sign of life of all.
+fn beat(tables: Option<Arc<Tables>>) -> impl Fn(&Shared) + Clone + Send + 'static {
+    move |shared| {
+        if let Some(tables) = &tables {
+            tables.beat_workers(shared.oldest_beat().saturating_mul(1_000_000));
+        }
+    }
+}
+
+/// Brings listeners of captured clients to workers.
+struct ToWorkers {
+    workers: Arc<OnceLock<Mutex<Workers>>>,
+    tables: Arc<Tables>,
+}
+
+impl ToWorkers {
+    fn workers(&self) -> Option<MutexGuard<'_, Workers>> {
+        Some(self.workers.get()?.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Take for ToWorkers {
+    fn take(&self, worker: usize, listener: Captured) {
+        let Captured { socket, family: _, netns } = listener;
+        let sockets = Arc::new(InNamespace { netns, tables: Some(Arc::clone(&self.tables)) });
+        let captures = Arc::new(Dialled(Arc::clone(&self.tables)));
+        if let Some(workers) = self.workers() {
+            workers.listen(worker, Listener { socket: socket.into(), sockets, captures: Some(captures) });
+        }
+    }
+
+    fn forget(&self, netns: u64) {
+        if let Some(workers) = self.workers() {
+            workers.forget(netns);
+        }
+    }
+}
+
+/// From a connect that is sent to a listener to its SYN takes less than this.
+const ON_THE_WAY: Duration = Duration::from_millis(50);
 
 /// Connections that may wait to be accepted; the system's `somaxconn` bounds it.
 const BACKLOG: i32 = 4096;
@@ -144,9 +248,12 @@ impl Daemon {
             }
         };
         let proxied = state.snapshot.services().iter().filter(|s| s.protocol.is_proxied());
-        let table = Table::new(proxied.map(entry).collect(), &self.http.shared.states);
+        let table = Table::new(proxied.map(entry).collect(), Arc::clone(&state.snapshot), &self.http.shared.states);
         self.http.shared.table.store(Arc::new(table));
         self.http.configure(&state.config.telemetry);
+        if let Some(capture) = self.http.capture.get() {
+            capture.look();
+        }
     }
 }
 
