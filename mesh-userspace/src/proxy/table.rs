@@ -42,7 +42,7 @@ pub struct Entry {
     pub circuits: Option<Arc<dyn Circuits>>,
     /// The index of its row in the kernel's tables.
     pub row: Option<u32>,
-    /// Its endpoints.
+    /// Its endpoints, by address.
     pub endpoints: Vec<Share>,
 }
 
@@ -100,6 +100,13 @@ impl Service {
     #[must_use]
     pub fn state(&self) -> &Arc<ServiceState> {
         &self.state
+    }
+
+    /// What is remembered of one of its endpoints.
+    #[must_use]
+    pub fn endpoint(&self, address: SocketAddr) -> Option<&Arc<EndpointState>> {
+        let at = self.endpoints.binary_search_by_key(&address, |e| e.address).ok()?;
+        Some(&self.endpoints[at].state)
     }
 
     /// Its endpoints, with what is remembered of each.
