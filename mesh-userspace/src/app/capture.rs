@@ -3,7 +3,7 @@
 use super::daemon::Daemon;
 use crate::kernel::{self, Captured, Change, Listeners, Place, Places};
 use std::{
-    io,
+    fmt, io,
     net::SocketAddr,
     os::fd::OwnedFd,
     sync::{
@@ -40,6 +40,12 @@ pub(super) struct Capture {
     orders: mpsc::Sender<Order>,
     /// `None`: clients go past the daemon from now on.
     places: Mutex<Option<Places>>,
+}
+
+impl fmt::Debug for Capture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Capture").finish_non_exhaustive()
+    }
 }
 
 impl Capture {

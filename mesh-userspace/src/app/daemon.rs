@@ -217,7 +217,7 @@ impl Daemon {
 
     /// The kernel's tables, where there are programs.
     pub(super) fn tables(&self) -> Option<&Tables> {
-        self.kernel.as_ref().ok().map(Kernel::tables)
+        self.kernel.as_ref().ok().map(|kernel| &**kernel.tables())
     }
 
     /// Tells the hooks that the daemon lives.

@@ -5,7 +5,7 @@ use super::{
     bypass::BypassedCgroups,
     cgroup,
     daemon::{self, Daemon, State},
-    health, host,
+    health, host, http,
     lock::{LockError, Locks},
     probe,
     source::Watch,
@@ -107,7 +107,9 @@ pub fn run(named: Option<PathBuf>, takeover: bool) -> Result<(), String> {
     }
     let admin = admin.serve(&daemon, &succession)?;
     if let Some(events) = events {
-        transitions::follow(&daemon, events, |_, _| {}).map_err(|e| format!("circuits cannot be followed: {e}"))?;
+        let listener = Arc::clone(&daemon);
+        let missed = move |netns, pid| listener.http.missed(netns, pid);
+        transitions::follow(&daemon, events, missed).map_err(|e| format!("circuits cannot be followed: {e}"))?;
     }
     health::start(&daemon).map_err(|e| format!("endpoints cannot be checked: {e}"))?;
     http::start(&daemon).map_err(|e| format!("the proxy cannot start: {e}"))?;
@@ -117,7 +119,7 @@ pub fn run(named: Option<PathBuf>, takeover: bool) -> Result<(), String> {
     daemon.stopping.store(!matches!(end, Some(End::Followed)), Ordering::Relaxed);
     succession.close();
     daemon.truth.stop();
-    daemon.http.drain(drain_timeout);
+    daemon.http.drain(daemon.state().config.proxy.drain_timeout.get());
     daemon.http.stop();
     // A probe that is under way ends at once, and takes its cgroup along.
     let _ = probing.join();

@@ -41,7 +41,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-/// How much the tables hold. Kernel memory: 96 bytes a VIP, 392 a service, 496 an endpoint, 8 a slot.
+/// How much the tables hold. Kernel memory: 96 bytes a VIP, 424 a service, 496 an endpoint, 8 a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capacity {
     /// Services.

@@ -4,7 +4,6 @@
 //! is a number in a cell; the worker's keeper looks at all of them when the earliest may be over, at most once a
 //! [`TICK`], so one is noticed up to that much late, never early.
 
-use tokio::sync::Notify;
 use std::{
     cell::{Cell, RefCell},
     future::poll_fn,
@@ -13,6 +12,7 @@ use std::{
     task::{Poll, Waker},
     time::{Duration, Instant},
 };
+use tokio::sync::Notify;
 
 /// How often deadlines are looked at, and so how late they may be noticed.
 pub(super) const TICK: Duration = Duration::from_millis(20);
@@ -50,7 +50,12 @@ pub(super) struct Over;
 
 impl Clock {
     pub(super) fn new() -> Rc<Self> {
-        Rc::new(Self { started: Instant::now(), waiting: RefCell::default(), next: Cell::new(0), sooner: Notify::new() })
+        Rc::new(Self {
+            started: Instant::now(),
+            waiting: RefCell::default(),
+            next: Cell::new(0),
+            sooner: Notify::new(),
+        })
     }
 
     fn now(&self) -> u64 {

@@ -22,8 +22,7 @@ const LONGEST_METHOD: usize = 24;
 const LONGEST_LINE: usize = 8192;
 
 /// Methods of HTTP itself. After another word more of the line has to be seen: mail and cache protocols begin alike.
-const METHODS: [&[u8]; 9] =
-    [b"GET", b"POST", b"PUT", b"HEAD", b"DELETE", b"OPTIONS", b"PATCH", b"CONNECT", b"TRACE"];
+const METHODS: [&[u8]; 9] = [b"GET", b"POST", b"PUT", b"HEAD", b"DELETE", b"OPTIONS", b"PATCH", b"CONNECT", b"TRACE"];
 
 /// What a connection speaks that begins with `bytes`.
 pub(super) fn spoken(bytes: &[u8]) -> Spoken {

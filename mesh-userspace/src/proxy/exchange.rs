@@ -5,6 +5,7 @@ use super::{
     attempt::{Attempt, Failed},
     deadline::Alarm,
     hop::{self, Hop, Origin},
+    http2::dialect::{prepare_for_http1, prepare_for_http2},
     incoming::Incoming,
     net::Sockets,
     passing::ResponseBody,
@@ -86,15 +87,16 @@ impl Exchange<'_> {
         }
         let hop = self.prepare(&mut parts, &service, &way);
         let upstream = dialect(&target, parts.version);
-        match upstream {
-            Version::HTTP_2 => super::http2::prepare_for_http2(&mut parts),
-            _ => {
-                super::http2::prepare_for_http1(&mut parts);
-                if let Some(protocol) = &hop.upgrade {
-                    parts.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-                    parts.headers.insert(UPGRADE, protocol.clone());
-                }
-            }
+        let prepared = match upstream {
+            Version::HTTP_2 => prepare_for_http2(&mut parts),
+            _ => prepare_for_http1(&mut parts),
+        };
+        if prepared.is_err() {
+            return answer::because(Reason::BadRequest, manner, record);
+        }
+        if let (Some(protocol), Version::HTTP_11) = (&hop.upgrade, upstream) {
+            parts.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+            parts.headers.insert(UPGRADE, protocol.clone());
         }
         let tries = Tries {
             exchange: self,
@@ -315,7 +317,13 @@ impl Tries<'_> {
 
 /// The shorter of two times, of which zero means none.
 fn shorter(a: Duration, b: Duration) -> Duration {
-    if a.is_zero() { b } else if b.is_zero() { a } else { a.min(b) }
+    if a.is_zero() {
+        b
+    } else if b.is_zero() {
+        a
+    } else {
+        a.min(b)
+    }
 }
 
 /// What is left of a time; `None`: it is not limited.

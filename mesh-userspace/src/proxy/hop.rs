@@ -1,10 +1,8 @@
 //! Headers that belong to one connection, and those that a proxy adds: what changes in a message on its way.
 
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Version,
-    header::{
-        CONNECTION, EXPECT, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VIA,
-    },
+    HeaderMap, HeaderName, HeaderValue, Version,
+    header::{CONNECTION, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE, VIA},
 };
 
 /// The addresses that a request came from, the last one nearest.
@@ -62,16 +60,8 @@ pub(super) fn strip(headers: &mut HeaderMap) -> Hop {
 }
 
 /// Headers of the connection; the first is that which names others.
-const OF_CONNECTION: [HeaderName; 8] = [
-    CONNECTION,
-    KEEP_ALIVE,
-    PROXY_CONNECTION,
-    TE,
-    TRANSFER_ENCODING,
-    UPGRADE,
-    PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION,
-];
+const OF_CONNECTION: [HeaderName; 8] =
+    [CONNECTION, KEEP_ALIVE, PROXY_CONNECTION, TE, TRANSFER_ENCODING, UPGRADE, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION];
 
 /// The members of a list header (RFC 9110, section 5.6.1).
 fn list<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
@@ -123,17 +113,6 @@ fn append_to_list(headers: &mut HeaderMap, name: &HeaderName, member: &HeaderVal
     if let Ok(joined) = HeaderValue::from_maybe_shared(bytes::Bytes::from(joined)) {
         headers.insert(name, joined);
     }
-}
-
-
-/// Whether the client waits for a go-ahead before it sends the body (RFC 9110, section 10.1.1).
-pub(super) fn expects_continue(headers: &HeaderMap) -> bool {
-    headers.get(EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
-}
-
-/// Trailers that may not be announced any more, where they are not passed on.
-pub(super) fn forget_trailers(headers: &mut HeaderMap) {
-    headers.remove(TRAILER);
 }
 
 #[cfg(test)]

@@ -13,10 +13,13 @@ use crate::model::Protocol;
 use bytes::{Bytes, BytesMut};
 use http::HeaderValue;
 use std::{
-    fmt, io,
+    fmt,
+    future::poll_fn,
+    io,
     net::{IpAddr, SocketAddr},
     rc::Rc,
     sync::Arc,
+    task::Poll,
     time::Duration,
 };
 use tokio::{
@@ -44,7 +47,7 @@ pub struct Listener {
     pub captures: Option<Arc<dyn Originals>>,
 }
 
-/// Accepts for ever.
+/// Accepts until the worker drains.
 pub(super) async fn accept(worker: Rc<Worker>, listener: Listener) {
     let Listener { socket, sockets, captures } = listener;
     let socket = match TcpListener::from_std(socket) {
@@ -52,8 +55,15 @@ pub(super) async fn accept(worker: Rc<Worker>, listener: Listener) {
         Err(e) => return tracing::error!("a listener cannot be used: {e}"),
     };
     let mut complained = false;
+    let alarm = worker.clock.alarm();
     loop {
-        match socket.accept().await {
+        // Whoever waits already when the worker drains is still let in.
+        let accepted = alarm.before(poll_fn(|cx| match socket.poll_accept(cx) {
+            Poll::Pending if worker.draining.get() => Poll::Ready(None),
+            accepted => accepted.map(Some),
+        }));
+        let Ok(Some(accepted)) = accepted.await else { return };
+        match accepted {
             Ok((stream, address)) => {
                 complained = false;
                 let address = SocketAddr::new(address.ip().to_canonical(), address.port());

@@ -57,6 +57,11 @@ impl ResponseBody {
         Self { source: From::Here(body), passing: Some(Box::new(passing)) }
     }
 
+    /// No body, of an answer that something else follows.
+    pub(super) const fn none() -> Self {
+        Self { source: From::Here(None), passing: None }
+    }
+
     pub(super) fn http1(body: FromHttp1, passing: Passing) -> Self {
         let mut body = Self { source: From::Http1(body), passing: Some(Box::new(passing)) };
         if body.is_end_stream() {
@@ -82,8 +87,8 @@ impl ResponseBody {
     fn go_home(&mut self) {
         let Some(passing) = &mut self.passing else { return };
         let Some((pool, keeper)) = passing.home.take() else { return };
-        if let From::Http1(body) = &mut self.source
-            && let Some(connection) = body.take_connection()
+        if let From::Http1(body) = std::mem::replace(&mut self.source, From::Here(None))
+            && let Some(connection) = body.into_connection()
         {
             pool.put(Http1 { connection, keeper });
         }

@@ -43,10 +43,9 @@ pub(super) struct Asking<'a> {
 pub(super) fn pick(service: &Service, asking: &Asking<'_>) -> Result<Picked, Reason> {
     let picker = Picker { service, asking, now: Once::new(0) };
     match select::choose(&picker, 0, View::Any, Set::Attended) {
-        Ok(choice) => Ok(Picked {
-            index: choice.slot.id() as usize,
-            probe: (choice.entry == Entry::Probe).then(|| picker.now()),
-        }),
+        Ok(choice) => {
+            Ok(Picked { index: choice.slot.id() as usize, probe: (choice.entry == Entry::Probe).then(|| picker.now()) })
+        }
         Err(Refusal::CircuitOpen) => Err(Reason::CircuitOpen),
         Err(_) => Err(Reason::NoEndpoint),
     }

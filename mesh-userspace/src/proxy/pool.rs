@@ -10,10 +10,8 @@ use super::{
 use std::{
     cell::{Cell, OnceCell, RefCell},
     collections::HashMap,
-    future::poll_fn,
     rc::Rc,
     sync::{Arc, atomic::Ordering},
-    task::Poll,
     time::{Duration, Instant},
 };
 use tokio::{net::TcpStream, sync::Notify};
@@ -52,7 +50,8 @@ pub(super) struct Keeper {
     permit: Permit,
     key: Key,
     keep: Duration,
-    endpoint: Arc<EndpointState>,
+    /// Held so that no other endpoint is taken for this one.
+    _endpoint: Arc<EndpointState>,
 }
 
 /// Whose connection it is: of the namespace it was made in, to the endpoint it leads to.
@@ -115,7 +114,7 @@ impl Pool {
         endpoint: &Endpoint,
     ) -> Result<Http1, NoConnection> {
         let key = key(sockets, endpoint);
-        if let Some(kept) = self.take(key).await {
+        if let Some(kept) = self.take(key) {
             return Ok(kept);
         }
         let permit = match Permit::take(&service.state, service.http().limits.max_connections) {
@@ -126,15 +125,16 @@ impl Pool {
             },
         };
         let stream = connect(&self.clock, sockets, service, endpoint).await?;
-        let (keep, endpoint) = (service.http().idle_http, Arc::clone(&endpoint.state));
-        Ok(Http1 { connection: http1::Connection::new(stream), keeper: Keeper { permit, key, keep, endpoint } })
+        let (keep, _endpoint) = (service.http().idle_http, Arc::clone(&endpoint.state));
+        let connection = http1::Connection::new(stream, &http1::Limits::default());
+        Ok(Http1 { connection, keeper: Keeper { permit, key, keep, _endpoint } })
     }
 
     /// The connection that was used last and still lives.
-    async fn take(&self, key: Key) -> Option<Http1> {
+    fn take(&self, key: Key) -> Option<Http1> {
         loop {
             let mut idle = self.http1.borrow_mut().get_mut(&key)?.pop()?;
-            if poll_fn(|cx| Poll::Ready(idle.http1.connection.is_alive(cx))).await {
+            if idle.http1.connection.is_alive() {
                 return Some(idle.http1);
             }
         }
@@ -164,7 +164,7 @@ impl Pool {
         loop {
             // Asked for before the look, so that nothing is missed between.
             let freed = state.freed.notified();
-            if let Some(kept) = self.take(key).await {
+            if let Some(kept) = self.take(key) {
                 return Ok(Free::Kept(Box::new(kept)));
             }
             if let Some(permit) = Permit::take(state, limits.max_connections) {
@@ -268,7 +268,7 @@ impl Pool {
             },
         };
         let stream = connect(&self.clock, sockets, service, endpoint).await?;
-        let (connection, driver) = http2::Connection::handshake(stream, &http2::Limits::default())
+        let (connection, driver) = http2::Connection::handshake(stream, &http2::Limits::upstream())
             .await
             .map_err(|_| NoConnection::Failed(std::io::ErrorKind::ConnectionReset))?;
         tokio::task::spawn_local(driver);
@@ -285,7 +285,7 @@ impl Pool {
         self.http2.borrow_mut().retain(|_, lines| {
             lines.retain(|line| match line.connection.get() {
                 Some((connection, _)) => {
-                    if connection.is_busy() {
+                    if connection.open_streams() > 0 {
                         line.used.set(now);
                     }
                     line.is_wanted() && !is_old(line.used.get(), line.keep)

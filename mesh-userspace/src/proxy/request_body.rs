@@ -93,8 +93,9 @@ impl<B: Body<Data = Bytes, Error = Fault>> Source<B> {
     pub(super) fn copy(&self) -> Option<Bytes> {
         match &self.0 {
             None => Some(Bytes::new()),
-            Some(shared) => (shared.ended.get() && !shared.overflowed.get())
-                .then(|| Bytes::copy_from_slice(&shared.kept.borrow())),
+            Some(shared) => {
+                (shared.ended.get() && !shared.overflowed.get()).then(|| Bytes::copy_from_slice(&shared.kept.borrow()))
+            }
         }
     }
 
@@ -170,7 +171,9 @@ impl<B: Body<Data = Bytes, Error = Fault>> Body for RequestBody<B> {
         }
         let frame = ready!(shared.poll(cx));
         this.sent = shared.kept.borrow().len();
-        if matches!(&frame, None | Some(Err(_))) || frame.as_ref().is_some_and(|f| matches!(f, Ok(f) if f.is_trailers())) {
+        if matches!(&frame, None | Some(Err(_)))
+            || frame.as_ref().is_some_and(|f| matches!(f, Ok(f) if f.is_trailers()))
+        {
             this.shared = None;
         }
         Poll::Ready(frame)
@@ -237,7 +240,12 @@ mod tests {
 
     #[tokio::test]
     async fn no_body_is_over_at_once_and_always_replayable() {
-        let source = Source::new(http_body_util::Empty::new().map_err(|e| match e {}), true, &Clock::new().alarm(), Duration::ZERO);
+        let source = Source::new(
+            http_body_util::Empty::new().map_err(|e| match e {}),
+            true,
+            &Clock::new().alarm(),
+            Duration::ZERO,
+        );
         assert!(source.body().is_end_stream() && source.is_replayable() && source.has_ended());
     }
 }

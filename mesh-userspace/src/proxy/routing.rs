@@ -8,14 +8,9 @@ use super::{
 };
 use crate::{
     model,
-    policy::{self, CompiledRoute, Request, Router, hits},
+    policy::{CompiledRoute, Router, hits, route::Request},
 };
-use http::{
-    HeaderMap, HeaderName, HeaderValue, StatusCode, Uri,
-    header::HOST,
-    request::Parts,
-    uri::PathAndQuery,
-};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header::HOST, request::Parts, uri::PathAndQuery};
 use std::{sync::Arc, time::Duration};
 
 /// The routes of a service, ready to be asked.

@@ -1,7 +1,7 @@
 //! Serving a connection of a client, request by request.
 
 use super::{
-    Fault, FaultKind,
+    FaultKind,
     answer::{self, Manner},
     deadline::{Alarm, Over},
     exchange::{Client, Exchange, host},
@@ -173,9 +173,7 @@ async fn switch(worker: &Rc<Worker>, client: &Client, mut server: Server<TcpStre
     let (head, body) = response.into_parts();
     // Held until the end: it is one request, however long.
     let Some((upstream, from_upstream, _record)) = body.into_upgraded() else { return };
-    let response = Response::from_parts(head, http_body_util::Empty::new());
-    let response = response.map(|body| http_body_util::BodyExt::map_err(body, |e: std::convert::Infallible| match e {}));
-    if server.respond::<http_body_util::combinators::MapErr<_, fn(_) -> Fault>>(response, false).await.is_err() {
+    if server.respond(Response::from_parts(head, ResponseBody::none()), false).await.is_err() {
         return;
     }
     let idle = client.vip.and_then(|vip| worker.table().owner(vip).map(|service| service.http().idle_tcp));

@@ -93,7 +93,7 @@ pub const METHODS: [&str; 10] =
 
 /// Where a method is counted, in [`METHODS`].
 #[must_use]
-pub fn method_index(method: &http::Method) -> usize {
+pub(super) fn method_index(method: &http::Method) -> usize {
     METHODS.iter().position(|m| *m == method.as_str()).unwrap_or(METHODS.len() - 1)
 }
 

@@ -78,7 +78,7 @@ pub struct Service {
 
 /// An endpoint as workers see it.
 #[derive(Debug)]
-pub struct Endpoint {
+pub(super) struct Endpoint {
     pub(super) address: SocketAddr,
     pub(super) row: Option<Slot>,
     pub(super) tier: Tier,
@@ -160,9 +160,8 @@ impl Service {
 fn places(facts: &model::Service, shares: &[Share], weight: impl Fn(&Share) -> u64) -> Vec<u32> {
     let present = (0_u32..).zip(shares).map(|(i, share)| (i, weight(share))).filter(|(_, weight)| *weight > 0);
     if facts.policy == model::Policy::Maglev {
-        let (at, members): (Vec<u32>, Vec<(u64, u64)>) = present
-            .map(|(i, weight)| (i, (policy::maglev::key(shares[i as usize].address), weight)))
-            .unzip();
+        let (at, members): (Vec<u32>, Vec<(u64, u64)>) =
+            present.map(|(i, weight)| (i, (policy::maglev::key(shares[i as usize].address), weight))).unzip();
         let table = policy::maglev::table(&members, facts.settings.maglev_size);
         return table.into_iter().map(|member| at[member as usize]).collect();
     }

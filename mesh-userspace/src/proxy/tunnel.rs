@@ -23,7 +23,7 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf},
+    io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
 };
 
@@ -203,9 +203,4 @@ impl Way {
             }
         }
     }
-}
-
-/// Says to a client that asked for a tunnel that it has one.
-pub(super) async fn confirm(stream: &mut TcpStream) -> io::Result<()> {
-    stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await
 }

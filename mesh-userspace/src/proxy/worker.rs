@@ -243,7 +243,6 @@ async fn run(
             }),
             Order::Drain => {
                 worker.draining.set(true);
-                listening.drain(..).for_each(|(_, task)| task.abort());
                 worker.pool.clear();
                 worker.clock.wake_all();
             }

@@ -4,20 +4,23 @@ mod circuits;
 mod log;
 mod sockets;
 
-use super::daemon::{Daemon, State, now};
+use super::{
+    capture::{Capture, Take},
+    daemon::{Daemon, State, now},
+};
 use crate::{
     config,
     datapath::EndpointShare,
+    kernel::{Captured, Netns, Tables},
     model::Service,
-    proxy::{Entry, Listener, RequestLog, Share, Shared, Sockets, Table, Workers},
+    proxy::{Entry, Listener, Share, Shared, Sockets, Table, Workers},
 };
 use circuits::InTables;
 use log::ToStderr;
-use sockets::OwnNamespace;
+use sockets::{Dialled, InNamespace};
 use std::{
     io,
-    net::{SocketAddr, TcpListener},
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
 
@@ -25,8 +28,9 @@ use std::{
 #[derive(Debug)]
 pub(super) struct Http {
     pub(super) shared: Arc<Shared>,
-    workers: OnceLock<Mutex<Workers>>,
-    log: Arc<ToStderr>,
+    workers: Arc<OnceLock<Mutex<Workers>>>,
+    /// Where clients are captured; nowhere without a kernel.
+    capture: OnceLock<Arc<Capture>>,
     count: usize,
 }
 
@@ -36,9 +40,8 @@ impl Http {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             count => count as usize,
         };
-        let log = Arc::new(ToStderr::default());
-        let shared = Arc::new(Shared::new(count, Arc::clone(&log) as Arc<dyn RequestLog>));
-        let http = Self { shared, workers: OnceLock::new(), log, count };
+        let shared = Arc::new(Shared::new(count, Arc::new(ToStderr)));
+        let http = Self { shared, workers: Arc::default(), capture: OnceLock::new(), count };
         http.configure(&config.telemetry);
         http
     }
@@ -46,20 +49,34 @@ impl Http {
     /// What of the telemetry's configuration is the proxy's.
     fn configure(&self, telemetry: &config::Telemetry) {
         let log = &telemetry.access_log;
-        let logged = if log.enabled && log.stderr { log.sample_rate.get() } else { 0.0 };
-        self.shared.sample(logged, telemetry.tracing.sample_rate.get());
+        let logged = if log.enabled && log.stderr { part(log.sample_rate) } else { 0.0 };
+        self.shared.sample(logged, part(telemetry.tracing.sample_rate));
     }
 
-    fn workers(&self) -> Option<std::sync::MutexGuard<'_, Workers>> {
+    fn workers(&self) -> Option<MutexGuard<'_, Workers>> {
         Some(self.workers.get()?.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// A client, process `pid`, went past the daemon in the network namespace with the cookie `netns`.
+    pub(super) fn missed(&self, netns: u64, pid: u32) {
+        if let Some(capture) = self.capture.get() {
+            capture.missed(netns, pid);
+        }
     }
 
     /// Lets requests finish, and connections end, for as long as `within`.
     pub(super) fn drain(&self, within: Duration) {
+        // From here on connections go straight to endpoints.
+        if let Some(capture) = self.capture.get() {
+            capture.end();
+        }
         let Some(workers) = self.workers() else { return };
         let left = workers.drain(within);
         if left > 0 {
-            tracing::warn!(connections = left, "closed although requests were on their way: proxy.drain_timeout is over");
+            tracing::warn!(
+                connections = left,
+                "closed although requests were on their way: proxy.drain_timeout is over"
+            );
         }
     }
 
@@ -71,6 +88,11 @@ impl Http {
     }
 }
 
+/// A rate as a part of one.
+fn part(rate: config::Rate) -> f64 {
+    f64::from(rate.parts()) / f64::from(config::Rate::from_parts(u32::MAX).parts())
+}
+
 /// Starts the workers and the explicit proxy.
 ///
 /// # Errors
@@ -78,14 +100,16 @@ impl Http {
 pub(super) fn start(daemon: &Arc<Daemon>) -> io::Result<()> {
     let config = daemon.state().config.clone();
     let http = &daemon.http;
-    let workers = Workers::start(&http.shared, http.count, &|_: &Shared| ())?;
-    let mark = config.dataplane.mark.get();
+    let tables = daemon.kernel().map(|kernel| Arc::clone(kernel.tables()));
+    let workers = Workers::start(&http.shared, http.count, &beat(tables.clone()))?;
     if let Some(address) = config.proxy.http.0 {
-        let sockets: Arc<dyn Sockets> = Arc::new(OwnNamespace { mark });
-        match listen(address, workers.count()) {
+        let netns = Arc::new(Netns::own(config.dataplane.mark.get())?);
+        match netns.listen_beside(address, BACKLOG, workers.count(), Vec::new()) {
             Ok(listeners) => {
+                let sockets: Arc<dyn Sockets> = Arc::new(InNamespace { netns, tables: tables.clone() });
                 for (worker, socket) in listeners.into_iter().enumerate() {
-                    workers.listen(worker, Listener { socket, sockets: Arc::clone(&sockets), captures: None });
+                    let (socket, sockets) = (socket.into(), Arc::clone(&sockets));
+                    workers.listen(worker, Listener { socket, sockets, captures: None });
                 }
             }
             Err(e) => tracing::warn!("no explicit proxy: proxy.http {address}: {e}; free the port, or set another one"),
@@ -93,34 +117,50 @@ pub(super) fn start(daemon: &Arc<Daemon>) -> io::Result<()> {
     }
     // It is set once: the daemon starts once.
     let _ = http.workers.set(Mutex::new(workers));
+    if let Some(tables) = tables {
+        let take = Arc::new(ToWorkers { workers: Arc::clone(&http.workers), tables });
+        let capture = Capture::start(daemon, config.proxy.port, http.count, Vec::new(), take)?;
+        let _ = http.capture.set(capture);
+    }
     Ok(())
 }
 
-/// One socket a worker, all at one address; the first one makes sure that nobody else listens there.
-fn listen(address: SocketAddr, workers: usize) -> io::Result<Vec<TcpListener>> {
-    let socket = || {
-        let domain = socket2::Domain::for_address(address);
-        let socket = socket2::Socket::new(domain, socket2::Type::STREAM.nonblocking(), Some(socket2::Protocol::TCP))?;
-        socket.set_reuse_address(true)?;
-        // Accepted sockets inherit it: one system call less each.
-        socket.set_tcp_nodelay(true)?;
-        io::Result::Ok(socket)
-    };
-    let first = socket()?;
-    // Shared only after it was bound: a socket that shares from the start could be bound beside another daemon's.
-    first.bind(&address.into())?;
-    first.set_reuse_port(true)?;
-    first.listen(BACKLOG)?;
-    let bound = first.local_addr()?;
-    let mut all = vec![first.into()];
-    for _ in 1..workers {
-        let another = socket()?;
-        another.set_reuse_port(true)?;
-        another.bind(&bound)?;
-        another.listen(BACKLOG)?;
-        all.push(another.into());
+/// Tells the hooks that workers live, the oldest sign of life of all.
+fn beat(tables: Option<Arc<Tables>>) -> impl Fn(&Shared) + Clone + Send + 'static {
+    move |shared| {
+        if let Some(tables) = &tables {
+            tables.beat_workers(shared.oldest_beat().saturating_mul(1_000_000));
+        }
     }
-    Ok(all)
+}
+
+/// Brings listeners of captured clients to workers.
+struct ToWorkers {
+    workers: Arc<OnceLock<Mutex<Workers>>>,
+    tables: Arc<Tables>,
+}
+
+impl ToWorkers {
+    fn workers(&self) -> Option<MutexGuard<'_, Workers>> {
+        Some(self.workers.get()?.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Take for ToWorkers {
+    fn take(&self, worker: usize, listener: Captured) {
+        let Captured { socket, family: _, netns } = listener;
+        let sockets = Arc::new(InNamespace { netns, tables: Some(Arc::clone(&self.tables)) });
+        let captures = Arc::new(Dialled(Arc::clone(&self.tables)));
+        if let Some(workers) = self.workers() {
+            workers.listen(worker, Listener { socket: socket.into(), sockets, captures: Some(captures) });
+        }
+    }
+
+    fn forget(&self, netns: u64) {
+        if let Some(workers) = self.workers() {
+            workers.forget(netns);
+        }
+    }
 }
 
 /// Connections that may wait to be accepted; the system's `somaxconn` bounds it.
@@ -147,6 +187,9 @@ impl Daemon {
         let table = Table::new(proxied.map(entry).collect(), &self.http.shared.states);
         self.http.shared.table.store(Arc::new(table));
         self.http.configure(&state.config.telemetry);
+        if let Some(capture) = self.http.capture.get() {
+            capture.look();
+        }
     }
 }
 

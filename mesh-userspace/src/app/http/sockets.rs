@@ -1,24 +1,56 @@
-//! Upstream sockets in the daemon's own network namespace.
+//! Upstream sockets in the network namespaces of clients, counted by the kernel where it can.
 
-use crate::proxy::{Destination, Sockets};
-use socket2::{Domain, Protocol, Socket, Type};
-use std::{io, os::fd::OwnedFd};
+use crate::{
+    app::daemon::now,
+    kernel::{Family, Netns, Tables, Upstream},
+    proxy::{Destination, Originals, Sockets},
+};
+use std::{io, net::SocketAddr, os::fd::AsFd, os::fd::OwnedFd, sync::Arc};
 
-/// Makes sockets where the daemon is.
+/// Makes sockets in one network namespace.
 #[derive(Debug)]
-pub(super) struct OwnNamespace {
-    pub(super) mark: u32,
+pub(super) struct InNamespace {
+    pub(super) netns: Arc<Netns>,
+    /// Where the kernel counts connections; `None`: nowhere.
+    pub(super) tables: Option<Arc<Tables>>,
 }
 
-impl Sockets for OwnNamespace {
+impl Sockets for InNamespace {
     fn socket(&self, to: &Destination) -> io::Result<OwnedFd> {
-        let socket = Socket::new(Domain::for_address(to.address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
-        // It takes a capability (CAP_NET_ADMIN). Who has none translates nothing either, so nobody asks for the mark.
-        let _ = socket.set_mark(self.mark);
-        Ok(socket.into())
+        let family = if to.address.is_ipv4() { Family::V4 } else { Family::V6 };
+        let socket = self.netns.socket(family)?;
+        if let (Some(tables), Some(slot), Some(service)) = (&self.tables, to.endpoint, to.service) {
+            let upstream = Upstream {
+                slot,
+                service,
+                endpoint: to.address,
+                // Made for whoever comes next, not for one client.
+                original: to.address,
+                netns: self.netns.cookie(),
+                pid: 0,
+                command: b"mesh",
+                cgroup: 0,
+                now: now(),
+            };
+            // What is not counted is served all the same.
+            if let Err(e) = tables.track(socket.as_fd(), &upstream) {
+                tracing::debug!("an upstream connection is not counted: {e}");
+            }
+        }
+        Ok(socket)
     }
 
     fn namespace(&self) -> u64 {
-        0
+        self.netns.cookie()
+    }
+}
+
+/// What captured clients had dialled.
+#[derive(Debug)]
+pub(super) struct Dialled(pub(super) Arc<Tables>);
+
+impl Originals for Dialled {
+    fn vip(&self, namespace: u64, client: SocketAddr) -> Option<SocketAddr> {
+        self.0.take_original(namespace, client).map(|(vip, _)| vip)
     }
 }
