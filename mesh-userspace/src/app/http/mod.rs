@@ -3,6 +3,7 @@
 mod circuits;
 mod log;
 mod sockets;
+mod status;
 
 use super::{
     capture::{Capture, Take},
@@ -20,6 +21,7 @@ use log::ToStderr;
 use sockets::{Dialled, InNamespace};
 use std::{
     io,
+    net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
@@ -31,6 +33,10 @@ pub(super) struct Http {
     workers: Arc<OnceLock<Mutex<Workers>>>,
     /// Where clients are captured; nowhere without a kernel.
     capture: OnceLock<Arc<Capture>>,
+    /// Where the explicit proxy listens, or why it does not.
+    explicit: OnceLock<Result<SocketAddr, String>>,
+    /// Workers that are silent for longer count as down.
+    silence: Duration,
     count: usize,
 }
 
@@ -41,7 +47,14 @@ impl Http {
             count => count as usize,
         };
         let shared = Arc::new(Shared::new(count, Arc::new(ToStderr)));
-        let http = Self { shared, workers: Arc::default(), capture: OnceLock::new(), count };
+        let http = Self {
+            shared,
+            workers: Arc::default(),
+            capture: OnceLock::new(),
+            explicit: OnceLock::new(),
+            silence: config.dataplane.heartbeat_timeout.get(),
+            count,
+        };
         http.configure(&config.telemetry);
         http
     }
@@ -102,20 +115,29 @@ pub(super) fn start(daemon: &Arc<Daemon>) -> io::Result<()> {
     let http = &daemon.http;
     let tables = daemon.kernel().map(|kernel| Arc::clone(kernel.tables()));
     let workers = Workers::start(&http.shared, http.count, &beat(tables.clone()))?;
-    if let Some(address) = config.proxy.http.0 {
-        let netns = Arc::new(Netns::own(config.dataplane.mark.get())?);
-        match netns.listen_beside(address, BACKLOG, workers.count(), Vec::new()) {
-            Ok(listeners) => {
-                let sockets: Arc<dyn Sockets> = Arc::new(InNamespace { netns, tables: tables.clone() });
-                for (worker, socket) in listeners.into_iter().enumerate() {
-                    let (socket, sockets) = (socket.into(), Arc::clone(&sockets));
-                    workers.listen(worker, Listener { socket, sockets, captures: None });
+    let explicit = match config.proxy.http.0 {
+        None => Err(status::OFF.to_owned()),
+        Some(address) => {
+            let netns = Arc::new(Netns::own(config.dataplane.mark.get())?);
+            match netns.listen_beside(address, BACKLOG, workers.count(), Vec::new()) {
+                Ok(listeners) => {
+                    let sockets: Arc<dyn Sockets> = Arc::new(InNamespace { netns, tables: tables.clone() });
+                    for (worker, socket) in listeners.into_iter().enumerate() {
+                        let (socket, sockets) = (socket.into(), Arc::clone(&sockets));
+                        workers.listen(worker, Listener { socket, sockets, captures: None });
+                    }
+                    Ok(address)
+                }
+                Err(e) => {
+                    let why = format!("proxy.http {address}: {e}; free the port, or set another one");
+                    tracing::warn!("no explicit proxy: {why}");
+                    Err(why)
                 }
             }
-            Err(e) => tracing::warn!("no explicit proxy: proxy.http {address}: {e}; free the port, or set another one"),
         }
-    }
-    // It is set once: the daemon starts once.
+    };
+    // They are set once: the daemon starts once.
+    let _ = http.explicit.set(explicit);
     let _ = http.workers.set(Mutex::new(workers));
     if let Some(tables) = tables {
         let take = Arc::new(ToWorkers { workers: Arc::clone(&http.workers), tables });

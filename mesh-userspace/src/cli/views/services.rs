@@ -2,7 +2,7 @@
 
 use super::{circuit, endpoints};
 use crate::{
-    api::{Endpoint, Service},
+    api::{Endpoint, Protocol, Service},
     cli::{
         output::{Look, Style, harmless},
         table::{Field, Table},
@@ -85,6 +85,12 @@ pub(in crate::cli) fn service(service: &Service, of_it: &[Endpoint], style: Styl
         if let Some(reasons) = by_reason(reasons) {
             line(title, &reasons);
         }
+    }
+    if service.protocol != Protocol::Tcp {
+        let (active, total) = (count(service.active_requests), count(service.requests_total));
+        let own = by_reason(&service.requests_rejected_total);
+        let own = own.map(|own| format!(", answered by mesh itself: {own}")).unwrap_or_default();
+        line("Requests", &format!("{active} active, {total} in total{own}"));
     }
     if service.connects_local_trouble_total > 0 {
         let times = count(service.connects_local_trouble_total);
