@@ -79,7 +79,7 @@ fn changes_that_make_no_sense_are_refused_with_a_reason() {
         (&["endpoints", "drain", "web", "not-an-address"], &["not-an-address"]),
         (&["endpoints", "drain", "web"], &[]),
         (&["lb", "set", "web", "alphabetical"], &["alphabetical", "round_robin", "random"]),
-        (&["lb", "set", "web", "peak_ewma"], &["not supported yet"]),
+        (&["lb", "set", "web", "peak_ewma"], &["peak_ewma", "tcp"]),
         (&["lb", "set", "web"], &[]),
         (&["services", "nothing"], &["nothing"]),
         (&["endpoints", "nothing"], &["nothing"]),

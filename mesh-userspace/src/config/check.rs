@@ -10,7 +10,10 @@ use super::{
     text::Kind as TextKind,
     tree::{Entry, Kind, Node, quote},
 };
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::LazyLock,
+};
 
 /// Reports every mistake of a file, and leaves in the tree what is right: a refused value is taken out of its mapping,
 /// or marked in its list. So the rules that look at several values still find what they can.
@@ -123,9 +126,7 @@ impl Walk<'_> {
         } else if let Some(near) = suggest::nearest(&entry.key, known.iter().copied()) {
             format!("did you mean {near}?")
         } else {
-            let mut found = Vec::new();
-            homes(&entry.key, shape(), "", &mut found);
-            match found.as_slice() {
+            match homes(&entry.key) {
                 [] => format!("expected one of {}", list(supported)),
                 homes => format!("it belongs in {}", homes.join(" or ")),
             }
@@ -168,16 +169,24 @@ impl Walk<'_> {
 }
 
 /// Where a key belongs that is not known where it stands.
-fn homes(key: &str, shape: &Shape, path: &str, found: &mut Vec<String>) {
+fn homes(key: &str) -> &'static [String] {
+    static HOMES: LazyLock<HashMap<&str, Vec<String>>> = LazyLock::new(|| {
+        let mut homes = HashMap::new();
+        collect(shape(), "", &mut homes);
+        homes
+    });
+    HOMES.get(key).map_or(&[], Vec::as_slice)
+}
+
+fn collect<'s>(shape: &'s Shape, path: &str, homes: &mut HashMap<&'s str, Vec<String>>) {
     match shape {
-        Shape::List(item) => homes(key, item, &format!("{path}[]"), found),
+        Shape::List(item) => collect(item, &format!("{path}[]"), homes),
         Shape::Map(fields) => {
             for (name, field) in fields {
-                if name == key {
-                    found.push(if path.is_empty() { "the top level".to_owned() } else { path.to_owned() });
-                }
+                let home = if path.is_empty() { "the top level" } else { path };
+                homes.entry(name).or_default().push(home.to_owned());
                 let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
-                homes(key, &field.shape, &path, found);
+                collect(&field.shape, &path, homes);
             }
         }
         _ => {}

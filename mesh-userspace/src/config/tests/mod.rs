@@ -3,6 +3,7 @@
 mod documentation;
 mod dump;
 mod files;
+mod http;
 mod mistakes;
 mod persist;
 mod rules;

@@ -36,6 +36,8 @@ pub struct Connection(Rc<Shared>);
 struct Shared {
     handle: RefCell<SendRequest<Bytes>>,
     open: Rc<Cell<u32>>,
+    /// Streams at a time.
+    limit: u32,
     progress: Rc<Progress>,
     /// Whether there was an answer already.
     served: Cell<bool>,
@@ -60,6 +62,7 @@ impl Connection {
         let shared = Shared {
             handle: RefCell::new(handle),
             open: Rc::default(),
+            limit: limits.streams,
             progress: Rc::clone(cork.progress()),
             served: Cell::new(false),
         };
@@ -73,10 +76,19 @@ impl Connection {
         !matches!(handle.poll_ready(&mut Context::from_waker(Waker::noop())), Poll::Ready(Err(_)))
     }
 
-    /// Whether the endpoint accepts one more stream at this time. A request that is sent all the same waits.
+    /// Whether one more stream may be opened at this time, as the endpoint and [`Limits::streams`] say. A request that is
+    /// sent all the same waits for the endpoint.
     #[must_use]
     pub fn has_room(&self) -> bool {
-        (self.0.open.get() as usize) < self.0.handle.borrow().current_max_send_streams()
+        let open = self.0.open.get();
+        open < self.0.limit && (open as usize) < self.0.handle.borrow().current_max_send_streams()
+    }
+
+    /// Bytes that came from the endpoint so far. A connection on which a request timed out, and nothing came since it was
+    /// sent, is better not used again: nobody may be there.
+    #[must_use]
+    pub fn received(&self) -> u64 {
+        self.0.progress.read()
     }
 
     /// Requests whose response is not at its end.

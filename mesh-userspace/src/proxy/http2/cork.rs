@@ -17,11 +17,12 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{
     super::{Fault, Side},
+    ahead::Ahead,
     fault::translate,
 };
 
@@ -82,8 +83,7 @@ pub(super) struct Cork<S> {
 
 struct Inner<S> {
     stream: S,
-    /// Read before the stream came here.
-    already_read: Bytes,
+    ahead: Ahead,
     gathered: Vec<u8>,
     /// How much of it the socket has.
     sent: usize,
@@ -95,7 +95,7 @@ pub(super) fn cork<S>(stream: S, already_read: Bytes) -> (Corked<S>, Cork<S>) {
     let progress = Rc::<Progress>::default();
     let inner = Rc::new(RefCell::new(Inner {
         stream,
-        already_read,
+        ahead: Ahead::new(already_read),
         gathered: Vec::new(),
         sent: 0,
         progress: Rc::clone(&progress),
@@ -200,19 +200,13 @@ impl<S: AsyncRead + Unpin> AsyncRead for Corked<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let mut inner = self.0.borrow_mut();
         let inner = &mut *inner;
-        let before = buf.filled().len();
-        if inner.already_read.is_empty() {
-            let result = ready!(Pin::new(&mut inner.stream).poll_read(cx, buf));
-            inner.progress.note(result)?;
-            let n = buf.filled().len() - before;
-            inner.progress.ended.set(n == 0 && buf.remaining() > 0);
-        } else {
-            let n = inner.already_read.len().min(buf.remaining());
-            buf.put_slice(&inner.already_read[..n]);
-            inner.already_read.advance(n);
+        if buf.remaining() == 0 {
+            return Poll::Ready(Ok(()));
         }
-        let n = buf.filled().len() - before;
+        let n = ready!(inner.ahead.poll_read(&mut inner.stream, cx, buf));
+        let n = inner.progress.note(n)?;
         inner.progress.read.set(inner.progress.read.get() + n as u64);
+        inner.progress.ended.set(n == 0);
         Poll::Ready(Ok(()))
     }
 }

@@ -1,15 +1,21 @@
 //! What a peer may make us hold.
 
+/// Streams that are opened at a time until an endpoint says how many it takes: as few as no endpoint should refuse
+/// (RFC 9113, section 6.5.2).
+const UNTIL_SETTINGS: usize = 100;
+
 /// Limits of one connection. The defaults are for connections of clients; [`Limits::upstream`] has those for endpoints.
 ///
 /// The most that one peer can make us buffer is the sum of
 ///
 /// - what it sent and nobody took: `connection_window` (the windows of its streams are parts of it);
-/// - what it asked for and does not read: `streams` × `send_buffer`, and 81 KiB of frames on their way to the socket;
+/// - what it asked for and does not read: `streams` × (`send_buffer` + 16 KiB), and 81 KiB of frames on their way to the
+///   socket;
+/// - 64 KiB that were read and not yet looked at;
 /// - heads: `streams` × 4 × `header_list` (`h2` ends a connection whose head is larger than four times the limit and
 ///   answers 431 to what is between);
 ///
-/// which are 4 MiB, 16 MiB and 64 MiB with the defaults, and in practice little, because heads are handed on at once.
+/// which are 4 MiB, 20 MiB, and 64 MiB with the defaults; the last in practice little, because heads are handed on at once.
 ///
 /// What `h2` bounds itself: CONTINUATION frames of a head (`header_list` / `frame`, and a quarter more), empty DATA frames
 /// (100 a connection), small DATA frames (what they cost beyond their bytes), streams that were reset before they were
@@ -20,7 +26,7 @@
 /// What we add: the bound on frames that wait for the socket, and `early_resets`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Streams at a time.
+    /// Streams at a time that a client may open, or that we open if the endpoint takes so many.
     pub streams: u32,
     /// Bytes that a peer may send on one stream before they are taken, 1 to 2³¹-1.
     pub stream_window: u32,
@@ -93,7 +99,7 @@ impl Limits {
         let mut builder = h2::client::Builder::new();
         builder
             .enable_push(false)
-            .initial_max_send_streams(self.streams as usize)
+            .initial_max_send_streams(UNTIL_SETTINGS)
             .initial_window_size(self.stream_window)
             .initial_connection_window_size(self.connection_window)
             .max_header_list_size(self.header_list)

@@ -17,6 +17,7 @@
 //! hyper's HTTP/2 was the alternative. It spawns a task for each stream, flushes each time one of them is done, and
 //! hides the codes of resets.
 
+mod ahead;
 mod calm;
 mod client;
 mod cork;

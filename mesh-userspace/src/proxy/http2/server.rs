@@ -42,6 +42,9 @@ const EARLY: Duration = Duration::from_secs(1);
 /// once. `100 (Continue)` is sent when the handler first asks for the body. Heads that `h2` accepts and that could be read
 /// in two ways ([`dialect::check`]) are answered by a reset with `PROTOCOL_ERROR`.
 ///
+/// A client that closes its half of the TCP connection has ended it; so `h2` reads it, and no client is known to do so and
+/// wait.
+///
 /// `open` counts the requests under way. When `drain` is done, the client is told to open no more streams, and the
 /// connection ends with the last one.
 ///
@@ -68,7 +71,7 @@ where
     let mut exchanges = FuturesUnordered::new();
     let mut account = Account::default();
     let mut drain = pin!(drain);
-    let mut draining = false;
+    let (mut draining, mut cut_off) = (false, false);
     poll_fn(|cx| {
         if !draining && drain.as_mut().poll(cx).is_ready() {
             draining = true;
@@ -77,7 +80,8 @@ where
         loop {
             // Answers first, so that they go with the frames that the connection writes next.
             while let Poll::Ready(Some(end)) = exchanges.poll_next_unpin(cx) {
-                if !account.add(end, limits.early_resets) {
+                if !account.add(end, limits.early_resets) && !cut_off {
+                    cut_off = true;
                     connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
                 }
             }

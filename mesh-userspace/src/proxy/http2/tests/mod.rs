@@ -1,6 +1,8 @@
 //! Against `h2` and hyper as peers, over pipes in memory.
 
 mod client;
+mod cork;
+mod dialect;
 mod hostile;
 mod server;
 mod through;

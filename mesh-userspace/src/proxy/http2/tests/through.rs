@@ -127,3 +127,47 @@ fn a_client_that_gives_up_an_echo_leaves_nothing_open() {
         assert_eq!(connection.open_streams(), 0);
     });
 }
+
+#[test]
+fn an_extended_connect_is_a_stream_both_ways() {
+    run(async {
+        let (connection, _driver, stream) = connected(Limits::upstream()).await;
+        tokio::task::spawn_local(async move {
+            let mut server =
+                h2::server::Builder::new().enable_connect_protocol().handshake::<_, Bytes>(stream).await.unwrap();
+            while let Some(Ok((request, mut respond))) = server.accept().await {
+                tokio::task::spawn_local(async move {
+                    assert_eq!(request.extensions().get::<h2::ext::Protocol>().unwrap().as_str(), "websocket");
+                    let mut out = respond.send_response(Response::new(()), false).unwrap();
+                    let mut body = request.into_body();
+                    while let Some(Ok(data)) = body.data().await {
+                        out.send_data(data, false).unwrap();
+                    }
+                    out.send_data(Bytes::new(), true).unwrap();
+                });
+            }
+        });
+        rest().await;
+        assert!(connection.takes_extended_connect());
+        let limits = Limits { extended_connect: true, ..Limits::default() };
+        let (stream, _task) = served(limits, move |request| {
+            let connection = connection.clone();
+            async move {
+                let (mut head, body) = request.into_parts();
+                super::super::dialect::prepare_for_http2(&mut head)?;
+                connection.send(head, body).await.map_err(|unanswered| unanswered.fault)
+            }
+        });
+        let (mut send, _driver) = h2_client(stream).await;
+        rest().await;
+        let request = Request::connect("http://service/chat").extension(h2::ext::Protocol::from("websocket"));
+        let (response, mut to) = send.send_request(request.body(()).unwrap(), false).unwrap();
+        let mut from = response.await.unwrap().into_body();
+        for message in ["one", "two"] {
+            to.send_data(message.into(), false).unwrap();
+            assert_eq!(from.data().await.unwrap().unwrap(), message);
+        }
+        to.send_data(Bytes::new(), true).unwrap();
+        assert_eq!(all_of(from).await.unwrap().0, "");
+    });
+}
