@@ -184,6 +184,7 @@ pub(crate) fn explanation() -> Explanation {
         explanation: "The connection goes to one of 1 endpoints, each in turn.".to_owned(),
         endpoints: vec![
             Candidate {
+                service: Some("checkout".to_owned()),
                 address: "10.0.1.5:8080".parse().unwrap(),
                 weight: 2,
                 tier: None,
@@ -195,6 +196,7 @@ pub(crate) fn explanation() -> Explanation {
                 share: 1.0,
             },
             Candidate {
+                service: Some("checkout".to_owned()),
                 address: "[fd00:1::5]:8080".parse().unwrap(),
                 weight: 0,
                 tier: None,

@@ -2,6 +2,7 @@
 
 use super::{
     daemon::{Daemon, Reloaded, State},
+    explain::Asked,
     succession::Succession,
 };
 use crate::{
@@ -98,12 +99,9 @@ impl Daemon {
             Request::Endpoints { service } => self.endpoints(service.as_deref()).map(Response::Endpoints),
             Request::Connections(wanted) => self.connections(&wanted).map(Response::Connections),
             Request::Explain { address, host, path, zone } => {
-                for (option, given) in [("--host", host.is_some()), ("--path", path.is_some())] {
-                    if given {
-                        return Err(Refusal::unsupported(format!("explain {option}")));
-                    }
-                }
-                Ok(Response::Explanation(Box::new(self.explain(address, zone.as_deref()))))
+                let (host, path, zone) = (host.as_deref(), path.as_deref(), zone.as_deref());
+                let explained = self.explain(&Asked { address, host, path, zone })?;
+                Ok(Response::Explanation(Box::new(explained)))
             }
             Request::ConfigDump => self.dump().map(Response::Config),
             Request::ConfigReload => self.reload_now().map(Response::Changed),
