@@ -14,6 +14,7 @@ use mesh_common::{
     connection::{Counters, Live, Record, Traffic, entering_means_fin, marks, stage, tcp},
     endpoint::EndpointCounts,
     reason::{Failure, Reason},
+    service::VipKey,
 };
 
 /// `BPF_SOCK_OPS_TCP_CONNECT_CB`: the local port is chosen, the SYN not yet sent.
@@ -332,7 +333,7 @@ pub(crate) fn live(sk: *mut c_void) -> Option<Live> {
     Some(Live { record: *record, traffic, state: at.state, rtt_us })
 }
 
-/// Settles a socket that was sent to an endpoint and that TCP never heard of: there was no route, or no local port.
+/// Settles a socket that was sent to an endpoint, or to the daemon, and that TCP never heard of: there was no route, or no local port.
 /// A function of its own: what it leaves on its stack is nothing that the verifier follows into the rest of the hook.
 ///
 /// # Safety
@@ -347,6 +348,14 @@ pub(crate) unsafe fn settle(record: *mut Record) {
             if maps::endpoint_counts((*record).id, (*record).tag).is_some() {
                 maps::count((*record).service, Reason::LocalTrouble);
                 report(&*record, Outcome::Nothing);
+            }
+        } else if (*record).stage == stage::CAPTURED && (*record).opened_at == 0 {
+            (*record).stage = stage::NONE;
+            let service = (*record).service;
+            // The same: the VIP tells.
+            let vip = VipKey::tcp((*record).original, (*record).original_port);
+            if maps::service(&vip).is_some_and(|(now, _)| now == service) {
+                maps::count(service, Reason::LocalTrouble);
             }
         }
     }

@@ -79,6 +79,7 @@ pub(crate) unsafe fn connect(addr: *mut bpf_sock_addr, key: *const VipKey, servi
         (*record).attempt += 1;
         (*record).netns = netns;
         (*record).picked_at = now;
+        (*record).opened_at = 0;
         (*record).marks = 0;
         (*record).stage = stage::CAPTURED;
     }

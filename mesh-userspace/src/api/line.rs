@@ -22,7 +22,7 @@ use std::{
 /// The largest message: some 200 bytes for each of a hundred thousand runtime changes.
 const MAX_MESSAGE: u32 = 32 << 20;
 /// The most descriptors of a message.
-const MAX_DESCRIPTORS: usize = 32;
+const MAX_DESCRIPTORS: usize = super::takeover::MOST_PASSED;
 
 /// One end of the conversation.
 #[derive(Debug)]

@@ -43,7 +43,7 @@ impl Inherited {
         match what {
             Passed::Tcp => self.tcp.push(descriptor.into()),
             Passed::Socket { device, inode } => self.socket = Some((descriptor.into(), (*device, *inode))),
-            Passed::Lock { .. } | Passed::Unknown => return Some(descriptor),
+            Passed::Lock { .. } | Passed::Proxy | Passed::Capture { .. } | Passed::Unknown => return Some(descriptor),
         }
         None
     }

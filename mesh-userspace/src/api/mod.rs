@@ -22,7 +22,7 @@ pub use door::{BoxFuture, Connections, Door, Health, HealthComponent, Kind, Read
 pub use line::{Line, LineError};
 pub use listen::{Addresses, BindError, Inherited, Listeners, SocketFile};
 pub use server::serve;
-pub use takeover::{Estate, Farewell, Greeting, HandOver, Passed, Ready, RuntimeChange};
+pub use takeover::{Estate, Farewell, Greeting, HandOver, MOST_PASSED, MorePassed, Passed, Ready, RuntimeChange};
 pub use types::*;
 
 #[cfg(test)]

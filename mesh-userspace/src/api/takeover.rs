@@ -101,10 +101,31 @@ pub enum Passed {
         /// Where it is.
         path: PathBuf,
     },
+    /// A listener of the explicit proxy; there is one for each worker.
+    Proxy,
+    /// A listener for captured clients.
+    Capture {
+        /// Cookie of its network namespace.
+        netns: u64,
+        /// Whether it listens at `::1`, not at 127.0.0.1.
+        ipv6: bool,
+        /// The worker that accepts.
+        worker: usize,
+    },
     /// Something that this version does not know.
     #[serde(other)]
     Unknown,
 }
+
+/// More descriptors of the [`Estate`], of which one message carries [`MOST_PASSED`].
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct MorePassed {
+    /// How many come with this message.
+    pub more: usize,
+}
+
+/// How many descriptors one message carries.
+pub const MOST_PASSED: usize = 32;
 
 /// The successor is at work; the predecessor must go.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]

@@ -3,7 +3,6 @@
 mod admin;
 mod answer;
 mod bypass;
-#[expect(dead_code, reason = "until there are workers that accept")]
 mod capture;
 mod check;
 mod circuits;

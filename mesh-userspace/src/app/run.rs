@@ -63,7 +63,7 @@ pub fn run(named: Option<PathBuf>, takeover: bool) -> Result<(), String> {
     };
     prepare_state(&config.node.state_dir)?;
     let inheritance = if takeover { takeover::ask(&config.admin.socket)? } else { Inheritance::default() };
-    let Inheritance { predecessor, overrides, listeners, locks } = inheritance;
+    let Inheritance { predecessor, overrides, listeners, locks, proxy } = inheritance;
     let mut locks = Locks::inheriting(locks);
     locks.add_file_in("state directory", &config.node.state_dir).map_err(|e| not_ours(&e))?;
     let addresses = Addresses {
@@ -112,14 +112,15 @@ pub fn run(named: Option<PathBuf>, takeover: bool) -> Result<(), String> {
         transitions::follow(&daemon, events, missed).map_err(|e| format!("circuits cannot be followed: {e}"))?;
     }
     health::start(&daemon).map_err(|e| format!("endpoints cannot be checked: {e}"))?;
-    http::start(&daemon).map_err(|e| format!("the proxy cannot start: {e}"))?;
+    http::start(&daemon, proxy).map_err(|e| format!("the proxy cannot start: {e}"))?;
     let probing = probe::start(&daemon).map_err(|e| format!("the probe cannot start: {e}"))?;
     let end = runtime.block_on(serve(&daemon, signals, watch, programs_log, end));
     // Not while another one is ready in its place.
     daemon.stopping.store(!matches!(end, Some(End::Followed)), Ordering::Relaxed);
     succession.close();
     daemon.truth.stop();
-    daemon.http.drain(daemon.state().config.proxy.drain_timeout.get());
+    let within = daemon.state().config.proxy.drain_timeout.get();
+    daemon.http.drain(within, matches!(end, Some(End::Followed)));
     daemon.http.stop();
     // A probe that is under way ends at once, and takes its cgroup along.
     let _ = probing.join();

@@ -9,7 +9,8 @@ use super::{
 };
 use crate::{
     api::{
-        Estate, Farewell, Greeting, HandOver, Kind, Line, LineError, Passed, Ready, Refusal, RuntimeChange, SocketFile,
+        Estate, Farewell, Greeting, HandOver, Kind, Line, LineError, MOST_PASSED, MorePassed, Passed, Ready, Refusal,
+        RuntimeChange, SocketFile,
     },
     model::Override,
 };
@@ -144,7 +145,9 @@ impl Succession {
         let (what, descriptors) = self.descriptors(daemon).map_err(LineError::Io)?;
         let estate = daemon.estate(what);
         let descriptors: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
-        line.send(&estate, &descriptors, PATIENCE)
+        let (first, rest) = descriptors.split_at(descriptors.len().min(MOST_PASSED));
+        line.send(&estate, first, PATIENCE)?;
+        rest.chunks(MOST_PASSED).try_for_each(|some| line.send(&MorePassed { more: some.len() }, some, PATIENCE))
     }
 
     fn descriptors(&self, daemon: &Daemon) -> io::Result<(Vec<Passed>, Vec<OwnedFd>)> {
@@ -156,7 +159,8 @@ impl Succession {
             .chain(daemon.guard.locks()?)
             .map(|(path, fd)| Ok((Passed::Lock { path }, fd)));
         let listeners = inner.listeners.iter().map(|(what, fd)| Ok((what.clone(), fd.try_clone()?)));
-        listeners.chain(locks).collect::<io::Result<Vec<_>>>().map(|all| all.into_iter().unzip())
+        let proxy = daemon.http.listeners()?.into_iter().map(Ok);
+        listeners.chain(locks).chain(proxy).collect::<io::Result<Vec<_>>>().map(|all| all.into_iter().unzip())
     }
 
     /// Waits until the other daemon is at work, or is known to have gone.

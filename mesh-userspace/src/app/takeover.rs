@@ -1,7 +1,11 @@
 //! `mesh run --takeover`: what a daemon gets from the one that it follows, and how it tells that one to go.
 
+use super::http::ProxyListeners;
 use crate::{
-    api::{Client, ClientError, Estate, Farewell, Greeting, Inherited, Line, LineError, Passed, Ready, RuntimeChange},
+    api::{
+        Client, ClientError, Estate, Farewell, Greeting, Inherited, Line, LineError, MorePassed, Passed, Ready,
+        RuntimeChange,
+    },
     model::{BreakerOverride, Override, Overrides, Policy},
 };
 use std::{fs::File, path::Path, time::Duration};
@@ -16,6 +20,7 @@ pub(super) struct Inheritance {
     pub(super) overrides: Overrides,
     pub(super) listeners: Inherited,
     pub(super) locks: Vec<File>,
+    pub(super) proxy: ProxyListeners,
 }
 
 /// The daemon before this one: it answers who asks and changes nothing, until it is relieved or this process ends.
@@ -49,14 +54,25 @@ pub(super) fn ask(socket: &Path) -> Result<Inheritance, String> {
     let garbled = |e: LineError| format!("no takeover from the daemon at {}: {e}", socket.display());
     let greeting = Greeting { version: env!("CARGO_PKG_VERSION").to_owned(), pid: std::process::id() };
     line.send(&greeting, &[], PATIENCE).map_err(garbled)?;
-    let (estate, descriptors) = line.receive::<Estate>(PATIENCE).map_err(garbled)?;
+    let (estate, mut descriptors) = line.receive::<Estate>(PATIENCE).map_err(garbled)?;
+    while !descriptors.is_empty() && descriptors.len() < estate.descriptors.len() {
+        let (MorePassed { .. }, more) = line.receive(PATIENCE).map_err(garbled)?;
+        if more.is_empty() {
+            break;
+        }
+        descriptors.extend(more);
+    }
     if descriptors.len() != estate.descriptors.len() {
         return Err(garbled(LineError::Garbled(format!("{} descriptors are missing", estate.descriptors.len()))));
     }
-    let (mut listeners, mut locks) = (Inherited::default(), Vec::new());
+    let (mut listeners, mut locks, mut proxy) = (Inherited::default(), Vec::new(), ProxyListeners::default());
     for (what, descriptor) in estate.descriptors.iter().zip(descriptors) {
         let rest = listeners.add(what, descriptor);
-        locks.extend(rest.filter(|_| matches!(what, Passed::Lock { .. })).map(File::from));
+        match (what, rest) {
+            (Passed::Lock { .. }, Some(lock)) => locks.push(File::from(lock)),
+            (what, Some(listener)) => proxy.add(what, listener),
+            (_, None) => {}
+        }
     }
     let overrides: Overrides = estate.changes.iter().filter_map(known).collect();
     tracing::info!(
@@ -67,7 +83,7 @@ pub(super) fn ask(socket: &Path) -> Result<Inheritance, String> {
         "taking over"
     );
     let predecessor = Some(Predecessor { line, pid: estate.pid, intercepts: estate.intercepts });
-    Ok(Inheritance { predecessor, overrides, listeners, locks })
+    Ok(Inheritance { predecessor, overrides, listeners, locks, proxy })
 }
 
 /// A change that an operator made, if this version knows its kind.

@@ -7,6 +7,7 @@ use mesh_common::{
     breaker::{Entry, Limits as Breaker, Word},
     reason::Reason,
     select::{self, Chooser, Rows},
+    service::flags,
 };
 use proptest::prelude::*;
 use std::cell::Cell;
@@ -406,6 +407,26 @@ fn a_full_arena_keeps_the_old_endpoints_and_says_so() {
     assert_eq!(plan.changes, []);
     assert_eq!(model.answers(vip(2), View::V4), expected(&old, vip(2), View::V4));
     assert_eq!(plan.again_at, Some(1 + REST));
+}
+
+#[test]
+fn a_change_of_protocol_changes_flags_and_no_slot_and_no_endpoint() {
+    let mut web = service("a", &["10.96.0.2:80"], &["10.0.0.1:1", "10.0.0.2:1"]);
+    let mut planner = Planner::new(LIMITS, Node::default());
+    planner.plan(&of(&[web.clone()]), 0, |_| true);
+    let mut flags_after = |web: &Service| {
+        let changes = planner.plan(&of(std::slice::from_ref(web)), 1, |_| true).changes;
+        match changes.as_slice() {
+            [Change::Terms(_, terms)] => terms.flags,
+            other => panic!("{other:?}"),
+        }
+    };
+    web.protocol = Protocol::Http;
+    assert_eq!(flags_after(&web), flags::PROXIED);
+    Arc::make_mut(&mut web.settings).http.when_daemon_down = model::WhenDown::Refuse;
+    assert_eq!(flags_after(&web), flags::PROXIED | flags::REFUSE_ALONE);
+    web.protocol = Protocol::Tcp;
+    assert_eq!(flags_after(&web), 0);
 }
 
 #[test]

@@ -22,9 +22,10 @@ pub enum Failure {
 }
 
 impl Failure {
-    /// Whether the endpoint has not begun with the request.
+    /// Whether the endpoint has surely not begun with the request. A connection that ended may have ended by it: a proxy
+    /// must not repeat what is not idempotent then (RFC 9112, section 9.3.1).
     const fn is_before(self) -> bool {
-        matches!(self, Self::Connect | Self::Refused | Self::Stale)
+        matches!(self, Self::Connect | Self::Refused)
     }
 }
 

@@ -207,7 +207,7 @@ mod tests {
     use crate::proxy::deadline::Clock;
     use http_body_util::{BodyExt, StreamBody};
 
-    fn source(chunks: &[&'static [u8]]) -> Source<impl Body<Data = Bytes, Error = Fault>> {
+    fn source(chunks: &[&'static [u8]]) -> Source<impl Body<Data = Bytes, Error = Fault> + use<>> {
         let frames: Vec<_> = chunks.iter().map(|c| Ok(Frame::data(Bytes::from_static(c)))).collect();
         Source::new(StreamBody::new(futures_util::stream::iter(frames)), true, &Clock::new().alarm(), Duration::ZERO)
     }

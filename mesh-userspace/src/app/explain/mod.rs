@@ -132,7 +132,7 @@ impl Daemon {
         let &Asked { address, host, path, .. } = asked;
         let owner = snapshot.owner(address).cloned();
         let is_request = host.is_some() || path.is_some();
-        let spoken_to = self.http.explicit().is_ok_and(|proxy| {
+        let spoken_to = self.http.place().is_ok_and(|proxy| {
             proxy.port() == address.port() && (proxy.ip() == address.ip() || proxy.ip().is_unspecified())
         });
         if (spoken_to && owner.is_none()) || (is_request && self.kernel.is_err()) {

@@ -10,9 +10,10 @@ use super::{
     daemon::{Daemon, State, now},
 };
 use crate::{
+    api::Passed,
     config,
     datapath::EndpointShare,
-    kernel::{Captured, Netns, Tables},
+    kernel::{Captured, Family, Netns, Place, Tables},
     model::Service,
     proxy::{Entry, Listener, Share, Shared, Sockets, Table, Workers},
 };
@@ -22,6 +23,7 @@ use sockets::{Dialled, InNamespace};
 use std::{
     io,
     net::SocketAddr,
+    os::fd::OwnedFd,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
@@ -33,8 +35,10 @@ pub(super) struct Http {
     workers: Arc<OnceLock<Mutex<Workers>>>,
     /// Where clients are captured; nowhere without a kernel.
     capture: OnceLock<Arc<Capture>>,
+    /// Listeners of the explicit proxy, to be passed on.
+    explicit: Mutex<Vec<OwnedFd>>,
     /// Where the explicit proxy listens, or why it does not.
-    explicit: OnceLock<Result<SocketAddr, String>>,
+    place: OnceLock<Result<SocketAddr, String>>,
     /// Workers that are silent for longer count as down.
     silence: Duration,
     count: usize,
@@ -51,7 +55,8 @@ impl Http {
             shared,
             workers: Arc::default(),
             capture: OnceLock::new(),
-            explicit: OnceLock::new(),
+            explicit: Mutex::default(),
+            place: OnceLock::new(),
             silence: config.dataplane.heartbeat_timeout.get(),
             count,
         };
@@ -70,6 +75,23 @@ impl Http {
         Some(self.workers.get()?.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    fn explicit(&self) -> MutexGuard<'_, Vec<OwnedFd>> {
+        self.explicit.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Copies of all listeners, for a daemon that takes over.
+    ///
+    /// # Errors
+    /// There can be no more descriptors.
+    pub(super) fn listeners(&self) -> io::Result<Vec<(Passed, OwnedFd)>> {
+        let explicit = self.explicit().iter().map(OwnedFd::try_clone).collect::<io::Result<Vec<_>>>()?;
+        let captured = self.capture.get().map_or(Ok(Vec::new()), |capture| capture.all())?;
+        let captured = captured.into_iter().map(|((netns, family, worker), socket)| {
+            (Passed::Capture { netns, ipv6: family == Family::V6, worker }, socket)
+        });
+        Ok(explicit.into_iter().map(|socket| (Passed::Proxy, socket)).chain(captured).collect())
+    }
+
     /// A client, process `pid`, went past the daemon in the network namespace with the cookie `netns`.
     pub(super) fn missed(&self, netns: u64, pid: u32) {
         if let Some(capture) = self.capture.get() {
@@ -78,11 +100,13 @@ impl Http {
     }
 
     /// Lets requests finish, and connections end, for as long as `within`.
-    pub(super) fn drain(&self, within: Duration) {
-        // From here on connections go straight to endpoints.
+    /// `followed`: by another daemon, which has the same listeners.
+    pub(super) fn drain(&self, within: Duration, followed: bool) {
         if let Some(capture) = self.capture.get() {
-            capture.end();
+            // From here on connections go to the other daemon, or straight to endpoints.
+            if followed { capture.leave() } else { capture.end() }
         }
+        self.explicit().clear();
         let Some(workers) = self.workers() else { return };
         let left = workers.drain(within);
         if left > 0 {
@@ -110,41 +134,67 @@ fn part(rate: config::Rate) -> f64 {
 ///
 /// # Errors
 /// The system's, where there can be no threads.
-pub(super) fn start(daemon: &Arc<Daemon>) -> io::Result<()> {
+pub(super) fn start(daemon: &Arc<Daemon>, inherited: ProxyListeners) -> io::Result<()> {
+    let ProxyListeners { explicit, captured } = inherited;
     let config = daemon.state().config.clone();
     let http = &daemon.http;
     let tables = daemon.kernel().map(|kernel| Arc::clone(kernel.tables()));
     let workers = Workers::start(&http.shared, http.count, &beat(tables.clone()))?;
-    let explicit = match config.proxy.http.0 {
-        None => Err(status::OFF.to_owned()),
-        Some(address) => {
-            let netns = Arc::new(Netns::own(config.dataplane.mark.get())?);
-            match netns.listen_beside(address, BACKLOG, workers.count(), Vec::new()) {
-                Ok(listeners) => {
-                    let sockets: Arc<dyn Sockets> = Arc::new(InNamespace { netns, tables: tables.clone() });
-                    for (worker, socket) in listeners.into_iter().enumerate() {
-                        let (socket, sockets) = (socket.into(), Arc::clone(&sockets));
-                        workers.listen(worker, Listener { socket, sockets, captures: None });
-                    }
-                    Ok(address)
+    if let Some(address) = config.proxy.http.0 {
+        let netns = Arc::new(Netns::own(config.dataplane.mark.get())?);
+        // Another address than before: what was inherited is closed.
+        let inherited = explicit.into_iter().filter(|socket| local_address(socket) == Some(address)).collect();
+        match netns.listen_beside(address, BACKLOG, workers.count(), inherited) {
+            Ok(listeners) => {
+                *http.explicit() = listeners.iter().map(OwnedFd::try_clone).collect::<io::Result<_>>()?;
+                let sockets: Arc<dyn Sockets> = Arc::new(InNamespace { netns, tables: tables.clone() });
+                for (worker, socket) in listeners.into_iter().enumerate() {
+                    let (socket, sockets) = (socket.into(), Arc::clone(&sockets));
+                    // There may be more than workers, of a daemon that had more.
+                    workers.listen(worker % workers.count(), Listener { socket, sockets, captures: None });
                 }
-                Err(e) => {
-                    let why = format!("proxy.http {address}: {e}; free the port, or set another one");
-                    tracing::warn!("no explicit proxy: {why}");
-                    Err(why)
-                }
+                http.is_at(Ok(address));
+            }
+            Err(e) => {
+                let why = format!("proxy.http {address}: {e}; free the port, or set another one");
+                tracing::warn!("no explicit proxy: {why}");
+                http.is_at(Err(why));
             }
         }
-    };
-    // They are set once: the daemon starts once.
-    let _ = http.explicit.set(explicit);
+    }
+    // It is set once: the daemon starts once.
     let _ = http.workers.set(Mutex::new(workers));
     if let Some(tables) = tables {
         let take = Arc::new(ToWorkers { workers: Arc::clone(&http.workers), tables });
-        let capture = Capture::start(daemon, config.proxy.port, http.count, Vec::new(), take)?;
+        let capture = Capture::start(daemon, config.proxy.port, http.count, captured, take)?;
         let _ = http.capture.set(capture);
     }
     Ok(())
+}
+
+/// Listeners that another daemon passed on.
+#[derive(Debug, Default)]
+pub(super) struct ProxyListeners {
+    explicit: Vec<OwnedFd>,
+    captured: Vec<(Place, OwnedFd)>,
+}
+
+impl ProxyListeners {
+    /// Adds what was passed; what is none of the proxy's is closed.
+    pub(super) fn add(&mut self, what: &Passed, socket: OwnedFd) {
+        match *what {
+            Passed::Proxy => self.explicit.push(socket),
+            Passed::Capture { netns, ipv6, worker } => {
+                let family = if ipv6 { Family::V6 } else { Family::V4 };
+                self.captured.push(((netns, family, worker), socket));
+            }
+            _ => {}
+        }
+    }
+}
+
+fn local_address(socket: &OwnedFd) -> Option<SocketAddr> {
+    socket2::SockRef::from(socket).local_addr().ok()?.as_socket()
 }
 
 /// Tells the hooks that workers live, the oldest sign of life of all.

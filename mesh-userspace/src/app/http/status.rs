@@ -10,21 +10,27 @@ impl Http {
         self.workers.get().is_some()
     }
 
+    /// From now on this is where the explicit proxy listens, or why it does not.
+    pub(super) fn is_at(&self, place: Result<SocketAddr, String>) {
+        // It is set once: the daemon starts once.
+        let _ = self.place.set(place);
+    }
+
     /// Where the explicit proxy listens.
     ///
     /// # Errors
     /// Why it does not.
-    pub(in crate::app) fn explicit(&self) -> Result<SocketAddr, &str> {
-        match self.explicit.get() {
+    pub(in crate::app) fn place(&self) -> Result<SocketAddr, &str> {
+        match self.place.get() {
             Some(Ok(address)) => Ok(*address),
             Some(Err(why)) => Err(why),
-            None => Err("the proxy has not started"),
+            None => Err(OFF),
         }
     }
 
     /// How requests get here where no connection is intercepted, in words.
     pub(in crate::app) fn reached(&self) -> String {
-        match self.explicit() {
+        match self.place() {
             Ok(address) => format!("only requests by way of proxy.http {address} reach it"),
             Err(why) => format!("nor is there an explicit proxy: {why}"),
         }
@@ -48,11 +54,10 @@ impl Http {
             let (count, connections) = (self.count, self.shared.connections());
             format!("{count} live, with {connections} connections of clients")
         });
-        let explicit = match (self.explicit.get(), self.explicit()) {
-            (_, Ok(address)) => (true, format!("listens on {address}")),
+        let explicit = match self.place() {
+            Ok(address) => (true, format!("listens on {address}")),
             // Whoever switched it off knows.
-            (Some(_), Err(why)) => (why == OFF, why.to_owned()),
-            (None, Err(why)) => (false, why.to_owned()),
+            Err(why) => (why == OFF, why.to_owned()),
         };
         let component = |ok, detail| HealthComponent { ok, detail: Some(detail) };
         [("workers", component(workers.is_ok(), detail)), ("explicit_proxy", component(explicit.0, explicit.1))]
@@ -60,10 +65,10 @@ impl Http {
 
     /// The proxy in `mesh status`.
     pub(in crate::app) fn status(&self) -> ProxyStatus {
-        let explicit = self.explicit();
+        let place = self.place();
         ProxyStatus {
-            http: explicit.ok(),
-            http_error: explicit.err().filter(|why| *why != OFF).map(str::to_owned),
+            http: place.ok(),
+            http_error: place.err().filter(|why| *why != OFF).map(str::to_owned),
             workers: self.count as u64,
             workers_ok: self.liveness().is_ok(),
             connections: self.shared.connections() as u64,
@@ -72,7 +77,7 @@ impl Http {
 }
 
 /// Why there is no explicit proxy where nobody wants one.
-pub(super) const OFF: &str = "proxy.http is off";
+const OFF: &str = "proxy.http is off";
 
 /// Whether workers live of which the oldest sign of life is `beat` (milliseconds of the clock of `now`; 0: one has given
 /// none).
