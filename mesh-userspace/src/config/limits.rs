@@ -18,7 +18,7 @@ pub(super) fn check(config: &Config, merged: &Merged<'_>, report: &mut Report) {
     for (service, source) in config.services.iter().zip(&merged.services) {
         settings(&service.settings, &|path| source.written(path), report);
         if service.settings.protocol == Protocol::Tcp {
-            without_effect(&service.settings, &|path| source.written(path), report);
+            without_effect(&service.settings, &config.defaults, &|path| source.written(path), report);
             if service.settings.load_balancing.policy == Policy::PeakEwma {
                 let own = ["load_balancing.policy", "protocol"].iter().find_map(|path| source.written(path));
                 // What services merely inherit is said once.
@@ -36,12 +36,17 @@ pub(super) fn check(config: &Config, merged: &Merged<'_>, report: &mut Report) {
     }
 }
 
-/// What a TCP service states of what only HTTP services have.
-fn without_effect(settings: &Settings, written: &dyn Fn(&str) -> Option<(Place, String)>, report: &mut Report) {
-    for path in HTTP_ONLY {
-        if let Some((at, field)) = written(path)
-            // As it is for TCP anyway.
-            && (*path != "load_balancing.hash.source" || !settings.load_balancing.hash.source)
+/// What a TCP service states of what only HTTP services have. What says the same as the defaults is left alone: a dump
+/// states all.
+fn without_effect(
+    settings: &Settings,
+    defaults: &Settings,
+    written: &dyn Fn(&str) -> Option<(Place, String)>,
+    report: &mut Report,
+) {
+    for (path, differs) in HTTP_ONLY {
+        if differs(settings, defaults)
+            && let Some((at, field)) = written(path)
         {
             let problem = "it has no effect: the protocol of the service is tcp";
             report.warning(at, field, problem, Some("leave it out, or write protocol: http".to_owned()));
@@ -49,21 +54,25 @@ fn without_effect(settings: &Settings, written: &dyn Fn(&str) -> Option<(Place, 
     }
 }
 
+/// Whether a setting differs between two services.
+type Differs = fn(&Settings, &Settings) -> bool;
+
 /// Settings that TCP services do not have.
-const HTTP_ONLY: &[&str] = &[
-    "load_balancing.hash.header",
-    "load_balancing.hash.cookie",
-    "load_balancing.hash.source",
-    "request_timeout",
-    "detect_timeout",
-    "idle_timeout",
-    "circuit_breaker.count",
-    "circuit_breaker.success_rate",
-    "limits",
-    "rate_limit",
-    "retries",
-    "upstream",
-    "when_daemon_down",
+const HTTP_ONLY: &[(&str, Differs)] = &[
+    ("load_balancing.hash.header", |a, b| a.load_balancing.hash.header != b.load_balancing.hash.header),
+    ("load_balancing.hash.cookie", |a, b| a.load_balancing.hash.cookie != b.load_balancing.hash.cookie),
+    // The address of the client is hashed anyway.
+    ("load_balancing.hash.source", |a, b| !a.load_balancing.hash.source && b.load_balancing.hash.source),
+    ("request_timeout", |a, b| a.request_timeout != b.request_timeout),
+    ("detect_timeout", |a, b| a.detect_timeout != b.detect_timeout),
+    ("idle_timeout", |a, b| a.idle_timeout != b.idle_timeout),
+    ("circuit_breaker.count", |a, b| a.circuit_breaker.count != b.circuit_breaker.count),
+    ("circuit_breaker.success_rate", |a, b| a.circuit_breaker.success_rate != b.circuit_breaker.success_rate),
+    ("limits", |a, b| a.limits != b.limits),
+    ("rate_limit", |a, b| a.rate_limit != b.rate_limit),
+    ("retries", |a, b| a.retries != b.retries),
+    ("upstream", |a, b| a.upstream != b.upstream),
+    ("when_daemon_down", |a, b| a.when_daemon_down != b.when_daemon_down),
 ];
 
 /// `written`: the place and the name of a key, where it is written.

@@ -4,6 +4,7 @@ use super::{
     Config, Duration,
     field::Step::{self, Index, Key},
     merge::{self, Merged},
+    pairs::Pairs,
     report::Report,
     route::Route,
     settings::Protocol,
@@ -111,10 +112,20 @@ impl Rule<'_, '_> {
             let problem = format!("{first} is there as well: a request has one path");
             self.mistake(&[Key("match"), Key(second)], problem, "keep one, or make it two routes");
         }
-        for (i, (name, _)) in matches.headers.iter().enumerate() {
-            if matches.headers.iter().take(i).any(|(other, _)| other.eq_ignore_ascii_case(name)) {
+        self.twice(&matches.headers, &[Key("match"), Key("headers")]);
+        for (key, changes) in [("request", &route.headers.request), ("response", &route.headers.response)] {
+            self.twice(&changes.set, &[Key("headers"), Key(key), Key("set")]);
+            self.twice(&changes.add, &[Key("headers"), Key(key), Key("add")]);
+        }
+    }
+
+    /// A header that is written in two ways.
+    fn twice(&mut self, headers: &Pairs, keys: &[Step<'_>]) {
+        for (i, (name, _)) in headers.iter().enumerate() {
+            if headers.iter().take(i).any(|(other, _)| other.eq_ignore_ascii_case(name)) {
                 let problem = "this header stands twice: upper and lower case are the same in names of headers";
-                self.mistake(&[Key("match"), Key("headers"), Key(name)], problem, "keep one");
+                let keys: Vec<_> = keys.iter().copied().chain([Key(name)]).collect();
+                self.mistake(&keys, problem, "keep one");
             }
         }
     }

@@ -92,9 +92,16 @@ fn proxy(config: &Config, merged: &Merged<'_>, report: &mut Report) {
             ("where captured connections arrive (proxy.port)", loopback && http.port() == proxy.port),
         ];
         if let Some((what, _)) = taken.into_iter().find(|(_, taken)| *taken && http.port() != 0) {
-            let (at, field) = merged.field("proxy.http");
-            let remedy = "use another port, or \"\" to do without".to_owned();
-            report.mistake(at, field, format!("{http} is {what} already"), Some(remedy));
+            let problem = format!("{http} is {what} already");
+            let remedy = Some("use another port, or \"\" to do without".to_owned());
+            match merged.written("proxy.http") {
+                Some((at, field)) => report.mistake(at, field, problem, remedy),
+                // Nobody asked for it: as where the port is taken by someone else, the daemon does without.
+                None => {
+                    let (at, field) = merged.field("proxy.http");
+                    report.warning(at, field, problem, remedy);
+                }
+            }
         }
         if !http.ip().is_loopback() {
             let (at, field) = merged.field("proxy.http");

@@ -135,14 +135,15 @@ impl Default for Retries {
     }
 }
 
-/// Reasons to try again. The first three are safe for every request: the endpoint has not begun with it.
+/// Reasons to try again. The first two are safe for every request: the endpoint has not begun with it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct RetryOn {
     /// There was no connection.
     pub connect_failure: bool,
     /// `REFUSED_STREAM`, or a `GOAWAY` that leaves the request out.
     pub refused_stream: bool,
-    /// A connection that was kept ended before a byte of the answer, and none of the request was read.
+    /// A connection that was kept ended before a byte of the answer: most likely the endpoint had closed it already.
+    /// Only what is idempotent is tried again.
     pub reset_before_request: bool,
     /// The connection ended before the head of the answer.
     pub reset: bool,

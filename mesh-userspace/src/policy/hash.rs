@@ -76,6 +76,16 @@ mod tests {
     }
 
     #[test]
+    fn a_map_of_headers_can_be_asked() {
+        let mut headers = http::HeaderMap::new();
+        headers.append("cookie", http::HeaderValue::from_static("a=1"));
+        headers.append("cookie", http::HeaderValue::from_static("session=s1"));
+        let of_map =
+            hash(&on("x-user", "session", false), |name| headers.get_all(name).iter().map(|v| v.as_bytes()), None);
+        assert_eq!(of_map, Some(maglev::hash(b"s1")));
+    }
+
+    #[test]
     fn a_mapped_address_is_its_ipv4_address() {
         let all = HashOn::default();
         assert_eq!(of(&all, &[], "::ffff:10.0.0.1"), of(&all, &[], "10.0.0.1"));

@@ -143,13 +143,19 @@ mod tests {
 
     #[test]
     fn what_the_endpoint_has_not_begun_with_is_tried_again_whatever_the_method() {
-        for why in [Failure::Connect, Failure::Refused, Failure::Stale] {
+        for why in [Failure::Connect, Failure::Refused] {
             for request in [GET, POST] {
                 assert!(verdict(&Retries::default(), why, request), "{why:?}");
                 assert!(!verdict(&Retries::default(), why, Again { replayable: false, ..request }));
                 assert!(!verdict(&on(RetryOn::NONE), why, request));
             }
         }
+    }
+
+    #[test]
+    fn a_request_whose_kept_connection_ended_is_tried_again_only_if_twice_is_as_once() {
+        assert!(verdict(&Retries::default(), Failure::Stale, GET));
+        assert!(!verdict(&Retries::default(), Failure::Stale, POST));
     }
 
     #[test]

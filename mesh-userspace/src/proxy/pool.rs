@@ -296,6 +296,12 @@ impl Pool {
         });
     }
 
+    /// Closes what is at rest of a network namespace, which would keep that alive.
+    pub(super) fn forget(&self, namespace: u64) {
+        self.http1.borrow_mut().retain(|(of, _), _| *of != namespace);
+        self.http2.borrow_mut().retain(|(of, _), _| *of != namespace);
+    }
+
     /// Closes all that is at rest.
     pub(super) fn clear(&self) {
         self.http1.borrow_mut().clear();

@@ -235,12 +235,15 @@ async fn run(
                 let task = tokio::task::spawn_local(listener::accept(Rc::clone(&worker), listener));
                 listening.push((namespace, task.abort_handle()));
             }
-            Order::Forget(namespace) => listening.retain(|(of, task)| {
-                if *of == namespace {
-                    task.abort();
-                }
-                *of != namespace
-            }),
+            Order::Forget(namespace) => {
+                listening.retain(|(of, task)| {
+                    if *of == namespace {
+                        task.abort();
+                    }
+                    *of != namespace
+                });
+                worker.pool.forget(namespace);
+            }
             Order::Drain => {
                 worker.draining.set(true);
                 worker.pool.clear();

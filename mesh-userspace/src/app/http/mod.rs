@@ -104,7 +104,13 @@ impl Http {
     pub(super) fn drain(&self, within: Duration, followed: bool) {
         if let Some(capture) = self.capture.get() {
             // From here on connections go to the other daemon, or straight to endpoints.
-            if followed { capture.leave() } else { capture.end() }
+            if followed {
+                capture.leave();
+            } else {
+                capture.end();
+                // Whoever was sent to a listener a moment ago is still to come.
+                std::thread::sleep(ON_THE_WAY);
+            }
         }
         self.explicit().clear();
         let Some(workers) = self.workers() else { return };
@@ -234,6 +240,9 @@ impl Take for ToWorkers {
         }
     }
 }
+
+/// From a connect that is sent to a listener to its SYN takes less than this.
+const ON_THE_WAY: Duration = Duration::from_millis(50);
 
 /// Connections that may wait to be accepted; the system's `somaxconn` bounds it.
 const BACKLOG: i32 = 4096;

@@ -209,7 +209,114 @@ fn settings() -> impl Strategy<Value = Settings> {
     )
 }
 
+/// Settings of HTTP over others.
+fn of_requests() -> impl Strategy<Value = Settings> {
+    let protocol = select(vec![Protocol::Http, Protocol::Grpc, Protocol::Auto]);
+    let reasons =
+        select(vec![RetryReason::Reset, RetryReason::ServerError, RetryReason::GatewayError, RetryReason::Timeout]);
+    let counted = select(vec![Counted::ConnectFailure, Counted::Reset, Counted::Timeout, Counted::ServerError]);
+    let upstream = select(vec![Upstream::Auto, Upstream::Http1, Upstream::Http2]);
+    let counts = (0..=10_u32, any::<u32>(), 0..=10_000_000_u32, 0..=1000_u32);
+    (settings(), protocol, (vec(reasons, 0..4), vec(counted, 0..4)), upstream, counts, (1..60_000_u64, 1..60_000_u64))
+        .prop_map(|(settings, protocol, (on, count), upstream, counts, (a, b))| Settings {
+            protocol,
+            load_balancing: LoadBalancing {
+                policy: Policy::PeakEwma,
+                hash: HashOf { header: "X-A".to_owned(), cookie: "c".to_owned(), source: false },
+                ..settings.load_balancing
+            },
+            request_timeout: Duration::from_millis(10 + a),
+            idle_timeout: IdleTimeout { tcp: Duration::from_millis(100 + a), http: Duration::from_millis(100 + b) },
+            circuit_breaker: CircuitBreaker {
+                count,
+                success_rate: SuccessRate { floor: Ratio::from_parts(counts.3), ..SuccessRate::default() },
+                ..settings.circuit_breaker
+            },
+            limits: Limits { max_requests: counts.1, ..Limits::default() },
+            rate_limit: RateLimit { requests_per_second: counts.2, burst: counts.2 },
+            retries: Retries {
+                attempts: counts.0,
+                on,
+                backoff: Backoff { base: Duration::from_millis(a.min(b)), max: Duration::from_millis(a.max(b)) },
+                budget: Budget { ratio: Ratio::from_parts(counts.3), min_per_second: 3 },
+                ..Retries::default()
+            },
+            upstream,
+            when_daemon_down: WhenDown::Refuse,
+            ..settings
+        })
+}
+
+fn pairs(names: &'static str) -> impl Strategy<Value = Vec<(String, String)>> {
+    let pair = (names, "[!-~]([ -~]{0,6}[!-~])?");
+    vec(pair, 0..4).prop_map(|mut pairs: Vec<(String, String)>| {
+        pairs.sort();
+        pairs.dedup_by(|a, b| a.0 == b.0);
+        pairs
+    })
+}
+
+fn route() -> impl Strategy<Value = Route> {
+    let header = "x-[a-z0-9]{1,6}";
+    let changes = || {
+        (pairs("x-[a-z0-9]{1,6}"), pairs("x-[a-z0-9]{1,6}"), vec(header, 0..3))
+            .prop_map(|(set, add, remove)| HeaderChanges { set, add, remove })
+    };
+    let path = "(/[a-z0-9._~-]{0,6}){0,3}";
+    let percents =
+        (0..=100_000_u32, 1..=100_000_u32).prop_map(|(a, b)| (Percent::from_parts(a), Percent::from_parts(b)));
+    let over = (option::of(0..=10_u32), option::of(10..60_000_u64), option::of(0..=1000_u32), any::<bool>());
+    (path, pairs(header), pairs("[ -~]{1,6}"), (changes(), changes()), percents, over).prop_map(
+        |(path, headers, query, (request, response), (a, b), (attempts, time, ratio, redirects))| {
+            let time = time.map(Duration::from_millis);
+            let retries = RouteRetries {
+                attempts,
+                on: attempts.map(|_| Vec::new()),
+                per_try_timeout: time,
+                budget: RouteBudget { ratio: ratio.map(Ratio::from_parts), ..RouteBudget::default() },
+                ..RouteRetries::default()
+            };
+            let redirect = Redirect { status: 308, host: "a.b:80".to_owned(), path: path.clone() };
+            Route {
+                r#match: Match {
+                    path_prefix: path.clone(),
+                    host: "*.A.b".to_owned(),
+                    headers,
+                    query,
+                    ..Match::default()
+                },
+                rewrite: Rewrite { path_prefix: path, ..Rewrite::default() },
+                headers: Headers { request, response },
+                redirect: if redirects { redirect } else { Redirect::default() },
+                fault: Fault { abort_status: 503, abort_percent: b, delay: Duration::from_millis(1), delay_percent: a },
+                request_timeout: time,
+                retries: attempts.map(|_| retries),
+                ..Route::default()
+            }
+        },
+    )
+}
+
+/// A service that may be one of HTTP.
 fn service() -> impl Strategy<Value = Service> {
+    let routed =
+        (plain_service(), of_requests(), vec(route(), 0..4)).prop_map(|(mut service, settings, mut routes)| {
+            let service_itself = Target { service: service.name.clone(), weight: 7 };
+            for route in &mut routes {
+                if route.redirect.is_nothing() {
+                    route.to = vec![service_itself.clone()];
+                    route.mirror = Mirror { service: service.name.clone(), percent: Percent::from_parts(1) };
+                }
+            }
+            service.hosts = [format!("{}.host", service.name.replace(['.', '-'], "x"))].into();
+            service.settings = std::sync::Arc::new(settings);
+            service.routes = routes.into();
+            service
+        });
+    prop_oneof![plain_service(), routed]
+}
+
+fn plain_service() -> impl Strategy<Value = Service> {
     ("[a-z0-9]([a-z0-9.-]{0,8}[a-z0-9])?", vec(address(), 0..3), settings(), vec(endpoint(), 0..20)).prop_map(
         |(name, addresses, settings, mut endpoints)| {
             endpoints.sort_by_key(|e| e.address);
@@ -234,6 +341,12 @@ fn config() -> impl Strategy<Value = Config> {
             config.admin.metrics_listen = MaybeListen(program_stats.then(|| SocketAddr::from(([0, 0, 0, 0], 0))));
             services.sort_by(|a, b| a.name.cmp(&b.name));
             services.dedup_by(|a, b| a.name == b.name);
+            let mut hosts = std::collections::HashSet::new();
+            for service in &mut services {
+                if !service.hosts.iter().all(|host| hosts.insert(host.clone())) {
+                    service.hosts = Box::default();
+                }
+            }
             let mut seen = std::collections::HashSet::new();
             for service in &mut services {
                 service.addresses.retain(|vip| seen.insert(*vip));

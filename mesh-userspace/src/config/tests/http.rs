@@ -143,6 +143,26 @@ fn what_has_no_effect_is_a_warning_where_it_is_stated() {
 }
 
 #[test]
+fn the_dump_of_a_tcp_service_is_loaded_without_a_warning() {
+    let service = "services: [{ name: a, addresses: [10.0.0.1:80], endpoints: [{ address: 10.0.1.1:80 }] }]\n";
+    for defaults in
+        ["", "defaults: { retries: { attempts: 2 }, load_balancing: { hash: { header: x, source: false } } }\n"]
+    {
+        let loaded = check(&format!("{defaults}{service}")).unwrap();
+        assert_eq!(loaded.warnings, []);
+        let dump = serde_json::to_string(&loaded.config).unwrap();
+        assert_eq!(check(&dump).unwrap().warnings, []);
+    }
+}
+
+#[test]
+fn a_port_of_the_proxy_that_nobody_asked_for_is_given_up() {
+    let loaded = check("admin: { listen: 127.0.0.1:3000 }").unwrap();
+    assert!(loaded.warnings[0].to_string().contains("127.0.0.1:3000 is admin.listen already"), "{loaded:?}");
+    assert!(check("admin: { listen: 127.0.0.1:3000 }\nproxy: { http: 127.0.0.1:3000 }").is_err());
+}
+
+#[test]
 fn a_later_file_replaces_the_routes_of_a_service_as_a_whole() {
     let config = check_all(&[
         (
