@@ -2,7 +2,8 @@
 
 use super::{
     Candidate, Circuit, CircuitState, ConfigStatus, Connection, ConnectionClient, Decision, Endpoint, EndpointCounts,
-    EndpointHealth, Explanation, Map, Memory, Mode, Path, Policy, Program, Protocol, ProxyStatus, Service, Source, Status, Time,
+    EndpointHealth, Explanation, Map, Memory, Mode, Path, Policy, Program, Protocol, ProxyStatus, Service, Source,
+    Status, Time,
 };
 use std::time::{Duration, UNIX_EPOCH};
 

@@ -71,8 +71,7 @@ pub(super) fn add(report: &HttpReport, text: &mut Text) -> Result<(), prometheus
     let nobodys = report.rejected.iter().map(|(reason, n)| ("", *reason, *n));
     let rejected = asked().flat_map(|(name, s)| s.state().rejected.counts().map(move |(reason, n)| (name, reason, n)));
     let rejected = nobodys.chain(rejected);
-    let rejected =
-        rejected.map(|(name, reason, n)| counter(&[("service", name), ("reason", reason.word())], n));
+    let rejected = rejected.map(|(name, reason, n)| counter(&[("service", name), ("reason", reason.word())], n));
     let help = "Requests that the proxy answered itself, by why; without a service: requests that were for none.";
     text.family(("mesh_requests_rejected_total", help, MetricType::COUNTER), rejected)?;
     for (name, help, value) in OF_SERVICES {

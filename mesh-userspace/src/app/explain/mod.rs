@@ -64,13 +64,7 @@ impl Verdict {
 
     fn refused(reason: Reason) -> Self {
         let sentence = format!("refused at once with ECONNREFUSED: {}", refusal_sentence(reason));
-        Self {
-            decision: Decision::Refused,
-            reason: Some(reason.word()),
-            sentence,
-            route: None,
-            parts: Vec::new(),
-        }
+        Self { decision: Decision::Refused, reason: Some(reason.word()), sentence, route: None, parts: Vec::new() }
     }
 
     fn forwarded(service: &Arc<Service>, shares: BTreeMap<SocketAddr, f64>) -> Self {
@@ -110,7 +104,8 @@ impl Daemon {
         }
         let state = self.state();
         let is_request = matches!(whose, Whose::Request(..));
-        let candidates = verdict.parts.iter().flat_map(|part| self.candidates(&state, asked, part, &verdict, is_request));
+        let candidates =
+            verdict.parts.iter().flat_map(|part| self.candidates(&state, asked, part, &verdict, is_request));
         let policies = match verdict.parts.as_slice() {
             [part] => Some(&part.service),
             _ => owner.as_ref(),
@@ -189,7 +184,8 @@ impl Daemon {
         let tables = match &self.kernel {
             Ok(kernel) => kernel.tables(),
             Err(why) => {
-                let reached = if service.protocol.is_proxied() { format!("; {}", self.http.reached()) } else { String::new() };
+                let reached =
+                    if service.protocol.is_proxied() { format!("; {}", self.http.reached()) } else { String::new() };
                 let sentence = format!("nothing is intercepted on this node: {why}{reached}");
                 return Some(Verdict::passed("not_intercepted", sentence));
             }

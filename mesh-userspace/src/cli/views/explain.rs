@@ -44,8 +44,18 @@ pub(in crate::cli) fn explanation(explanation: &Explanation, style: Style) -> St
         return text;
     }
     text.push('\n');
-    let mut table =
-        Table::new(&["SERVICE", "ADDRESS", ">WEIGHT", ">SHARE", "TIER", "HEALTH", "CIRCUIT", "DRAINING", "CANDIDATE", "REASON"]);
+    let mut table = Table::new(&[
+        "SERVICE",
+        "ADDRESS",
+        ">WEIGHT",
+        ">SHARE",
+        "TIER",
+        "HEALTH",
+        "CIRCUIT",
+        "DRAINING",
+        "CANDIDATE",
+        "REASON",
+    ]);
     let elsewhere = explanation.endpoints.iter().any(|endpoint| endpoint.service != explanation.service);
     for endpoint in &explanation.endpoints {
         // Said above where it is the only one.
