@@ -73,7 +73,11 @@ impl Daemon {
             },
             intercepted: not_intercepted.is_none(),
             not_intercepted_reason: not_intercepted,
-            active_connections: sum(EndpointCounts::active),
+            // Without a kernel there are those of the proxy.
+            active_connections: match &self.kernel {
+                Ok(_) => sum(EndpointCounts::active),
+                Err(_) => of_requests(|s| s.connections.load(Ordering::Relaxed).into()),
+            },
             connections_total: sum(|c| c.opened),
             connect_failures_total: sum(EndpointCounts::failed),
             retransmits_total: sum(|c| c.retransmits),

@@ -127,6 +127,9 @@ impl Daemon {
         let &Asked { address, host, path, .. } = asked;
         let owner = snapshot.owner(address).cloned();
         let is_request = host.is_some() || path.is_some();
+        if let Some(service) = owner.as_ref().filter(|service| is_request && !service.protocol.is_proxied()) {
+            return Err(no_requests(service));
+        }
         let spoken_to = self.http.place().is_ok_and(|proxy| {
             proxy.port() == address.port() && (proxy.ip() == address.ip() || proxy.ip().is_unspecified())
         });
@@ -140,7 +143,6 @@ impl Daemon {
             };
         }
         match owner {
-            Some(service) if is_request && !service.protocol.is_proxied() => Err(no_requests(&service)),
             Some(service) if service.protocol.is_proxied() && self.untouched(address, &service).is_none() => {
                 let host = host.map_or_else(|| address.to_string(), str::to_owned);
                 Ok(Whose::Request(Some(service), host))

@@ -38,7 +38,7 @@ pub(in crate::cli) fn explanation(explanation: &Explanation, style: Style) -> St
     }
     line("Decision", &style.paint(look, &decision));
     if !explanation.explanation.is_empty() {
-        line("", &harmless_lines(&explanation.explanation));
+        harmless_lines(&explanation.explanation).lines().for_each(|text| line("", text));
     }
     if explanation.endpoints.is_empty() {
         return text;
