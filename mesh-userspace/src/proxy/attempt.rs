@@ -17,7 +17,7 @@ use super::{
     table::Service,
     worker::Worker,
 };
-use crate::policy;
+use crate::{model::Retries, policy};
 use http::{
     HeaderValue, Response, StatusCode, Version,
     header::{CONNECTION, UPGRADE},
@@ -39,6 +39,8 @@ pub(super) struct Attempt<'a> {
     pub(super) upstream: Version,
     /// Whether the request asks for another protocol.
     pub(super) switches: bool,
+    /// When it may be tried again.
+    pub(super) retries: &'a Retries,
 }
 
 /// A try that got no answer.
@@ -116,8 +118,9 @@ impl<'a> Attempt<'a> {
                 };
                 Err(Failed { reason, failure: Some(failure) })
             }
+            Err(Over) if source.is_awaited() => Err(Failed { reason: Reason::SlowRequest, failure: None }),
             Err(Over) => {
-                if counted.timeout && source.has_ended() {
+                if counted.timeout {
                     verdict.is(Outcome::Failure);
                 }
                 Err(Failed { reason: Reason::RequestTimeout, failure: Some(policy::Failure::Timeout) })
@@ -126,15 +129,50 @@ impl<'a> Attempt<'a> {
     }
 
     async fn send(&self, parts: &Parts, source: &Source<Incoming>) -> Result<(response::Parts, From), Refused> {
+        let mut fresh = false;
+        loop {
+            let sent = match self.upstream {
+                Version::HTTP_2 => self.send_http2(parts, source).await,
+                _ => self.send_http1(parts, source, fresh).await,
+            };
+            match sent {
+                // The connection had ended, which says nothing of the endpoint: one more try there, by a new one.
+                Err(Refused::Unanswered(lost)) if !fresh && self.may_resend(&lost, parts, source) => fresh = true,
+                sent => return sent,
+            }
+        }
+    }
+
+    /// Whether a request that was lost with its connection may be sent by another one to the same endpoint.
+    fn may_resend(&self, lost: &Unanswered, parts: &Parts, source: &Source<Incoming>) -> bool {
+        let on = &self.retries.on;
+        let wanted = match lost.reached {
+            Reached::Nowhere => on.refused_stream || on.reset_before_request,
+            Reached::Stale => on.reset_before_request && policy::is_idempotent(parts.method.as_str()),
+            Reached::Endpoint => false,
+        };
+        let theirs = lost.fault.side == Side::Upstream;
+        wanted && theirs && self.retries.attempts > 0 && (source.is_untouched() || source.is_replayable())
+    }
+
+    async fn send_http2(&self, parts: &Parts, source: &Source<Incoming>) -> Result<(response::Parts, From), Refused> {
+        let endpoint = &self.service.endpoints[self.picked.index];
+        let connection = self.worker.pool.http2(&*self.client.sockets, self.service, endpoint).await?;
+        let response = connection.send(parts.clone(), source.body()).await?;
+        let (head, body) = response.into_parts();
+        Ok((head, From::Http2(body)))
+    }
+
+    /// `fresh`: by a new connection.
+    async fn send_http1(
+        &self,
+        parts: &Parts,
+        source: &Source<Incoming>,
+        fresh: bool,
+    ) -> Result<(response::Parts, From), Refused> {
         let (pool, sockets) = (&self.worker.pool, &*self.client.sockets);
         let endpoint = &self.service.endpoints[self.picked.index];
-        if self.upstream == Version::HTTP_2 {
-            let connection = pool.http2(sockets, self.service, endpoint).await?;
-            let response = connection.send(parts.clone(), source.body()).await?;
-            let (head, body) = response.into_parts();
-            return Ok((head, From::Http2(body)));
-        }
-        let Http1 { connection, keeper } = pool.http1(sockets, self.service, endpoint).await?;
+        let Http1 { connection, keeper } = pool.http1(sockets, self.service, endpoint, fresh).await?;
         let response = connection.send(parts, source.body()).await?;
         let (head, body) = response.into_parts();
         if head.status == StatusCode::SWITCHING_PROTOCOLS && !self.switches {

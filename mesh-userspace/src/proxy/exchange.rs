@@ -193,7 +193,9 @@ impl Tries<'_> {
         let whole = self.timeout(parts);
         let mirror = self.way.mirror(worker, self.entry);
         let within = if retries.per_try_timeout.is_zero() { whole } else { shorter(whole, retries.per_try_timeout) };
-        let source = Source::new(body, retries.attempts > 0 || mirror.is_some(), alarm, within);
+        // A stream of gRPC may be silent for long, and HTTP/2 connections are kept for others anyway.
+        let stall = if matches!(body, Incoming::Http1(_)) { self.entry.http().idle_http } else { Duration::ZERO };
+        let source = Source::new(body, retries.attempts > 0 || mirror.is_some(), alarm, within, stall);
         let budget = &self.entry.state.budget;
         budget.request(worker.now());
         let hash = self.hash(parts);
@@ -220,6 +222,7 @@ impl Tries<'_> {
                 picked,
                 upstream: self.upstream,
                 switches: self.switches,
+                retries,
             };
             let failed = match attempt.run(parts, &source).await {
                 Ok(answered) => {

@@ -13,7 +13,7 @@ use super::{
 use bytes::Bytes;
 use http::{HeaderValue, Version, request::Parts};
 use http_body_util::BodyExt;
-use std::{rc::Rc, sync::Arc};
+use std::{rc::Rc, sync::Arc, time::Duration};
 
 /// Copies that one worker has on their way at most; more are left out, so that a slow mirror costs nobody but itself.
 const MOST: usize = 256;
@@ -46,12 +46,13 @@ async fn copy(worker: &Rc<Worker>, client: &Client, service: &Arc<Service>, part
     let Ok(picked) = pick(service, &asking) else { return };
     let alarm = worker.clock.alarm();
     let body = Incoming::Copy((!body.is_empty()).then_some(body));
-    let source = Source::new(body, false, &alarm, service.http().request_timeout);
+    let source = Source::new(body, false, &alarm, service.http().request_timeout, Duration::ZERO);
     let mut record = Record::new(&worker.shared, None);
     record.is_for(service, &parts.method);
     record.goes_to(service, picked.index);
     let upstream = if parts.version == Version::HTTP_2 { Version::HTTP_2 } else { Version::HTTP_11 };
-    let attempt = Attempt { worker, client, alarm: &alarm, service, picked, upstream, switches: false };
+    let retries = &service.http().retries;
+    let attempt = Attempt { worker, client, alarm: &alarm, service, picked, upstream, switches: false, retries };
     if let Ok(answered) = attempt.run(parts, &source).await {
         record.answered(answered.status());
         alarm.clear();

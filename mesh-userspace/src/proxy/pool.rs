@@ -103,7 +103,7 @@ impl Pool {
         }
     }
 
-    /// A connection for one HTTP/1 request: the one used last, if any is kept; else a new one.
+    /// A connection for one HTTP/1 request: the one used last, if any is kept; else, or with `fresh`, a new one.
     ///
     /// # Errors
     /// Why there is none.
@@ -112,9 +112,10 @@ impl Pool {
         sockets: &dyn Sockets,
         service: &Service,
         endpoint: &Endpoint,
+        fresh: bool,
     ) -> Result<Http1, NoConnection> {
         let key = key(sockets, endpoint);
-        if let Some(kept) = self.take(key) {
+        if !fresh && let Some(kept) = self.take(key) {
             return Ok(kept);
         }
         let permit = match Permit::take(&service.state, service.http().limits.max_connections) {

@@ -34,10 +34,13 @@ struct Shared<B> {
     /// Whether any of it was read.
     touched: Cell<bool>,
     ended: Cell<bool>,
+    /// Whether the client is to say more before anything goes on.
+    awaited: Cell<bool>,
     read: Cell<u64>,
-    /// Rings this long after the end of the body.
+    /// Rings this long after the end of the body, or if none of it comes for `stall` (zero: for ever).
     alarm: Rc<Alarm>,
     answer_within: Cell<Duration>,
+    stall: Duration,
 }
 
 /// The request's body, from which tries get theirs.
@@ -45,12 +48,14 @@ struct Shared<B> {
 pub(super) struct Source<B>(Option<Rc<Shared<B>>>);
 
 impl<B: Body<Data = Bytes, Error = Fault>> Source<B> {
-    /// The body of a request; with `keep` it may be sent again. `alarm` is set to `answer_within` once all of it was read; at once, if there is none.
-    pub(super) fn new(body: B, keep: bool, alarm: &Rc<Alarm>, answer_within: Duration) -> Self {
+    /// The body of a request; with `keep` it may be sent again. `alarm` is set to `answer_within` once all of it was
+    /// read (at once, if there is none), and until then to `stall` whenever a part of it comes (zero: not at all).
+    pub(super) fn new(body: B, keep: bool, alarm: &Rc<Alarm>, answer_within: Duration, stall: Duration) -> Self {
         if body.is_end_stream() {
             alarm.set(answer_within);
             return Self(None);
         }
+        alarm.set(stall);
         Self(Some(Rc::new(Shared {
             source: RefCell::new(Box::pin(body)),
             kept: RefCell::default(),
@@ -58,9 +63,11 @@ impl<B: Body<Data = Bytes, Error = Fault>> Source<B> {
             overflowed: Cell::new(!keep),
             touched: Cell::new(false),
             ended: Cell::new(false),
+            awaited: Cell::new(false),
             read: Cell::new(0),
             alarm: Rc::clone(alarm),
             answer_within: Cell::new(answer_within),
+            stall,
         })))
     }
 
@@ -77,6 +84,11 @@ impl<B: Body<Data = Bytes, Error = Fault>> Source<B> {
     /// Whether all of it was read.
     pub(super) fn has_ended(&self) -> bool {
         self.0.as_ref().is_none_or(|shared| shared.ended.get())
+    }
+
+    /// Whether the client is to say more of it before anything goes on.
+    pub(super) fn is_awaited(&self) -> bool {
+        self.0.as_ref().is_some_and(|shared| shared.awaited.get())
     }
 
     /// Whether nothing of it was read.
@@ -111,7 +123,9 @@ impl<B: Body<Data = Bytes, Error = Fault>> Source<B> {
 impl<B: Body<Data = Bytes, Error = Fault>> Shared<B> {
     fn poll(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
         self.touched.set(true);
-        let frame = ready!(self.source.borrow_mut().as_mut().poll_frame(cx));
+        let polled = self.source.borrow_mut().as_mut().poll_frame(cx);
+        self.awaited.set(polled.is_pending());
+        let frame = ready!(polled);
         match &frame {
             Some(Ok(frame)) => {
                 if let Some(data) = frame.data_ref() {
@@ -130,6 +144,9 @@ impl<B: Body<Data = Bytes, Error = Fault>> Shared<B> {
     }
 
     fn keep(&self, data: &Bytes) {
+        if !self.stall.is_zero() {
+            self.alarm.set(self.stall);
+        }
         self.read.set(self.read.get() + data.len() as u64);
         if self.overflowed.get() {
             return;
@@ -209,7 +226,13 @@ mod tests {
 
     fn source(chunks: &[&'static [u8]]) -> Source<impl Body<Data = Bytes, Error = Fault> + use<>> {
         let frames: Vec<_> = chunks.iter().map(|c| Ok(Frame::data(Bytes::from_static(c)))).collect();
-        Source::new(StreamBody::new(futures_util::stream::iter(frames)), true, &Clock::new().alarm(), Duration::ZERO)
+        Source::new(
+            StreamBody::new(futures_util::stream::iter(frames)),
+            true,
+            &Clock::new().alarm(),
+            Duration::ZERO,
+            Duration::ZERO,
+        )
     }
 
     async fn all<B: Body<Data = Bytes, Error = Fault>>(body: RequestBody<B>) -> Bytes {
@@ -244,6 +267,7 @@ mod tests {
             http_body_util::Empty::new().map_err(|e| match e {}),
             true,
             &Clock::new().alarm(),
+            Duration::ZERO,
             Duration::ZERO,
         );
         assert!(source.body().is_end_stream() && source.is_replayable() && source.has_ended());

@@ -137,7 +137,7 @@ async fn connect(
     let (mut parts, body) = request.into_parts();
     drop(body);
     let mut record = worker.record(client, &mut parts);
-    let service = host(&parts).and_then(|host| worker.table().host(host).cloned());
+    let service = host(&parts).and_then(|host| worker.table().connectable(host));
     let opened = match &service {
         None => Err(Reason::ConnectForbidden),
         Some(service) => {

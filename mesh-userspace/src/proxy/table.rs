@@ -53,6 +53,8 @@ pub struct Table {
     /// By names of `hosts`, lower case.
     by_host: HashMap<Box<str>, Arc<Service>>,
     by_vip: HashMap<SocketAddr, Arc<Service>>,
+    /// All services, those of connections too.
+    all: Arc<model::Snapshot>,
 }
 
 /// A service as workers see it.
@@ -170,10 +172,10 @@ fn places(facts: &model::Service, shares: &[Share], weight: impl Fn(&Share) -> u
 }
 
 impl Table {
-    /// The table of these services. What `states` remember of others is forgotten.
+    /// The table of these services, of `all` that there are. What `states` remember of others is forgotten.
     #[must_use]
-    pub fn new(entries: Vec<Entry>, states: &States) -> Self {
-        let mut table = Self::default();
+    pub fn new(entries: Vec<Entry>, all: Arc<model::Snapshot>, states: &States) -> Self {
+        let mut table = Self { all, ..Self::default() };
         for entry in entries {
             let service = Arc::new(Service::new(entry, states));
             let there = |address| service.endpoints.iter().any(|e| e.address == address);
@@ -200,6 +202,33 @@ impl Table {
     #[must_use]
     pub fn owner(&self, vip: SocketAddr) -> Option<&Arc<Service>> {
         self.by_vip.get(&vip)
+    }
+
+    /// The service to which a tunnel may lead: also one of connections, which is looked at as it stands there. It has no
+    /// circuits and no health here, where it has them only in the kernel.
+    #[must_use]
+    pub(super) fn connectable(&self, host: &str) -> Option<Arc<Service>> {
+        if let Some(service) = self.host(host) {
+            return Some(Arc::clone(service));
+        }
+        let named = || self.all.service(&host.rsplit_once(':').map_or(host, |(name, _)| name).to_ascii_lowercase());
+        let facts = match host.parse() {
+            Ok(vip) => self.all.owner(vip),
+            Err(_) => named(),
+        }?;
+        let share = |endpoint: &model::Endpoint| {
+            let weight = if endpoint.is_in_selection() { u64::from(endpoint.weight) } else { 0 };
+            Share { address: endpoint.address, row: None, tier: Tier::Any, attended: weight, all: weight }
+        };
+        let endpoints = facts.endpoints.iter().map(share).collect();
+        let entry = Entry {
+            facts: Arc::clone(facts),
+            limits: breaker::Limits::default(),
+            circuits: None,
+            row: None,
+            endpoints,
+        };
+        Some(Arc::new(Service::new(entry, &States::default())))
     }
 
     /// All services, in no particular order.

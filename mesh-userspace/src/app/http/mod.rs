@@ -265,7 +265,7 @@ impl Daemon {
             }
         };
         let proxied = state.snapshot.services().iter().filter(|s| s.protocol.is_proxied());
-        let table = Table::new(proxied.map(entry).collect(), &self.http.shared.states);
+        let table = Table::new(proxied.map(entry).collect(), Arc::clone(&state.snapshot), &self.http.shared.states);
         self.http.shared.table.store(Arc::new(table));
         self.http.configure(&state.config.telemetry);
         if let Some(capture) = self.http.capture.get() {

@@ -4,24 +4,20 @@ use std::{
     future::poll_fn,
     pin::Pin,
     task::{Context, Poll, Waker, ready},
-    time::Duration,
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Response, StatusCode, header, request};
+use http::{Response, StatusCode, header, request};
 use http_body::{Body, Frame, SizeHint};
-use tokio::time::{self, Sleep};
 
 use super::{
-    super::{Fault, FaultKind, Reached, Side, Unanswered},
+    super::{Fault, FaultKind, Reached, Unanswered},
     Limits, Transport,
     chunked::Step,
     decode::Decoder,
-    encode::{self, Delimited},
+    exchange::Exchange,
     framing::Framing,
-    head::{self, Head},
-    outbox::Outbox,
-    outgoing::{self, Outgoing},
+    head::Head,
     wire::{For, Wire},
 };
 
@@ -69,10 +65,14 @@ impl<S: Transport> Connection<S> {
     where
         B: Body<Data = Bytes, Error = Fault> + Unpin,
     {
-        let mut exchange = match Exchange::new(self, head, body) {
-            Ok(exchange) => exchange,
-            Err(kind) => return Err(Unanswered { fault: Fault::downstream(kind), reached: Reached::Nowhere }),
-        };
+        let nowhere = |fault| Unanswered { fault, reached: Reached::Nowhere };
+        let Self { wire, limits, served } = self;
+        // What came unasked would be taken for the answer.
+        if wire.ended || !wire.input.is_empty() {
+            return Err(nowhere(Fault::upstream(FaultKind::Closed)));
+        }
+        let mut exchange =
+            Exchange::new(wire, limits, served, head, body).map_err(|kind| nowhere(Fault::downstream(kind)))?;
         let upgrades = head.headers.contains_key(header::UPGRADE);
         let answer = poll_fn(|cx| exchange.poll_answer(cx, &head.method)).await.and_then(|answer| {
             let is_switch = answer.message.status() == StatusCode::SWITCHING_PROTOCOLS;
@@ -93,162 +93,6 @@ impl<S: Transport> Connection<S> {
             Err(fault) => Err(Unanswered { fault, reached: exchange.reached(fault) }),
         }
     }
-}
-
-/// How long a request with `expect: 100-continue` waits for an endpoint that may not know what that means.
-const PATIENCE: Duration = Duration::from_secs(1);
-
-/// A request on its way, on the connection that it is alone on.
-#[derive(Debug)]
-struct Exchange<S, B> {
-    wire: Wire<S>,
-    limits: Limits,
-    out: Outbox,
-    body: B,
-    outgoing: Outgoing,
-    /// The body is held back for so long.
-    held: Option<Pin<Box<Sleep>>>,
-    /// How much of the answer was looked at for the end of its head.
-    searched: usize,
-    served: bool,
-    /// Some of the request was written.
-    wrote: bool,
-    /// Some of an answer was read.
-    answered: bool,
-    /// The request cannot be sent further.
-    cut: Option<FaultKind>,
-    /// This is the last request on this connection.
-    unusable: bool,
-}
-
-impl<S, B> Exchange<S, B>
-where
-    S: Transport,
-    B: Body<Data = Bytes, Error = Fault> + Unpin,
-{
-    fn new(connection: Connection<S>, head: &request::Parts, body: B) -> Result<Self, FaultKind> {
-        let Connection { wire, limits, served } = connection;
-        let delimited = match head.method {
-            Method::CONNECT => Delimited::Forbidden,
-            _ => outgoing::delimit(&head.headers, &body, true)?,
-        };
-        let mut out = Outbox::default();
-        encode::request(out.small(), head, delimited);
-        let held = (expects(&head.headers) && !body.is_end_stream()).then(|| Box::pin(time::sleep(PATIENCE)));
-        Ok(Self {
-            wire,
-            limits,
-            out,
-            body,
-            outgoing: Outgoing::new(delimited),
-            held,
-            searched: 0,
-            served,
-            wrote: false,
-            answered: false,
-            cut: None,
-            unusable: false,
-        })
-    }
-
-    /// How far the request came, given that this is why there will be no answer.
-    fn reached(&self, fault: Fault) -> Reached {
-        let ended = fault.side == Side::Upstream && matches!(fault.kind, FaultKind::Closed | FaultKind::Reset { .. });
-        match self.wrote {
-            false => Reached::Nowhere,
-            true if ended && self.served && !self.answered => Reached::Stale,
-            true => Reached::Endpoint,
-        }
-    }
-
-    /// The head of the response.
-    fn poll_answer(&mut self, cx: &mut Context<'_>, method: &Method) -> Poll<Result<Head<Response<()>>, Fault>> {
-        loop {
-            self.poll_upload(cx)?;
-            match self.poll_head(cx, method).map_err(Fault::upstream)? {
-                // Nobody asked for it, or it is that which was waited for.
-                Poll::Ready(head) if is_interim(head.message.status()) => {
-                    if head.message.status() == StatusCode::CONTINUE {
-                        self.held = None;
-                    }
-                }
-                Poll::Ready(head) => {
-                    // It wants no body any more, and whether it would skip a late one is not known.
-                    if self.held.is_some() {
-                        self.cut = Some(FaultKind::Closed);
-                    }
-                    return Poll::Ready(Ok(head));
-                }
-                Poll::Pending => return Poll::Pending,
-            }
-        }
-    }
-
-    /// A head, of whatever response.
-    fn poll_head(&mut self, cx: &mut Context<'_>, method: &Method) -> Poll<Result<Head<Response<()>>, FaultKind>> {
-        loop {
-            let input = &self.wire.input;
-            let worth = self.wire.ended || memchr::memchr(b'\n', &input[self.searched..]).is_some();
-            if worth || input.len() > self.limits.head_bytes {
-                self.searched = input.len();
-                if let Some(head) = head::response(input, method, &self.limits)? {
-                    self.searched = 0;
-                    let _ = self.wire.input.split_to(head.bytes);
-                    return Poll::Ready(Ok(head));
-                }
-            }
-            if self.wire.ended {
-                // If the request could not be sent, then that is why there is no answer.
-                return Poll::Ready(Err(self.cut.unwrap_or(FaultKind::Closed)));
-            }
-            ready!(self.wire.poll_fill(cx, For::Head))?;
-            self.answered |= !self.wire.input.is_empty();
-        }
-    }
-
-    /// Sends of the request what can be sent now. An endpoint that does not take it may still answer, so only a fault of
-    /// the request's own body is one here.
-    fn poll_upload(&mut self, cx: &mut Context<'_>) -> Result<(), Fault> {
-        while self.cut.is_none() {
-            let taken = match self.is_held(cx) {
-                true => Poll::Pending,
-                false => self.outgoing.poll_take(cx, Pin::new(&mut self.body), Side::Downstream, &mut self.out),
-            };
-            if let Poll::Ready(Err(fault)) = taken {
-                self.unusable = true;
-                return Err(fault);
-            }
-            let wrote = &mut self.wrote;
-            match self.out.poll_write(cx, &mut self.wire.io, |_| *wrote = true) {
-                Poll::Ready(Ok(())) if taken.is_pending() || self.outgoing.is_ended() => break,
-                Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(kind)) => self.cut = Some(kind),
-                Poll::Pending => break,
-            }
-        }
-        Ok(())
-    }
-
-    fn is_held(&mut self, cx: &mut Context<'_>) -> bool {
-        let Some(sleep) = &mut self.held else { return false };
-        if sleep.as_mut().poll(cx).is_ready() {
-            self.held = None;
-        }
-        self.held.is_some()
-    }
-
-    /// Whether all of the request was written.
-    fn is_sent(&self) -> bool {
-        self.outgoing.is_ended() && self.out.is_empty() && self.cut.is_none()
-    }
-}
-
-fn expects(headers: &HeaderMap) -> bool {
-    headers.get(header::EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
-}
-
-fn is_interim(status: StatusCode) -> bool {
-    status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS
 }
 
 /// The body of a response, as it comes from the endpoint. Polling it also sends what is left of the request. Dropping it
@@ -286,10 +130,19 @@ where
         (self.tunnel && self.exchange.is_sent()).then_some((self.exchange.wire.io, self.exchange.wire.input))
     }
 
+    /// Sends what is left of the request, as polling the body does. For when the body cannot be polled because nobody
+    /// takes its data ([`Server::respond_while`](super::Server::respond_while)). What fails here fails the body.
+    pub fn poll_upload(&mut self, cx: &mut Context<'_>) {
+        if self.failed.is_none() && !self.exchange.is_sent() {
+            self.failed = self.exchange.poll_upload(cx).err();
+        }
+    }
+
     fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Result<Step, Fault>> {
-        let Self { exchange, decoder, .. } = self;
-        if !exchange.is_sent() {
-            exchange.poll_upload(cx)?;
+        self.poll_upload(cx);
+        let Self { exchange, decoder, failed, .. } = self;
+        if let Some(fault) = *failed {
+            return Poll::Ready(Err(fault));
         }
         loop {
             match decoder.step(&mut exchange.wire.input, &exchange.limits).map_err(Fault::upstream)? {
@@ -312,9 +165,6 @@ where
     type Error = Fault;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
-        if let Some(fault) = self.failed {
-            return Poll::Ready(Some(Err(fault)));
-        }
         Poll::Ready(match ready!(self.poll_part(cx)) {
             Ok(Step::Data(data)) => Some(Ok(Frame::data(data))),
             Ok(Step::Trailers(trailers)) => Some(Ok(Frame::trailers(trailers))),

@@ -1,12 +1,15 @@
 //! Entries for fuzzing: everything that is made of bytes from outside.
 
 use bytes::Bytes;
-use http::Method;
+use http::{HeaderValue, Method, header};
 
 use super::{
+    super::FaultKind,
     Limits,
     chunked::Step,
     decode::Decoder,
+    encode::{self, Delimited, Persistence},
+    framing::Framing,
     head::{self, Head},
 };
 
@@ -51,5 +54,51 @@ fn drain(mut decoder: Decoder, input: &mut Bytes, limits: &Limits) -> bool {
             Ok(Step::End) => return true,
             Ok(Step::More) | Err(_) => return false,
         }
+    }
+}
+
+/// Whether whoever gets what we make of the request in `bytes` reads the same request, with a body that ends at the same
+/// place. True of bytes that are no request.
+#[must_use]
+pub fn request_is_forwarded_faithfully(bytes: &[u8]) -> bool {
+    let Ok(Some((framing, once))) = forward_request(bytes) else { return true };
+    matches!(forward_request(&once), Ok(Some((again, twice))) if again == framing && twice == once)
+}
+
+/// The same of a response to `GET`.
+#[must_use]
+pub fn response_is_forwarded_faithfully(bytes: &[u8]) -> bool {
+    let Ok(Some((framing, once))) = forward_response(bytes) else { return true };
+    matches!(forward_response(&once), Ok(Some((again, twice))) if again == framing && twice == once)
+}
+
+fn forward_request(bytes: &[u8]) -> Result<Option<(Framing, Vec<u8>)>, FaultKind> {
+    let Some(Head { message, framing, .. }) = head::request(&Bytes::copy_from_slice(bytes), &Limits::default())? else {
+        return Ok(None);
+    };
+    let (mut parts, ()) = message.into_parts();
+    // What the proxy sees to: HTTP/1.0 needs none.
+    parts.headers.entry(header::HOST).or_insert(HeaderValue::from_static("a"));
+    let mut out = Vec::new();
+    let delimited = if parts.method == Method::CONNECT { Delimited::Forbidden } else { delimited(framing) };
+    encode::request(&mut out, &parts, delimited);
+    Ok(Some((framing, out)))
+}
+
+fn forward_response(bytes: &[u8]) -> Result<Option<(Framing, Vec<u8>)>, FaultKind> {
+    let head = head::response(&Bytes::copy_from_slice(bytes), &Method::GET, &Limits::default())?;
+    let Some(Head { message, framing, .. }) = head else { return Ok(None) };
+    let (parts, ()) = message.into_parts();
+    let mut out = Vec::new();
+    encode::response(&mut out, &parts, delimited(framing), Persistence::Implied);
+    Ok(Some((framing, out)))
+}
+
+fn delimited(framing: Framing) -> Delimited {
+    match framing {
+        Framing::Length(length) => Delimited::Length(length),
+        Framing::Chunked => Delimited::Chunked,
+        Framing::UntilClose => Delimited::Close,
+        Framing::Tunnel => Delimited::Forbidden,
     }
 }

@@ -12,7 +12,7 @@ use super::{
     super::FaultKind,
     Limits,
     framing::{self, Fields, Framing},
-    target,
+    names, target,
 };
 
 /// A head, and what follows from it.
@@ -202,7 +202,7 @@ fn headers(input: &Bytes, lines: &[httparse::Header<'_>]) -> Result<(HeaderMap, 
 
 /// One line; the value stays where it is.
 fn field(input: &Bytes, line: &httparse::Header<'_>) -> Result<(HeaderName, HeaderValue), FaultKind> {
-    let name = HeaderName::from_bytes(line.name.as_bytes()).map_err(|_| FaultKind::Malformed("header name"))?;
+    let name = names::name(line.name.as_bytes())?;
     let value = HeaderValue::from_maybe_shared(input.slice_ref(line.value))
         .map_err(|_| FaultKind::Malformed("header value"))?;
     Ok((name, value))

@@ -9,19 +9,23 @@
 //! - no timers, no tasks, no channels: everything happens in the futures that the caller polls. How long something may
 //!   take is up to the caller, who sees in [`Progress`] where a connection is.
 //!
-//! The parts: `head` and `target` (bytes to heads), `framing` (where a message ends), `chunked` and `decode` (bytes to
-//! bodies), `encode` (heads to bytes), `outgoing` and `outbox` (bodies to bytes), `wire` (reading), `server`, `client`.
+//! The parts: `head`, `names` and `target` (bytes to heads), `framing` (where a message ends), `chunked` and `decode` (bytes to
+//! bodies), `encode` (heads to bytes), `outgoing` and `outbox` (bodies to bytes), `wire` (reading); `server` with
+//! `respond` and `server_body`, `client` with `exchange`.
 
 mod chunked;
 mod client;
 mod decode;
 mod encode;
+mod exchange;
 mod framing;
 pub mod fuzz;
 mod head;
+mod names;
 mod outbox;
 mod outgoing;
 mod progress;
+mod respond;
 mod server;
 mod server_body;
 mod target;
@@ -33,7 +37,8 @@ mod tests;
 
 pub use client::{Connection, Incoming as ResponseBody};
 pub use progress::{Progress, Stage};
-pub use server::{After, Gone, Responded, Server};
+pub use respond::{After, Responded};
+pub use server::{Gone, Server};
 pub use server_body::Incoming as RequestBody;
 pub use transport::Transport;
 

@@ -3,28 +3,23 @@
 use std::{
     cell::RefCell,
     future::poll_fn,
-    mem,
-    pin::{Pin, pin},
+    pin::Pin,
     rc::Rc,
     task::{Context, Poll, ready},
     time::Duration,
 };
 
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode, Version};
-use http_body::Body;
+use http::{Method, Request, Version};
 use tokio::time;
 
 use super::{
-    super::{Fault, FaultKind, Side},
+    super::{Fault, FaultKind},
     Limits, Progress, RequestBody, Stage, Transport,
     chunked::Step,
     decode::Decoder,
-    encode::{self, Delimited, Persistence},
-    framing,
     head::{self, Head},
     outbox::Outbox,
-    outgoing::{self, Outgoing},
     server_body::Shared,
     wire::{For, Wire},
 };
@@ -32,14 +27,12 @@ use super::{
 /// A client's connection.
 #[derive(Debug)]
 pub struct Server<S> {
-    shared: Rc<RefCell<Shared<S>>>,
-    progress: Rc<Progress>,
+    pub(super) shared: Rc<RefCell<Shared<S>>>,
+    pub(super) progress: Rc<Progress>,
     /// What the answer depends on.
-    asked: Asked,
+    pub(super) asked: Asked,
     /// There may be a further request.
-    open: bool,
-    /// The client has to see that the response is not whole.
-    aborted: bool,
+    pub(super) open: bool,
     /// How much of the next head was looked at.
     searched: usize,
     /// How much of the last body was thrown away.
@@ -48,38 +41,16 @@ pub struct Server<S> {
 
 /// What of a request the answer to it depends on.
 #[derive(Clone, Copy, Debug)]
-struct Asked {
-    head: bool,
-    connect: bool,
-    version: Version,
-    persists: bool,
+pub(super) struct Asked {
+    pub(super) head: bool,
+    pub(super) connect: bool,
+    pub(super) version: Version,
+    pub(super) persists: bool,
 }
 
 impl Asked {
     /// Of bytes that are no request: they are answered, and that is the end.
     const NOTHING: Self = Self { head: false, connect: false, version: Version::HTTP_11, persists: false };
-}
-
-/// A response was written, as far as the system took it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Responded {
-    /// Bytes of its body.
-    pub bytes: u64,
-    /// What comes now.
-    pub after: After,
-}
-
-/// What comes after a response.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum After {
-    /// It was an interim one (1xx): the response proper.
-    Response,
-    /// The next request, if the rest of this one's body comes soon.
-    Request,
-    /// The end of the connection: [`Server::close`].
-    Close,
-    /// A tunnel: [`Server::upgrade`].
-    Tunnel,
 }
 
 /// How a client went away.
@@ -105,9 +76,10 @@ impl<S: Transport> Server<S> {
             awaits_continue: false,
             out: Outbox::default(),
             broken: false,
+            aborted: false,
         };
         let shared = Rc::new(RefCell::new(shared));
-        Self { shared, progress, asked: Asked::NOTHING, open: true, aborted: false, searched: 0, drained: 0 }
+        Self { shared, progress, asked: Asked::NOTHING, open: true, searched: 0, drained: 0 }
     }
 
     /// Where this connection is, to be looked at while a future of it is waiting.
@@ -198,100 +170,9 @@ impl<S: Transport> Server<S> {
         }
     }
 
-    /// Answers the current request. The head and what is ready of the body leave in one write; the body is not asked for
-    /// more before that is written. `close`: the connection ends with it.
-    ///
-    /// # Errors
-    ///
-    /// A fault of the client's side, or one of `body`; either is the end of the connection, which then also tells the
-    /// client that the body is not whole.
-    pub async fn respond<B>(&mut self, response: Response<B>, close: bool) -> Result<Responded, Fault>
-    where
-        B: Body<Data = Bytes, Error = Fault>,
-    {
-        let (parts, body) = response.into_parts();
-        let status = parts.status;
-        let interim = status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS;
-        let tunnel = status == StatusCode::SWITCHING_PROTOCOLS || (self.asked.connect && status.is_success());
-        let delimited = if tunnel || (framing::is_bodiless(status) && status != StatusCode::NOT_MODIFIED) {
-            Delimited::Forbidden
-        } else if self.asked.head || status == StatusCode::NOT_MODIFIED {
-            Delimited::Absent
-        } else {
-            outgoing::delimit(&parts.headers, &body, self.asked.version == Version::HTTP_11).map_err(Fault::upstream)?
-        };
-        let persists = self.open && !close && self.asked.persists && delimited != Delimited::Close && {
-            let shared = self.shared.borrow();
-            // A client that was never told to go on may send the body, or not.
-            !shared.broken && !shared.awaits_continue
-        };
-        let persistence = match persists {
-            _ if interim || tunnel => Persistence::Implied,
-            false => Persistence::Close,
-            true if self.asked.version == Version::HTTP_11 => Persistence::Implied,
-            true => Persistence::KeepAlive,
-        };
-
-        self.progress.enter(Stage::Response);
-        let awaited = mem::take(&mut self.shared.borrow_mut().awaits_continue);
-        // What is left of a `100 Continue` goes first.
-        let mut out = mem::take(&mut self.shared.borrow_mut().out);
-        encode::response(out.small(), &parts, delimited, persistence);
-        let result = self.send(Outgoing::new(delimited), body, &mut out).await.map(|bytes| Responded {
-            bytes,
-            after: match persists {
-                _ if interim => After::Response,
-                _ if tunnel => After::Tunnel,
-                true => After::Request,
-                false => After::Close,
-            },
-        });
-        if result.is_err() && delimited == Delimited::Close {
-            self.shared.borrow().wire.io.reset_on_close();
-            self.aborted = true;
-        }
-        self.open &= result.is_ok_and(|responded| responded.after != After::Close);
-        if interim {
-            self.progress.enter(Stage::Exchange);
-            self.shared.borrow_mut().awaits_continue = awaited && status != StatusCode::CONTINUE;
-        }
-        result
-    }
-
-    /// Writes what is in `out`, and the body after it.
-    async fn send<B>(&self, mut outgoing: Outgoing, body: B, out: &mut Outbox) -> Result<u64, Fault>
-    where
-        B: Body<Data = Bytes, Error = Fault>,
-    {
-        let mut body = pin!(body);
-        poll_fn(|cx| {
-            loop {
-                let taken = outgoing.poll_take(cx, body.as_mut(), Side::Upstream, out);
-                if let Poll::Ready(Err(fault)) = taken {
-                    // What was taken before the fault is the client's.
-                    let _ = self.poll_write(cx, out);
-                    return Poll::Ready(Err(fault));
-                }
-                ready!(self.poll_write(cx, out))?;
-                if outgoing.is_ended() {
-                    return Poll::Ready(Ok(outgoing.taken));
-                }
-                if taken.is_pending() {
-                    return Poll::Pending;
-                }
-            }
-        })
-        .await
-    }
-
-    fn poll_write(&self, cx: &mut Context<'_>, out: &mut Outbox) -> Poll<Result<(), Fault>> {
-        let mut shared = self.shared.borrow_mut();
-        out.poll_write(cx, &mut shared.wire.io, |bytes| self.progress.moved(bytes)).map_err(Fault::downstream)
-    }
-
     /// Whether the client went away, while the response is awaited. What it sends meanwhile is kept: requests after this
-    /// one, 64 KiB at most; behind more than that, or behind a body that is not read, nothing is noticed. After
-    /// [`Gone::HalfClosed`] was reported only [`Gone::Reset`] is.
+    /// one, 64 KiB at most; behind more than that, or behind a body that is not read, nothing is noticed. Ready once:
+    /// what comes after a half-close shows when the response is written.
     pub fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Gone> {
         let mut shared = self.shared.borrow_mut();
         if shared.broken {
@@ -326,7 +207,7 @@ impl<S: Transport> Server<S> {
     /// Ends the connection such that a client that is still sending can read the response: closing at once would reset
     /// it. Waits for the client's end, at most two seconds.
     pub async fn close(self) {
-        if self.aborted {
+        if self.shared.borrow().aborted {
             return;
         }
         self.progress.enter(Stage::Drain);

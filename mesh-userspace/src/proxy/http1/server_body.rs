@@ -35,6 +35,8 @@ pub(super) struct Shared<S> {
     pub(super) out: Outbox,
     /// Reading failed: there will be no further request.
     pub(super) broken: bool,
+    /// The client has to see that the response is not whole: nothing more is sent, not even an end.
+    pub(super) aborted: bool,
 }
 
 impl<S: Transport> Shared<S> {

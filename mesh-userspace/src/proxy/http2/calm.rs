@@ -1,4 +1,4 @@
-//! Does a client open streams only to give them up?
+//! Does a client open streams only to make work?
 
 /// How an exchange with a client ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -9,9 +9,11 @@ pub(super) enum End {
     GivenUp,
     /// The client gave it up as soon as it had begun.
     GivenUpEarly,
+    /// It was none from the beginning.
+    Malformed,
 }
 
-/// The account of a connection: early ends less finished exchanges.
+/// The account of a connection: exchanges that were no use less those that were finished.
 ///
 /// Counting against what finishes, and not against time, lets a busy client with short deadlines live, and stops one that
 /// does nothing else (CVE-2023-44487).
@@ -27,7 +29,7 @@ impl Account {
         match end {
             End::Finished => self.early = self.early.saturating_sub(1),
             End::GivenUp => {}
-            End::GivenUpEarly => self.early = self.early.saturating_add(1),
+            End::GivenUpEarly | End::Malformed => self.early = self.early.saturating_add(1),
         }
         self.early <= limit
     }
@@ -38,10 +40,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_client_that_only_gives_up_is_stopped_at_the_limit() {
-        let mut account = Account::default();
-        assert!((0..3).all(|_| account.add(End::GivenUpEarly, 3)));
-        assert!(!account.add(End::GivenUpEarly, 3));
+    fn a_client_that_makes_only_work_is_stopped_at_the_limit() {
+        for end in [End::GivenUpEarly, End::Malformed] {
+            let mut account = Account::default();
+            assert!((0..3).all(|_| account.add(end, 3)));
+            assert!(!account.add(end, 3));
+        }
     }
 
     #[test]

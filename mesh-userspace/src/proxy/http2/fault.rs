@@ -7,29 +7,31 @@ use super::{
     cork::Progress,
 };
 
-/// What `error` means on a connection that came as far as `progress`.
+/// What `error` means on a connection of `side` that came as far as `progress`.
 pub(super) fn translate(side: Side, error: &h2::Error, progress: &Progress) -> Fault {
-    Fault { side, kind: kind(error, progress) }
+    match kind(error, progress) {
+        Some(kind) => Fault { side, kind },
+        // h2 refuses to send this: no fault of whom it was for.
+        None => Fault::downstream(FaultKind::Malformed("cannot be said in HTTP/2")),
+    }
 }
 
-fn kind(error: &h2::Error, progress: &Progress) -> FaultKind {
+fn kind(error: &h2::Error, progress: &Progress) -> Option<FaultKind> {
     if let Some(io) = error.get_io() {
         // What h2 reports for streams of a connection that is gone is always a broken pipe; the connection knows better.
-        return match progress.failed() {
+        return Some(match progress.failed() {
+            _ if progress.ended() => FaultKind::Closed,
             Some(kind) => kind.into(),
-            None if progress.ended() => FaultKind::Closed,
             None => io.kind().into(),
-        };
+        });
     }
-    match error.reason() {
+    Some(match error.reason()? {
         // Found by h2 in what the peer sent.
-        Some(Reason::ENHANCE_YOUR_CALM) if error.is_library() => FaultKind::TooLarge("HTTP/2 frames without use"),
-        Some(_) if error.is_library() => FaultKind::Malformed("HTTP/2"),
-        Some(Reason::NO_ERROR) if error.is_go_away() => FaultKind::Closed,
-        Some(reason) => FaultKind::Reset { code: Some(reason.into()) },
-        // A head or frame of ours that h2 refuses to send.
-        None => FaultKind::Malformed("cannot be said in HTTP/2"),
-    }
+        Reason::ENHANCE_YOUR_CALM if error.is_library() => FaultKind::TooLarge("HTTP/2 frames without use"),
+        _ if error.is_library() => FaultKind::Malformed("HTTP/2"),
+        Reason::NO_ERROR if error.is_go_away() => FaultKind::Closed,
+        reason => FaultKind::Reset { code: Some(reason.into()) },
+    })
 }
 
 /// The code of the reset that tells a peer of `fault`, found on another side, where part of the message is on its way.
@@ -46,10 +48,11 @@ pub(super) fn code(fault: Fault, otherwise: Reason) -> Reason {
     }
 }
 
-/// The code of the reset in place of an answer: all that the handler says is true, as nothing was sent.
+/// The code of the reset in place of an answer. It keeps the code of the handler, `REFUSED_STREAM` included, as nothing was
+/// sent.
 pub(super) fn code_of_refusal(fault: Fault) -> Reason {
     match fault.kind {
-        FaultKind::Reset { code: Some(code) } => code.into(),
+        FaultKind::Reset { code: Some(code) } if code != u32::from(Reason::NO_ERROR) => code.into(),
         FaultKind::Malformed(_) | FaultKind::TooLarge(_) if fault.side == Side::Downstream => Reason::PROTOCOL_ERROR,
         _ => Reason::INTERNAL_ERROR,
     }

@@ -10,7 +10,7 @@
 //!   the task of that connection; an upstream connection has one task (its driver) that moves its frames. The one
 //!   exception is a request whose response begins before its body ended (a gRPC stream): the rest of its body gets a
 //!   task, so that both directions flow even if one of them is stuck.
-//! - Frames of a scheduler round leave in one write ([`cork`]).
+//! - Frames of a scheduler round leave in one write (`cork.rs`).
 //! - Every buffer has a bound, and a peer that does not read is not read from ([`Limits`] has the sums).
 //! - A reset keeps its code on the way through, both ways.
 //!

@@ -127,7 +127,7 @@ where
     let began = Instant::now();
     if dialect::check(&request).is_err() {
         respond.send_reset(Reason::PROTOCOL_ERROR);
-        return End::Finished;
+        return End::Malformed;
     }
     let waits = request.headers().contains_key(EXPECT) && !request.body().is_end_stream();
     let wanted = waits.then(Rc::<Cell<bool>>::default);

@@ -1,4 +1,5 @@
-//! Random bytes, and messages with random changes: no panic, and no decoder that does not end.
+//! Random bytes, and messages with random changes: no panic, no decoder that does not end, and what is passed on means the
+//! same to the next.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +14,7 @@ use super::{
 const TIME: Duration = Duration::from_secs(1);
 
 #[test]
-fn mutations_of_the_corpus_never_panic() {
+fn mutations_of_the_corpus_are_refused_or_passed_on_as_they_are() {
     let chunked = CHUNKED.iter().flat_map(|(body, _)| {
         ["POST / HTTP/1.1\r\nhost: a\r\n", "HTTP/1.1 200 OK\r\n"]
             .map(|head| format!("{head}transfer-encoding: chunked\r\n\r\n{body}"))
@@ -32,12 +33,20 @@ fn mutations_of_the_corpus_never_panic() {
             for _ in 0..random.usize(..5) {
                 mutate(&mut bytes, &mut random);
             }
-            fuzz::requests(&bytes);
-            fuzz::responses(&bytes);
+            check(&bytes);
             rounds += 1;
         }
     }
     assert!(rounds > 100, "only {rounds} rounds");
+}
+
+/// What the fuzz targets do.
+fn check(bytes: &[u8]) {
+    fuzz::requests(bytes);
+    fuzz::responses(bytes);
+    let text = String::from_utf8_lossy(bytes);
+    assert!(fuzz::request_is_forwarded_faithfully(bytes), "{text:?}");
+    assert!(fuzz::response_is_forwarded_faithfully(bytes), "{text:?}");
 }
 
 fn mutate(bytes: &mut Vec<u8>, random: &mut fastrand::Rng) {
@@ -58,7 +67,6 @@ fn mutate(bytes: &mut Vec<u8>, random: &mut fastrand::Rng) {
 proptest! {
     #[test]
     fn random_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..2_000)) {
-        fuzz::requests(&bytes);
-        fuzz::responses(&bytes);
+        check(&bytes);
     }
 }

@@ -16,7 +16,7 @@ use tokio::{
 
 use super::{
     super::{After, Connection, Limits, Server, Transport},
-    run,
+    read_to, run, write,
 };
 
 /// A socket that counts what is asked of the kernel.
@@ -111,5 +111,42 @@ fn a_request_through_costs_one_read_and_one_write_on_each_side() {
         assert_eq!((down.writes.get(), up.writes.get()), (ROUNDS, ROUNDS));
         // One for the end of the client's connection.
         assert_eq!((down.reads.get(), up.reads.get()), (ROUNDS + 1, ROUNDS));
+    });
+}
+
+#[test]
+fn a_client_that_reads_only_after_it_sent_is_not_waited_for_for_ever() {
+    run(async {
+        const LENGTH: usize = 100_000;
+        let (mut client, downstream) = tokio::io::duplex(1_000);
+        let (upstream, mut endpoint) = tokio::io::duplex(1_000);
+        let ask = async {
+            write(&mut client, &format!("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: {LENGTH}\r\n\r\n")).await;
+            write(&mut client, &"x".repeat(LENGTH)).await;
+            read_to(&mut client, "\r\n\r\n").await;
+            client.read_exact(&mut vec![0; LENGTH]).await.unwrap();
+        };
+        let serve = async {
+            read_to(&mut endpoint, "\r\n\r\n").await;
+            let (mut read, mut write) = tokio::io::split(&mut endpoint);
+            let answer = async {
+                let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {LENGTH}\r\n\r\n");
+                write.write_all(head.as_bytes()).await.unwrap();
+                write.write_all(&vec![b'y'; LENGTH]).await.unwrap();
+            };
+            let mut request = vec![0; LENGTH];
+            tokio::join!(answer, async { read.read_exact(&mut request).await.unwrap() });
+        };
+        let proxy = async {
+            let mut server = Server::new(downstream, Bytes::new(), &Limits::default());
+            let connection = Connection::new(upstream, &Limits::default());
+            let (head, body) = server.request().await.unwrap().unwrap().into_parts();
+            let (head, mut body) = connection.send(&head, body).await.unwrap().into_parts();
+            let response = http::Response::from_parts(head, &mut body);
+            let responded = server.respond_while(response, false, |mut body, cx| body.poll_upload(cx)).await;
+            assert_eq!(responded.unwrap().after, After::Request);
+            assert!(body.into_connection().is_some());
+        };
+        tokio::join!(ask, serve, proxy);
     });
 }

@@ -415,6 +415,42 @@ fn a_close_delimited_body_that_fails_ends_in_a_reset() {
 }
 
 #[test]
+fn a_response_that_is_given_up_is_the_last_and_seen_not_to_be_whole() {
+    run(async {
+        for version in ["1.0", "1.1"] {
+            let (mut client, mut server) = sockets().await;
+            client.write_all(format!("GET / HTTP/{version}\r\nhost: a\r\n\r\n").as_bytes()).await.unwrap();
+            drop(server.request().await.unwrap().unwrap());
+            let never = ok(Never(Some(Bytes::from_static(b"abc"))));
+            let mut cx = Context::from_waker(Waker::noop());
+            assert!(Box::pin(server.respond(never, false)).as_mut().poll(&mut cx).is_pending());
+            assert!(server.request().await.unwrap().is_none());
+            server.close().await;
+            let mut text = Vec::new();
+            let end = client.read_to_end(&mut text).await;
+            match version {
+                "1.0" => assert_eq!(end.unwrap_err().kind(), ErrorKind::ConnectionReset),
+                _ => assert!(end.is_ok() && text.ends_with(b"3\r\nabc\r\n"), "{end:?}"),
+            }
+        }
+    });
+}
+
+#[test]
+fn http_1_0_sees_no_interim_responses() {
+    run(async {
+        let (mut client, mut server) = server();
+        write(&mut client, "GET / HTTP/1.0\r\n\r\n").await;
+        server.request().await.unwrap().unwrap();
+        let hints = Response::builder().status(103).body(Whole::default()).unwrap();
+        assert_eq!(server.respond(hints, false).await.unwrap().after, After::Response);
+        server.respond(ok(Whole::of("a")), false).await.unwrap();
+        drop(server);
+        assert!(read_all(&mut client).await.starts_with("HTTP/1.1 200 OK\r\n"));
+    });
+}
+
+#[test]
 fn a_client_that_is_still_sending_can_read_the_response() {
     run(async {
         let (mut client, mut server) = sockets().await;

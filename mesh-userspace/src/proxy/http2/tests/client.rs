@@ -4,15 +4,15 @@ use super::*;
 
 use h2::Reason;
 
-use super::super::super::{FaultKind, Reached, Side};
+use super::super::super::{FaultKind, Reached};
 
-async fn whole(response: Response<Incoming>) -> Result<(Bytes, Option<HeaderMap>), Fault> {
+pub(super) async fn whole(response: Response<Incoming>) -> Result<(Bytes, Option<HeaderMap>), Fault> {
     let all = response.into_body().collect().await?;
     let trailers = all.trailers().cloned();
     Ok((all.to_bytes(), trailers))
 }
 
-async fn answer(_: Request<h2::RecvStream>, mut respond: h2::server::SendResponse<Bytes>) {
+pub(super) async fn answer(_: Request<h2::RecvStream>, mut respond: h2::server::SendResponse<Bytes>) {
     let mut stream = respond.send_response(Response::new(()), false).unwrap();
     stream.send_data("answer".into(), true).unwrap();
 }
@@ -51,24 +51,6 @@ fn body_and_trailers_go_both_ways() {
 }
 
 #[test]
-fn a_refused_stream_reached_nowhere_and_other_resets_the_endpoint() {
-    for (reason, reached) in [
-        (Reason::REFUSED_STREAM, Reached::Nowhere),
-        (Reason::INTERNAL_ERROR, Reached::Endpoint),
-        (Reason::CANCEL, Reached::Endpoint),
-    ] {
-        run(async move {
-            let (connection, _driver, stream) = connected(Limits::upstream()).await;
-            h2_server(stream, move |_, mut respond| async move { respond.send_reset(reason) });
-            let (head, body) = ours(get("/"), Frames::default());
-            let error = connection.send(head, body).await.unwrap_err();
-            assert_eq!(error.fault, Fault::upstream(FaultKind::Reset { code: Some(reason.into()) }));
-            assert_eq!(error.reached, reached);
-        });
-    }
-}
-
-#[test]
 fn a_reset_after_the_head_keeps_its_code() {
     run(async {
         let (connection, _driver, stream) = connected(Limits::upstream()).await;
@@ -81,99 +63,6 @@ fn a_reset_after_the_head_keeps_its_code() {
         let (head, body) = ours(get("/"), Frames::default());
         let fault = whole(connection.send(head, body).await.unwrap()).await.unwrap_err();
         assert_eq!(fault, Fault::upstream(FaultKind::Reset { code: Some(Reason::ENHANCE_YOUR_CALM.into()) }));
-    });
-}
-
-#[test]
-fn a_goaway_leaves_out_what_came_after_and_ends_the_use_of_the_connection() {
-    run(async {
-        let (connection, driver, stream) = connected(Limits::upstream()).await;
-        tokio::task::spawn_local(async move {
-            let mut server = h2::server::handshake(stream).await.unwrap();
-            let (_request, mut respond) = server.accept().await.unwrap().unwrap();
-            server.graceful_shutdown();
-            let finish = async {
-                rest().await;
-                let mut stream = respond.send_response(Response::new(()), false).unwrap();
-                stream.send_data("last".into(), true).unwrap();
-            };
-            tokio::join!(finish, async { while server.accept().await.is_some() {} });
-        });
-        let (head, body) = ours(get("/"), Frames::default());
-        assert!(connection.is_usable());
-        let last = whole(connection.send(head, body).await.unwrap()).await.unwrap().0;
-        assert_eq!(last, "last");
-        assert!(!connection.is_usable());
-        let (head, body) = ours(get("/"), Frames::default());
-        let error = connection.send(head, body).await.unwrap_err();
-        assert_eq!((error.reached, error.fault.side), (Reached::Nowhere, Side::Upstream));
-        drop(connection);
-        driver.await.unwrap().unwrap();
-    });
-}
-
-#[test]
-fn streams_above_the_last_of_a_goaway_reached_nowhere_and_those_below_the_endpoint() {
-    run(async {
-        let (connection, _driver, mut stream) = connected(Limits::upstream()).await;
-        let both = futures_util::future::join_all((0..2).map(|_| {
-            let (head, body) = ours(get("/"), Frames::default());
-            connection.send(head, body)
-        }));
-        let server = async {
-            use tokio::io::{AsyncReadExt, AsyncWriteExt};
-            // SETTINGS, then GOAWAY: last stream 1, no error; then the end.
-            stream.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await.unwrap();
-            rest().await;
-            stream.write_all(&[0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0]).await.unwrap();
-            rest().await;
-            let mut read = [0; 4096];
-            assert!(stream.read(&mut read).await.unwrap() > 100);
-            drop(stream);
-        };
-        let (answers, ()) = tokio::join!(both, server);
-        let reached: Vec<_> = answers.into_iter().map(|answer| answer.unwrap_err().reached).collect();
-        assert_eq!(reached, [Reached::Endpoint, Reached::Nowhere]);
-    });
-}
-
-#[test]
-fn a_connection_that_served_and_ends_without_a_byte_was_stale() {
-    run(async {
-        let (connection, _driver, stream) = connected(Limits::upstream()).await;
-        let end = Rc::new(tokio::sync::Notify::new());
-        let told = Rc::clone(&end);
-        tokio::task::spawn_local(async move {
-            let mut server = h2::server::handshake(stream).await.unwrap();
-            let (request, respond) = server.accept().await.unwrap().unwrap();
-            answer(request, respond).await;
-            tokio::select! { _ = server.accept() => {}, () = told.notified() => {} }
-        });
-        let (head, body) = ours(get("/"), Frames::default());
-        whole(connection.send(head, body).await.unwrap()).await.unwrap();
-        rest().await;
-        let (head, body) = ours(get("/"), Frames::default());
-        let (answer, ()) = tokio::join!(connection.send(head, body), async {
-            // Behind the driver, which writes the request.
-            rest().await;
-            end.notify_one();
-        });
-        // The server had read it, but said nothing.
-        assert!(matches!(answer.unwrap_err().reached, Reached::Stale | Reached::Endpoint));
-        assert!(!connection.is_usable());
-    });
-}
-
-#[test]
-fn a_connection_that_ends_before_it_takes_a_byte_was_reached_by_nothing() {
-    run(async {
-        let (connection, driver, stream) = connected(Limits::upstream()).await;
-        rest().await;
-        drop(stream);
-        let (head, body) = ours(get("/"), Frames::default());
-        let error = connection.send(head, body).await.unwrap_err();
-        assert_eq!(error.reached, Reached::Nowhere);
-        let _ = driver.await.unwrap();
     });
 }
 
@@ -248,12 +137,36 @@ fn an_early_answer_is_read_while_the_request_goes_on() {
         let (head, body) = ours(post("/"), Channel(from));
         let mut response = connection.send(head, body).await.unwrap();
         for message in ["one", "two", "three"] {
-            to.send(Bytes::from(message)).unwrap();
+            to.send(Ok(Bytes::from(message))).unwrap();
             let frame = response.body_mut().frame().await.unwrap().unwrap();
             assert_eq!(frame.into_data().unwrap(), message);
         }
         drop(to);
         assert!(response.body_mut().frame().await.is_none());
+    });
+}
+
+#[test]
+fn a_request_that_fails_after_the_head_of_the_response_fails_that_with_its_own_fault() {
+    run(async {
+        let (connection, _driver, stream) = connected(Limits::upstream()).await;
+        let seen = Rc::new(Cell::new(None));
+        let reset = Rc::clone(&seen);
+        h2_server(stream, move |request, mut respond| {
+            let reset = Rc::clone(&reset);
+            async move {
+                let _out = respond.send_response(Response::new(()), false).unwrap();
+                reset.set(all_of(request.into_body()).await.unwrap_err().reason());
+            }
+        });
+        let (to, from) = tokio::sync::mpsc::unbounded_channel();
+        let (head, body) = ours(post("/"), Channel(from));
+        let response = connection.send(head, body).await.unwrap();
+        let fault = Fault::downstream(FaultKind::Reset { code: Some(Reason::ENHANCE_YOUR_CALM.into()) });
+        to.send(Err(fault)).unwrap();
+        assert_eq!(whole(response).await.unwrap_err(), fault);
+        rest().await;
+        assert_eq!(seen.get(), Some(Reason::ENHANCE_YOUR_CALM));
     });
 }
 
@@ -274,7 +187,7 @@ fn a_request_goes_on_while_nobody_reads_the_response() {
         let (to, from) = tokio::sync::mpsc::unbounded_channel();
         let (head, body) = ours(post("/"), Channel(from));
         let _unread = connection.send(head, body).await.unwrap();
-        to.send(Bytes::from(vec![1; 500_000])).unwrap();
+        to.send(Ok(Bytes::from(vec![1; 500_000]))).unwrap();
         drop(to);
         while received.get() == 0 {
             tokio::task::yield_now().await;
@@ -311,14 +224,45 @@ fn a_connection_says_whether_it_has_room() {
     });
 }
 
+#[test]
+fn a_request_that_is_there_is_a_head_and_one_frame_that_ends_it() {
+    use tokio::io::AsyncReadExt;
+    run(async {
+        let (connection, _driver, mut stream) = connected(Limits::upstream()).await;
+        let (head, body) = ours(post("/"), Frames::of("all"));
+        let (with, without) = (connection.send(head, body), {
+            let (head, body) = ours(get("/"), Frames::default());
+            connection.send(head, body)
+        });
+        let server = async {
+            rest().await;
+            let mut read = [0; 4096];
+            let n = stream.read(&mut read).await.unwrap();
+            let mut request: Vec<_> = frames(&read[24..n])
+                .into_iter()
+                .filter(|frame| frame.stream != 0)
+                .map(|frame| (frame.stream, frame.kind, frame.flags))
+                .collect();
+            request.sort_by_key(|frame| frame.0);
+            assert_eq!(request, [(1, 1, 4), (1, 0, 1), (3, 1, 5)]);
+        };
+        tokio::select! {
+            biased;
+            _ = with => {}
+            _ = without => {}
+            () = server => {}
+        }
+    });
+}
+
 /// A body that comes through a channel.
-pub(super) struct Channel(pub(super) tokio::sync::mpsc::UnboundedReceiver<Bytes>);
+pub(super) struct Channel(pub(super) tokio::sync::mpsc::UnboundedReceiver<Result<Bytes, Fault>>);
 
 impl Body for Channel {
     type Data = Bytes;
     type Error = Fault;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
-        self.0.poll_recv(cx).map(|data| data.map(|data| Ok(Frame::data(data))))
+        self.0.poll_recv(cx).map(|data| data.map(|data| data.map(Frame::data)))
     }
 }

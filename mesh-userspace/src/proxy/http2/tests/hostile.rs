@@ -3,38 +3,15 @@
 use super::*;
 
 use h2::Reason;
+use proptest::prelude::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
-
-/// A frame of raw bytes.
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-    let mut frame = vec![length[1], length[2], length[3], kind, flags];
-    frame.extend(stream.to_be_bytes());
-    frame.extend(payload);
-    frame
-}
-
-/// `GET http://a/` as a HEADERS frame that ends head and stream.
-fn get_frame(stream: u32) -> Vec<u8> {
-    frame(1, 5, stream, &[0x82, 0x86, 0x84, 0x41, 0x01, b'a'])
-}
 
 /// The code of the GOAWAY that ends what comes, if there is one.
 async fn goaway(stream: &mut DuplexStream) -> Option<u32> {
     let mut all = Vec::new();
     let _ = stream.read_to_end(&mut all).await;
-    let mut rest = &all[..];
-    let mut code = None;
-    while rest.len() >= 9 {
-        let length = u32::from_be_bytes([0, rest[0], rest[1], rest[2]]) as usize;
-        if rest[3] == 7 {
-            code = Some(u32::from_be_bytes(rest[13..17].try_into().unwrap()));
-        }
-        rest = &rest[9 + length..];
-    }
-    code
+    let last = frames(&all).into_iter().rfind(|frame| frame.kind == 7)?;
+    Some(u32::from_be_bytes(last.payload[4..8].try_into().unwrap()))
 }
 
 async fn never(_: Request<Incoming>) -> Result<Response<Frames>, Fault> {
@@ -169,6 +146,18 @@ fn requests_of_a_client_that_does_not_read_are_no_more_than_its_streams() {
 }
 
 #[test]
+fn two_hosts_are_refused() {
+    run(async {
+        let (stream, _task) = served(Limits::default(), never);
+        let (mut send, _driver) = h2_client(stream).await;
+        let mut request = get("/");
+        request.headers_mut().insert("host", "other".parse().unwrap());
+        let (response, _) = send.send_request(request, true).unwrap();
+        assert_eq!(response.await.unwrap_err().reason(), Some(Reason::PROTOCOL_ERROR));
+    });
+}
+
+#[test]
 fn noise_in_place_of_the_preface_is_malformed() {
     run(async {
         let (mut stream, task) = served(Limits::default(), never);
@@ -194,4 +183,57 @@ fn an_endpoint_with_a_giant_head_is_refused() {
         let error = connection.send(head, body).await.unwrap_err();
         assert_eq!(error.reached, super::super::super::Reached::Endpoint);
     });
+}
+
+/// A frame of any kind, on streams that there may be, with little in it.
+fn any_frame() -> impl Strategy<Value = Vec<u8>> {
+    let payload = prop_oneof![
+        prop::collection::vec(any::<u8>(), 0..40),
+        Just(vec![0x82, 0x86, 0x84, 0x41, 0x01, b'a']),
+        Just(vec![0x88]),
+        Just(vec![0; 4]),
+        Just(vec![0; 8]),
+    ];
+    (0..12_u8, any::<u8>(), 0..8_u32, payload).prop_map(|(kind, flags, id, payload)| frame(kind, flags, id, &payload))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn no_frames_of_a_client_make_it_panic(frames in prop::collection::vec(any_frame(), 1..30)) {
+        run(async {
+            let (mut stream, task) = served(Limits::default(), |request| async {
+                Ok(Response::new(request.into_body()))
+            });
+            let _ = stream.write_all(&[PREFACE.to_vec(), frames.concat()].concat()).await;
+            rest().await;
+            drop(stream);
+            let _ = task.await.expect("no panic");
+        });
+    }
+
+    #[test]
+    fn no_frames_of_an_endpoint_make_it_panic(frames in prop::collection::vec(any_frame(), 1..30)) {
+        run(async {
+            let (connection, driver, mut stream) = connected(Limits::upstream()).await;
+            let sent = (0..3).map(|_| {
+                let (head, body) = ours(post("/"), Frames::of("some").data("more").trailers("a", "b"));
+                let connection = connection.clone();
+                tokio::task::spawn_local(async move {
+                    let response = connection.send(head, body).await?;
+                    Ok::<_, super::super::super::Unanswered>(response.into_body().collect().await.is_ok())
+                })
+            });
+            let sent: Vec<_> = sent.collect();
+            rest().await;
+            let _ = stream.write_all(&[frame(4, 0, 0, &[]), frames.concat()].concat()).await;
+            rest().await;
+            drop((stream, connection));
+            for one in sent {
+                let _ = one.await.expect("no panic");
+            }
+            let _ = driver.await.expect("no panic");
+        });
+    }
 }

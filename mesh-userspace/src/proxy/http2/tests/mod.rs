@@ -4,6 +4,7 @@ mod client;
 mod cork;
 mod dialect;
 mod hostile;
+mod reached;
 mod server;
 mod through;
 
@@ -211,4 +212,41 @@ fn h2_server<F>(
 /// The parts and body of a request of ours.
 fn ours<B>(request: Request<()>, body: B) -> (http::request::Parts, B) {
     (request.into_parts().0, body)
+}
+
+/// What a client begins with: the preface and empty SETTINGS.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+
+/// A frame of raw bytes.
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    let mut frame = vec![length[1], length[2], length[3], kind, flags];
+    frame.extend(stream.to_be_bytes());
+    frame.extend(payload);
+    frame
+}
+
+/// `GET http://a/` as a HEADERS frame that ends head and stream.
+fn get_frame(stream: u32) -> Vec<u8> {
+    frame(1, 5, stream, &[0x82, 0x86, 0x84, 0x41, 0x01, b'a'])
+}
+
+struct RawFrame<'a> {
+    kind: u8,
+    flags: u8,
+    stream: u32,
+    payload: &'a [u8],
+}
+
+/// The whole frames in `bytes`.
+fn frames(mut bytes: &[u8]) -> Vec<RawFrame<'_>> {
+    let mut frames = Vec::new();
+    while let Some((head, rest)) = bytes.split_at_checked(9) {
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
+        let Some((payload, rest)) = rest.split_at_checked(length) else { break };
+        let stream = u32::from_be_bytes(head[5..9].try_into().unwrap());
+        frames.push(RawFrame { kind: head[3], flags: head[4], stream, payload });
+        bytes = rest;
+    }
+    frames
 }

@@ -288,13 +288,21 @@ fn the_counter_says_how_many_requests_are_under_way() {
 }
 
 #[test]
-fn two_hosts_are_refused() {
+fn an_answer_that_is_there_is_a_head_and_one_frame_that_ends_it() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     run(async {
-        let (stream, _task) = served(Limits::default(), hello);
-        let (mut send, _driver) = h2_client(stream).await;
-        let mut request = get("/");
-        request.headers_mut().insert("host", "other".parse().unwrap());
-        let (response, _) = send.send_request(request, true).unwrap();
-        assert_eq!(response.await.unwrap_err().reason(), Some(Reason::PROTOCOL_ERROR));
+        let (mut stream, _task) = served(Limits::default(), hello);
+        stream.write_all(&[PREFACE, &get_frame(1), &get_frame(3)].concat()).await.unwrap();
+        rest().await;
+        let mut read = [0; 4096];
+        let n = stream.read(&mut read).await.unwrap();
+        let mut answer: Vec<_> = frames(&read[..n])
+            .into_iter()
+            .filter(|frame| frame.stream != 0)
+            .map(|frame| (frame.stream, frame.kind, frame.flags))
+            .collect();
+        answer.sort_by_key(|frame| frame.0);
+        // HEADERS that end the head, DATA that ends the stream.
+        assert_eq!(answer, [(1, 1, 4), (1, 0, 1), (3, 1, 4), (3, 0, 1)]);
     });
 }
