@@ -389,6 +389,30 @@ ADDRESS           WEIGHT  SHARE  HEALTH   CIRCUIT  DRAINING  CANDIDATE  REASON
 }
 
 #[test]
+fn an_explanation_of_a_request_names_the_services_that_its_route_leads_to() {
+    let mut explanation = sample::explanation();
+    explanation.route = Some("2: path_prefix /v2".to_owned());
+    explanation.explanation = "goes elsewhere\nby route 2: path_prefix /v2".to_owned();
+    explanation.endpoints.truncate(1);
+    explanation.endpoints[0].service = Some("checkout-v2".to_owned());
+    assert_eq!(
+        views::explanation(&explanation, PLAIN),
+        "\
+Address   10.96.0.10:80
+Service   checkout
+Route     2: path_prefix /v2
+Policy    round_robin
+Decision  forwarded
+          goes elsewhere
+          by route 2: path_prefix /v2
+
+SERVICE      ADDRESS        WEIGHT  SHARE  HEALTH   CIRCUIT  DRAINING  CANDIDATE  REASON
+checkout-v2  10.0.1.5:8080       2  100 %  healthy  closed   no        yes        takes connections
+"
+    );
+}
+
+#[test]
 fn status_for_people() {
     let now = Time::from(sample::noon().system_time() + Duration::from_secs(3 * 3600 + 12 * 60));
     assert_eq!(

@@ -178,8 +178,7 @@ impl Table {
         let mut table = Self { all, ..Self::default() };
         for entry in entries {
             let service = Arc::new(Service::new(entry, states));
-            let there = |address| service.endpoints.iter().any(|e| e.address == address);
-            service.state.retain(|address| there(address));
+            service.state.retain(|address| service.endpoint(address).is_some());
             for host in &service.facts.hosts {
                 table.by_host.insert(host.as_str().into(), Arc::clone(&service));
             }

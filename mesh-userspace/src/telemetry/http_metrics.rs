@@ -124,7 +124,7 @@ mod tests {
 
     #[test]
     fn what_became_of_requests_is_printed_of_services_that_were_asked() {
-        let table = Table::new(vec![service("idle"), service("web")], &States::default());
+        let table = Table::new(vec![service("idle"), service("web")], Arc::default(), &States::default());
         let services: Vec<Arc<Service>> = ["idle", "web"].map(|name| Arc::clone(table.service(name).unwrap())).into();
         let web = &services[1];
         web.state().requests[0].fetch_add(3, Ordering::Relaxed);
