@@ -2,7 +2,8 @@
 
 use super::{
     Candidate, Circuit, CircuitState, ConfigStatus, Connection, ConnectionClient, Decision, Endpoint, EndpointCounts,
-    EndpointHealth, Explanation, Map, Memory, Mode, Path, Policy, Program, Protocol, Service, Source, Status, Time,
+    EndpointHealth, Explanation, Map, Memory, Mode, Path, Policy, Program, Protocol, ProxyStatus, Service, Source,
+    Status, Time,
 };
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -15,7 +16,7 @@ pub(crate) fn services() -> Vec<Service> {
     let checkout = Service {
         name: "checkout".to_owned(),
         addresses: ["10.96.0.10:80", "[fd00::10]:80", "10.96.0.11:443"].map(|a| a.parse().unwrap()).into(),
-        protocol: Protocol::Tcp,
+        protocol: Protocol::Http,
         policy: Policy::RoundRobin,
         circuit: CircuitState::Closed,
         endpoints: EndpointCounts { total: 2, healthy: 2, open: 0, draining: 1 },
@@ -30,10 +31,14 @@ pub(crate) fn services() -> Vec<Service> {
         received_bytes_total: 20 << 20,
         connects_refused_total: [("no_endpoint".to_owned(), 2), ("family_mismatch".to_owned(), 5)].into(),
         connects_passed_total: [("bypass".to_owned(), 0)].into(),
+        active_requests: 2,
+        requests_total: 31_006,
+        requests_rejected_total: [("no_endpoint".to_owned(), 4), ("rate_limited".to_owned(), 9)].into(),
     };
     let search = Service {
         name: "search".to_owned(),
         addresses: vec!["10.96.0.20:9200".parse().unwrap()],
+        protocol: Protocol::Tcp,
         policy: Policy::Random,
         endpoints: EndpointCounts::default(),
         active_connections: 0,
@@ -45,6 +50,9 @@ pub(crate) fn services() -> Vec<Service> {
         received_bytes_total: 0,
         connects_refused_total: [].into(),
         connects_passed_total: [].into(),
+        active_requests: 0,
+        requests_total: 0,
+        requests_rejected_total: [].into(),
         ..checkout.clone()
     };
     vec![checkout, search]
@@ -177,6 +185,7 @@ pub(crate) fn explanation() -> Explanation {
         explanation: "The connection goes to one of 1 endpoints, each in turn.".to_owned(),
         endpoints: vec![
             Candidate {
+                service: Some("checkout".to_owned()),
                 address: "10.0.1.5:8080".parse().unwrap(),
                 weight: 2,
                 tier: None,
@@ -188,6 +197,7 @@ pub(crate) fn explanation() -> Explanation {
                 share: 1.0,
             },
             Candidate {
+                service: Some("checkout".to_owned()),
                 address: "[fd00:1::5]:8080".parse().unwrap(),
                 weight: 0,
                 tier: None,
@@ -241,6 +251,13 @@ pub(crate) fn status() -> Status {
         services: 2,
         endpoints: 2,
         connections: 3,
+        proxy: Some(ProxyStatus {
+            http: Some("127.0.0.1:3000".parse().unwrap()),
+            http_error: None,
+            workers: 2,
+            workers_ok: true,
+            connections: 12,
+        }),
         pid: Some(4312),
         cgroup: Some("/sys/fs/cgroup".to_owned()),
         bpffs: Some("/sys/fs/bpf/mesh".to_owned()),

@@ -1,6 +1,7 @@
 //! What the daemon knows, in the shapes of the contract.
 
 use super::{
+    counts::Counts,
     daemon::{Daemon, FILES},
     others,
     transitions::{self, Circuits},
@@ -9,52 +10,26 @@ use crate::{
     api::{self, CircuitState, ConfigStatus, EndpointHealth, Memory, Mode, Refusal, Source, Status},
     config,
     datapath::{Datapath, Limits},
-    kernel::{Kernel, OtherProgram, Tables},
+    kernel::{Kernel, OtherProgram},
     model::{self, Endpoint, Health, Service},
-    policy::Tier,
-    telemetry::metrics::{EndpointReport, Report, ServiceReport},
+    proxy::{self, ServiceState},
 };
 use mesh_common::{
-    breaker,
-    endpoint::{EndpointCounts, EndpointTimes, Picks},
+    endpoint::EndpointCounts,
     names,
-    reason::{Failure, Reason, ServiceCounts},
+    reason::{Failure, Reason},
 };
-use std::{collections::BTreeMap, fs, net::SocketAddr, sync::Arc};
-
-/// The kernel's counters, or zeroes where there is no kernel.
-struct Counts<'a>(Option<(&'a Tables, &'a Datapath)>);
-
-impl Counts<'_> {
-    fn endpoint(&self, service: &str, address: SocketAddr) -> EndpointCounts {
-        self.0.map_or_else(EndpointCounts::default, |(tables, datapath)| {
-            datapath.endpoint_counts(tables, service, address)
-        })
-    }
-
-    fn times(&self, service: &str, address: SocketAddr) -> EndpointTimes {
-        self.0
-            .map_or_else(EndpointTimes::default, |(tables, datapath)| datapath.endpoint_times(tables, service, address))
-    }
-
-    fn picks(&self, service: &str) -> Option<Box<Picks>> {
-        self.0.map(|(tables, datapath)| Box::new(datapath.picks(tables, service)))
-    }
-
-    fn health(&self, service: &str, address: SocketAddr) -> Health {
-        self.0.map_or(Health::Unknown, |(_, datapath)| datapath.health(service, address))
-    }
-
-    fn service(&self, service: &str) -> ServiceCounts {
-        self.0.map_or_else(ServiceCounts::default, |(tables, datapath)| datapath.service_counts(tables, service))
-    }
-}
+use std::{
+    collections::BTreeMap,
+    fs,
+    sync::{Arc, atomic::Ordering},
+};
 
 impl Daemon {
     pub(super) fn services(&self, name: Option<&str>) -> Result<Vec<api::Service>, Refusal> {
         self.count_live();
         let state = self.state();
-        let counts = Counts(self.tables().zip(state.datapath.as_ref()));
+        let counts = Counts::new(self, &state);
         let circuits = Circuits::new(self, &state);
         let wanted = wanted(state.snapshot.services(), name)?;
         Ok(wanted.iter().map(|service| self.service(service, &counts, &circuits)).collect())
@@ -71,14 +46,16 @@ impl Daemon {
             let reasons = Reason::ALL.into_iter().filter(|r| wanted(*r)).map(|r| (r, reasons[r as usize]));
             reasons.filter(|(_, n)| *n > 0).map(|(r, n)| (r.word().to_owned(), n)).collect()
         };
-        let not_intercepted = self.not_intercepted(service, counts.0.map(|(_, datapath)| datapath));
+        let not_intercepted = self.not_intercepted(service, counts.datapath);
+        let requests = counts.requests(&service.name).map(|s| s.state());
+        let of_requests = |value: fn(&ServiceState) -> u64| requests.map_or(0, |state| value(state));
         let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
         let mut addresses = service.addresses.clone();
         addresses.sort();
         api::Service {
             name: service.name.clone(),
             addresses,
-            protocol: api::Protocol::Tcp,
+            protocol: protocol(service.protocol),
             policy: policy(service.policy),
             circuit: transitions::of_service(states.iter().copied()),
             endpoints: api::EndpointCounts {
@@ -96,7 +73,11 @@ impl Daemon {
             },
             intercepted: not_intercepted.is_none(),
             not_intercepted_reason: not_intercepted,
-            active_connections: sum(EndpointCounts::active),
+            // Without a kernel there are those of the proxy.
+            active_connections: match &self.kernel {
+                Ok(_) => sum(EndpointCounts::active),
+                Err(_) => of_requests(|s| s.connections.load(Ordering::Relaxed).into()),
+            },
             connections_total: sum(|c| c.opened),
             connect_failures_total: sum(EndpointCounts::failed),
             retransmits_total: sum(|c| c.retransmits),
@@ -105,13 +86,19 @@ impl Daemon {
             received_bytes_total: sum(|c| c.received),
             connects_refused_total: by_reason(Reason::refuses),
             connects_passed_total: by_reason(Reason::passes),
+            active_requests: of_requests(|s| s.active.load(Ordering::Relaxed).into()),
+            requests_total: of_requests(|s| s.requests.iter().map(|n| n.load(Ordering::Relaxed)).sum()),
+            requests_rejected_total: requests.map(|s| by_word(s.rejected.counts())).unwrap_or_default(),
         }
     }
 
     /// Why connects to a service's VIPs are left alone; `None`: they are translated.
     fn not_intercepted(&self, service: &Service, datapath: Option<&Datapath>) -> Option<String> {
         if let Err(why) = &self.kernel {
-            return Some(why.clone());
+            return Some(match service.protocol.is_proxied() {
+                true => format!("{why}: {}", self.http.reached()),
+                false => why.clone(),
+            });
         }
         if self.mode == Mode::Observe {
             return Some("dataplane.mode is observe: connects are counted, not translated".to_owned());
@@ -135,14 +122,17 @@ impl Daemon {
     pub(super) fn endpoints(&self, service: Option<&str>) -> Result<Vec<api::Endpoint>, Refusal> {
         self.count_live();
         let state = self.state();
-        let counts = Counts(self.tables().zip(state.datapath.as_ref()));
+        let counts = Counts::new(self, &state);
         let circuits = Circuits::new(self, &state);
         let wanted = wanted(state.snapshot.services(), service)?;
         let endpoints = wanted.iter().flat_map(|s| {
             let (counts, circuits) = (&counts, &circuits);
             s.endpoints.iter().map(move |e| {
                 let times = counts.times(&s.name, e.address);
+                let (active_requests, latency_ewma_ms) = counts.requests_to(&s.name, e.address);
                 api::Endpoint {
+                    active_requests,
+                    latency_ewma_ms,
                     health: health(counts.health(&s.name, e.address)),
                     circuit: transitions::shown(circuits.word(&s.name, e.address), e.tripped),
                     ..endpoint(s, e, &counts.endpoint(&s.name, e.address), times.connect.mean_ns())
@@ -155,7 +145,7 @@ impl Daemon {
     pub(super) fn status(&self) -> Status {
         let state = self.state();
         let snapshot = Arc::clone(&state.snapshot);
-        let counts = Counts(self.tables().zip(state.datapath.as_ref()));
+        let counts = Counts::new(self, &state);
         let active = snapshot.services().iter().flat_map(|s| s.endpoints.iter().map(move |e| (s, e.address)));
         let connections = active.map(|(s, address)| counts.endpoint(&s.name, address).active()).sum();
         let used = state.datapath.as_ref().map(Datapath::used);
@@ -198,7 +188,9 @@ impl Daemon {
             }],
             services: snapshot.services().len() as u64,
             endpoints: snapshot.services().iter().map(|s| s.endpoints.len() as u64).sum(),
-            connections,
+            // The kernel knows of all; without it there are those of the proxy.
+            connections: if self.kernel.is_ok() { connections } else { self.http.shared.connections() as u64 },
+            proxy: self.http.runs().then(|| self.http.status()),
             pid: Some(std::process::id()),
             cgroup: self.cgroup.as_ref().map(|path| path.display().to_string()),
             bpffs: self.kernel().map(|_| state.config.dataplane.bpffs.display().to_string()),
@@ -258,60 +250,6 @@ impl Daemon {
     pub(super) fn warnings_of_others(&self, others: &[OtherProgram]) -> Vec<String> {
         others.iter().filter_map(others::warning).collect()
     }
-
-    /// Everything that is exported as metrics.
-    pub(super) fn report(&self) -> Report {
-        self.count_live();
-        let state = self.state();
-        let counts = Counts(self.tables().zip(state.datapath.as_ref()));
-        let circuits = Circuits::new(self, &state);
-        let services = state.snapshot.services().iter().map(|service| {
-            let endpoint = |e: &Endpoint| EndpointReport {
-                address: e.address.to_string(),
-                counts: counts.endpoint(&service.name, e.address),
-                circuit: counts.0.map(|_| match e.tripped {
-                    true => breaker::State::Open,
-                    false => circuits.word(&service.name, e.address).state(),
-                }),
-                healthy: match counts.health(&service.name, e.address) {
-                    Health::Unknown => None,
-                    health => Some(health == Health::Healthy),
-                },
-                times: Some(counts.times(&service.name, e.address))
-                    .filter(|times| times.connect.count() > 0)
-                    .map(Box::new),
-            };
-            let endpoints: Vec<EndpointReport> = service.endpoints.iter().map(endpoint).collect();
-            // A system call, so only where there is something to read.
-            let picked = endpoints.iter().any(|e| e.counts.picked > 0);
-            let picks = picked.then(|| counts.picks(&service.name)).flatten();
-            ServiceReport { name: service.name.clone(), counts: counts.service(&service.name), picks, endpoints }
-        });
-        let used = state.datapath.as_ref().map(Datapath::used);
-        let programs = self.kernel().filter(|_| state.config.dataplane.program_stats).map(|k| k.programs());
-        let maps = self.kernel().map(|kernel| kernel.maps()).unwrap_or_default();
-        Report {
-            services: services.collect(),
-            tiers: Tier::ALL.into_iter().map(Tier::word).collect(),
-            programs: programs
-                .unwrap_or_default()
-                .into_iter()
-                .filter_map(|p| p.runs.map(|(runs, ns)| (p.name, runs, ns)))
-                .collect(),
-            maps: maps
-                .into_iter()
-                .map(|m| {
-                    let entries = used.as_ref().and_then(|used| entries(m.name, used));
-                    (m.name, entries, u64::from(m.capacity), m.bytes)
-                })
-                .collect(),
-            sources: vec![(FILES, true, state.updates, state.reload_failures)],
-            reload_failures: state.reload_failures,
-            interception_ok: self.interception().0,
-            bypass: self.bypass(),
-            problems: state.datapath.as_ref().map_or(0, |d| d.problems().len() as u64),
-        }
-    }
 }
 
 fn other_program(other: OtherProgram) -> api::OtherProgram {
@@ -356,7 +294,7 @@ fn endpoint(service: &Service, endpoint: &Endpoint, counts: &EndpointCounts, con
 }
 
 /// How many entries of a map are in use.
-fn entries(map: &str, used: &Limits) -> Option<u64> {
+pub(super) fn entries(map: &str, used: &Limits) -> Option<u64> {
     let entries = match map {
         names::VIPS => used.vips,
         names::SERVICES | names::SERVICE_STATES | names::SERVICE_COUNTS | names::PICKS => used.services,
@@ -366,6 +304,20 @@ fn entries(map: &str, used: &Limits) -> Option<u64> {
         _ => return None,
     };
     Some(u64::from(entries))
+}
+
+/// Numbers by the word of their reason.
+fn by_word(counts: impl Iterator<Item = (proxy::Reason, u64)>) -> BTreeMap<String, u64> {
+    counts.map(|(reason, n)| (reason.word().to_owned(), n)).collect()
+}
+
+fn protocol(protocol: model::Protocol) -> api::Protocol {
+    match protocol {
+        model::Protocol::Tcp => api::Protocol::Tcp,
+        model::Protocol::Http => api::Protocol::Http,
+        model::Protocol::Grpc => api::Protocol::Grpc,
+        model::Protocol::Auto => api::Protocol::Auto,
+    }
 }
 
 pub(super) fn health(health: Health) -> EndpointHealth {

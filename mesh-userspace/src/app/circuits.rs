@@ -26,10 +26,9 @@ impl Daemon {
         Ok(services.iter().flat_map(of).collect())
     }
 
-    /// Closes the circuit of an endpoint in the kernel, and says whether anything spoke against the endpoint.
+    /// Closes the circuit of an endpoint, and says whether anything spoke against the endpoint.
     fn close_circuit(&self, state: &mut State, service: &Service, address: SocketAddr) -> bool {
-        let (Some(tables), Some(datapath)) = (self.tables(), state.datapath.as_mut()) else { return false };
-        datapath.close(tables, service, address).is_some_and(|word| !word.is_calm())
+        self.close(state, service, address).is_some_and(|word| !word.is_calm())
     }
 
     /// Holds the circuit of an endpoint open, or those of all endpoints of a service.

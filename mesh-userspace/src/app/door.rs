@@ -2,6 +2,7 @@
 
 use super::{
     daemon::{Daemon, Reloaded, State},
+    explain::Asked,
     succession::Succession,
 };
 use crate::{
@@ -48,6 +49,7 @@ impl Door for Doorkeeper {
         let why = why.or_else(|| works.is_none().then(|| "not probed yet".to_owned()));
         let interception = component(works != Some(false), why);
         let mut components = vec![("dataplane", dataplane), ("interception", interception)];
+        components.extend(self.0.http.health());
         if let Some(others) = self.0.others() {
             let (others, warnings) = (others.len(), self.0.warnings_of_others(&others));
             let detail = match warnings.is_empty() {
@@ -63,7 +65,7 @@ impl Door for Doorkeeper {
     fn ready(&self) -> Readiness {
         let mut reasons = Vec::new();
         match &self.0.kernel {
-            Err(why) => reasons.push(format!("no programs are attached: {why}")),
+            Err(why) => reasons.push(format!("no programs are attached: {why}; {}", self.0.http.reached())),
             Ok(kernel) => match kernel.detached() {
                 Some(why) => reasons.push(format!("programs are {why}")),
                 // Whoever switched it off knows; in observe mode nothing is to be intercepted.
@@ -74,6 +76,9 @@ impl Door for Doorkeeper {
                     }
                 }
             },
+        }
+        if let Err(why) = self.0.http.liveness() {
+            reasons.push(why);
         }
         if self.0.is_stopping() {
             reasons.push("the daemon is stopping".to_owned());
@@ -94,12 +99,9 @@ impl Daemon {
             Request::Endpoints { service } => self.endpoints(service.as_deref()).map(Response::Endpoints),
             Request::Connections(wanted) => self.connections(&wanted).map(Response::Connections),
             Request::Explain { address, host, path, zone } => {
-                for (option, given) in [("--host", host.is_some()), ("--path", path.is_some())] {
-                    if given {
-                        return Err(Refusal::unsupported(format!("explain {option}")));
-                    }
-                }
-                Ok(Response::Explanation(Box::new(self.explain(address, zone.as_deref()))))
+                let (host, path, zone) = (host.as_deref(), path.as_deref(), zone.as_deref());
+                let explained = self.explain(&Asked { address, host, path, zone })?;
+                Ok(Response::Explanation(Box::new(explained)))
             }
             Request::ConfigDump => self.dump().map(Response::Config),
             Request::ConfigReload => self.reload_now().map(Response::Changed),

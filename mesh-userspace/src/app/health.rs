@@ -1,6 +1,9 @@
 //! Health checks and the rest of the daemon: what is checked, and what follows from a verdict.
 
-use super::daemon::{Daemon, State, now};
+use super::{
+    daemon::{Daemon, State, now},
+    transitions::Circuits,
+};
 use crate::{
     health::{Change, Checker, Sink, Target},
     model::{Health, HealthCheck, Snapshot},
@@ -94,8 +97,7 @@ impl Daemon {
         if state.may_change().is_err() {
             return;
         }
-        let (Some(tables), Some(datapath)) = (self.tables(), &mut state.datapath) else { return };
-        let word = datapath.circuit(tables, name, address);
+        let Some(word) = Circuits::new(self, &state).known(name, address) else { return };
         let mut passes = passes.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (Box::from(name), address);
         if word.state() == breaker::State::Closed {
@@ -108,7 +110,7 @@ impl Daemon {
         *seen = if seen.0 == word { (word, seen.1 + 1) } else { (word, 1) };
         let Some(service) = snapshot.service(name) else { return };
         let enough = service.settings.health_check.as_ref().map_or(u32::MAX, |check| check.healthy_threshold);
-        if seen.1 >= enough && datapath.close(tables, service, address).is_some() {
+        if seen.1 >= enough && self.close(&mut state, service, address).is_some() {
             tracing::info!(service = name, endpoint = %address, "circuit closed: the endpoint passes its health checks");
             self.refresh(&mut state);
         }

@@ -5,6 +5,8 @@ use crate::{
     api::{CircuitState, Time},
     datapath::{Datapath, Turned},
     kernel::{Event, Events, Tables},
+    model::Service,
+    proxy::Table,
 };
 use mesh_common::{
     breaker::{State as Circuit, Word},
@@ -82,6 +84,19 @@ impl Daemon {
         self.publish_requests(state);
     }
 
+    /// Closes the circuit of an endpoint, wherever it lives, and forgets what spoke against the endpoint. What it was;
+    /// `None`: it has none.
+    pub(super) fn close(&self, state: &mut State, service: &Service, address: SocketAddr) -> Option<Word> {
+        if let (Some(tables), Some(datapath)) = (self.tables(), state.datapath.as_mut())
+            && let Some(word) = datapath.close(tables, service, address)
+        {
+            return Some(word);
+        }
+        let table = self.http.shared.table.load();
+        let service = table.service(&service.name)?;
+        Some(service.state().close_circuit(service.endpoint(address)?))
+    }
+
     /// Looks whether the kernel counts open circuits right.
     pub(super) fn recount(&self, state: &mut State) {
         if let (Some(tables), Some(datapath)) = (self.tables(), state.datapath.as_mut()) {
@@ -93,6 +108,8 @@ impl Daemon {
 /// Circuits at one moment.
 pub(super) struct Circuits<'a> {
     tables: Option<(&'a Tables, &'a Datapath)>,
+    /// Those of requests, where no kernel has them.
+    requests: Arc<Table>,
     /// On the clock of circuits.
     pub(super) now_ms: u64,
     time: Time,
@@ -101,12 +118,22 @@ pub(super) struct Circuits<'a> {
 impl<'a> Circuits<'a> {
     pub(super) fn new(daemon: &'a Daemon, state: &'a State) -> Self {
         let tables = daemon.tables().zip(state.datapath.as_ref());
-        Self { tables, now_ms: now() / 1_000_000, time: Time::now() }
+        let requests = daemon.http.shared.table.load_full();
+        Self { tables, requests, now_ms: now() / 1_000_000, time: Time::now() }
     }
 
-    /// The word of an endpoint's circuit.
+    /// The word of an endpoint's circuit: the kernel's, or else that of requests. `None`: it has no circuit.
+    pub(super) fn known(&self, service: &str, address: SocketAddr) -> Option<Word> {
+        let rows = self.tables.filter(|(_, datapath)| datapath.endpoint_row(service, address).is_some());
+        match rows {
+            Some((tables, datapath)) => Some(datapath.circuit(tables, service, address)),
+            None => Some(self.requests.service(service)?.endpoint(address)?.own_circuit()),
+        }
+    }
+
+    /// The word of an endpoint's circuit; one that it does not have is closed.
     pub(super) fn word(&self, service: &str, address: SocketAddr) -> Word {
-        self.tables.map_or_else(Word::default, |(tables, datapath)| datapath.circuit(tables, service, address))
+        self.known(service, address).unwrap_or_default()
     }
 
     /// A moment of the monotonic clock as a time of day.

@@ -281,7 +281,7 @@ fn services_as_a_table() {
         views::services(&sample::services(), PLAIN),
         "\
 NAME      ADDRESSES                            PROTOCOL  POLICY       HEALTHY  CIRCUIT  ACTIVE  TOTAL  REFUSED     SENT  RECEIVED  NOTE
-checkout  10.96.0.10:80 [fd00::10]:80 +1 more  tcp       round_robin  2/2      closed        3  1,204        7  1.5 KiB    20 MiB  1 draining
+checkout  10.96.0.10:80 [fd00::10]:80 +1 more  http      round_robin  2/2      closed        3  1,204        7  1.5 KiB    20 MiB  1 draining
 search    10.96.0.20:9200                      tcp       random       0/0      closed        0      0        0      0 B       0 B  1 draining
 "
         .replace("0 B       0 B  1 draining", "0 B       0 B  -")
@@ -308,12 +308,13 @@ fn a_service_with_its_endpoints() {
         "\
 Service       checkout
 Addresses     10.96.0.10:80, [fd00::10]:80, 10.96.0.11:443
-Protocol      tcp
+Protocol      http
 Policy        round_robin
 Circuit       closed
 Endpoints     2 of 2 healthy, 1 draining
 Connections   3 active, 1,204 in total, 7 failed
 Bytes         1.5 KiB sent, 20 MiB received by clients; 12 segments sent again
+Requests      2 active, 31,006 in total, answered by mesh itself: 13 (rate_limited 9, no_endpoint 4)
 Refused       7 (family_mismatch 5, no_endpoint 2)
 Local trouble 1 connects had no route or no free local port
 
@@ -388,6 +389,30 @@ ADDRESS           WEIGHT  SHARE  HEALTH   CIRCUIT  DRAINING  CANDIDATE  REASON
 }
 
 #[test]
+fn an_explanation_of_a_request_names_the_services_that_its_route_leads_to() {
+    let mut explanation = sample::explanation();
+    explanation.route = Some("2: path_prefix /v2".to_owned());
+    explanation.explanation = "goes elsewhere\nby route 2: path_prefix /v2".to_owned();
+    explanation.endpoints.truncate(1);
+    explanation.endpoints[0].service = Some("checkout-v2".to_owned());
+    assert_eq!(
+        views::explanation(&explanation, PLAIN),
+        "\
+Address   10.96.0.10:80
+Service   checkout
+Route     2: path_prefix /v2
+Policy    round_robin
+Decision  forwarded
+          goes elsewhere
+          by route 2: path_prefix /v2
+
+SERVICE      ADDRESS        WEIGHT  SHARE  HEALTH   CIRCUIT  DRAINING  CANDIDATE  REASON
+checkout-v2  10.0.1.5:8080       2  100 %  healthy  closed   no        yes        takes connections
+"
+    );
+}
+
+#[test]
 fn status_for_people() {
     let now = Time::from(sample::noon().system_time() + Duration::from_secs(3 * 3600 + 12 * 60));
     assert_eq!(
@@ -399,6 +424,7 @@ Uptime        3h 12m (pid 4312)
 Mode          ebpf
 Bypass        off
 Interception  works
+Proxy         requests at 127.0.0.1:3000; 2 workers, 12 connections of clients
 Cgroup        /sys/fs/cgroup
 Pinned in     /sys/fs/bpf/mesh
 Configuration /etc/mesh/mesh.yaml, loaded 3h 12m ago (2026-01-31T12:00:00.000Z)

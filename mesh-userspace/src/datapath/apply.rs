@@ -154,27 +154,24 @@ impl Datapath {
         self.planner.standings(service, now)
     }
 
-    /// How the endpoints of a service would stand behind `vip` on another node, and the part of connects that each
-    /// would get, 0 to 1.
+    /// How the endpoints of a service would stand on another node, and the part of connects or requests that each would
+    /// get, 0 to 1. `closed`: whether an endpoint's circuit is.
     #[must_use]
     pub fn elsewhere(
         &self,
-        tables: &Tables,
         service: &Service,
         node: &Node,
-        vip: SocketAddr,
+        view: View,
+        closed: impl Fn(SocketAddr) -> bool,
         now: u64,
     ) -> (HashMap<SocketAddr, Standing>, BTreeMap<SocketAddr, f64>) {
-        let view = if vip.is_ipv4() { View::V4 } else { View::Any };
         let Elsewhere { standings, weights } = self.planner.elsewhere(service, node, view, now);
-        let closed = |(address, _): &&(SocketAddr, u64)| {
-            self.circuit(tables, &service.name, *address).state() == breaker::State::Closed
-        };
         for set in weights {
-            let total: u64 = set.iter().filter(closed).map(|(_, weight)| weight).sum();
+            let usable = || set.iter().filter(|(address, _)| closed(*address));
+            let total: u64 = usable().map(|(_, weight)| weight).sum();
             if total > 0 {
                 let part = |(address, weight): &(SocketAddr, u64)| (*address, *weight as f64 / total as f64);
-                return (standings, set.iter().filter(closed).map(part).collect());
+                return (standings, usable().map(part).collect());
             }
         }
         (standings, BTreeMap::new())

@@ -70,8 +70,9 @@ impl Circuit for Cell<'_> {
     }
 
     fn changed(&self, from: Word, to: Word) {
-        if let Some((circuits, slot)) = self.shared {
-            circuits.changed(slot, from, to);
+        match self.shared {
+            Some((circuits, slot)) => circuits.changed(slot, from, to),
+            None => drop(self.endpoint.transitions[to.state() as usize].fetch_add(1, Ordering::Relaxed)),
         }
     }
 }

@@ -57,6 +57,6 @@ pub use listener::{Listener, Originals};
 pub use net::{Destination, Sockets};
 pub use reason::{ByReason, Reason};
 pub use record::Line;
-pub use state::{ByStatus, DURATION_BOUNDS, Durations, EndpointState, METHODS, Retry, ServiceState};
+pub use state::{ByStatus, DURATION_BOUNDS, Durations, EndpointState, METHODS, Retry, ServiceState, States};
 pub use table::{Entry, Service, Share, Table};
 pub use worker::{RequestLog, Shared, Workers};

@@ -5,7 +5,7 @@ use crate::{
     model::RateLimit,
     policy::{Bucket, Budget, Ewma, SuccessRate},
 };
-use mesh_common::breaker::Word;
+use mesh_common::breaker::{State, Word};
 use std::{
     collections::HashMap,
     net::SocketAddr,
@@ -54,6 +54,8 @@ pub struct EndpointState {
     pub active: AtomicU32,
     /// Its circuit, where no kernel has it.
     pub(super) circuit: AtomicU64,
+    /// How often that came into a state, by [`State`].
+    pub transitions: [AtomicU64; State::COUNT],
     /// Responses by status.
     pub responses: ByStatus,
     /// How long answers take to begin.
@@ -221,9 +223,42 @@ impl ServiceState {
         Arc::clone(endpoints.entry(address).or_default())
     }
 
-    /// Forgets endpoints that are not `there` any more.
+    /// Forgets endpoints that are not `there` any more. What their circuits took of the service's places is free again.
     pub(super) fn retain(&self, there: impl Fn(SocketAddr) -> bool) {
-        self.endpoints.lock().unwrap_or_else(PoisonError::into_inner).retain(|address, _| there(*address));
+        let mut endpoints = self.endpoints.lock().unwrap_or_else(PoisonError::into_inner);
+        endpoints.retain(|address, endpoint| {
+            let stays = there(*address);
+            if !stays {
+                self.forget_circuit(endpoint);
+            }
+            stays
+        });
+    }
+
+    /// Closes the circuit of an endpoint of this service where no kernel has it, and forgets what spoke against the
+    /// endpoint. What it was.
+    pub fn close_circuit(&self, endpoint: &EndpointState) -> Word {
+        let before = self.forget_circuit(endpoint);
+        if before.state() != State::Closed {
+            endpoint.transitions[State::Closed as usize].fetch_add(1, Ordering::Relaxed);
+        }
+        before
+    }
+
+    fn forget_circuit(&self, endpoint: &EndpointState) -> Word {
+        let before = Word(endpoint.circuit.swap(0, Ordering::AcqRel));
+        if before.state() != State::Closed {
+            self.own_circuits.open.fetch_sub(1, Ordering::AcqRel);
+        }
+        before
+    }
+
+    /// Whether there is anything to tell of it: it was asked, or something is on its way.
+    #[must_use]
+    pub fn was_asked(&self) -> bool {
+        let counted = |counts: &[AtomicU64]| counts.iter().any(|n| n.load(Ordering::Relaxed) > 0);
+        let now = [&self.active, &self.pending, &self.connections].into_iter().any(|n| n.load(Ordering::Relaxed) > 0);
+        now || counted(&self.requests) || counted(&self.retries) || self.rejected.counts().next().is_some()
     }
 }
 
@@ -247,6 +282,7 @@ impl States {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use mesh_common::breaker;
 
     #[test]
     fn statuses_are_counted_each() {
@@ -255,6 +291,38 @@ mod tests {
             counts.count(http::StatusCode::from_u16(status).unwrap());
         }
         assert_eq!(counts.counts().collect::<Vec<_>>(), [(200, 2), (404, 1), (599, 1)], "999 is no class");
+    }
+
+    #[test]
+    fn the_places_of_circuits_are_free_again_when_they_close_or_go() {
+        let service = ServiceState::default();
+        let [a, b]: [SocketAddr; 2] = ["10.0.0.1:80".parse().unwrap(), "10.0.0.2:80".parse().unwrap()];
+        let open = |address| {
+            let endpoint = service.endpoint(address);
+            let cell = crate::proxy::circuit::Cell { shared: None, service: &service, endpoint: &endpoint };
+            let limits = breaker::Limits {
+                failure_threshold: 1,
+                half_open: 1,
+                reset_ms: 1000,
+                max_reset_ms: 1000,
+                lease_ms: 900,
+                probe_interval_ms: 100,
+                max_open: 2,
+                endpoints: 2,
+            };
+            let failure = breaker::Report { outcome: breaker::Outcome::Failure, probe: false, now: 1, chance: 0 };
+            breaker::report(&cell, &failure, &limits);
+            endpoint
+        };
+        let (first, second) = (open(a), open(b));
+        let states = |endpoint: &EndpointState| endpoint.own_circuit().state();
+        assert_eq!([states(&first), states(&second)], [State::Open; 2]);
+        assert_eq!(service.own_circuits.open.load(Ordering::Relaxed), 2);
+        assert_eq!(service.close_circuit(&first).state(), State::Open);
+        assert_eq!(service.close_circuit(&first).state(), State::Closed, "closed already");
+        assert_eq!(first.transitions.each_ref().map(|n| n.load(Ordering::Relaxed)), [1, 1, 0]);
+        service.retain(|address| address == a);
+        assert_eq!(service.own_circuits.open.load(Ordering::Relaxed), 0);
     }
 
     #[test]

@@ -42,7 +42,7 @@ pub struct Entry {
     pub circuits: Option<Arc<dyn Circuits>>,
     /// The index of its row in the kernel's tables.
     pub row: Option<u32>,
-    /// Its endpoints.
+    /// Its endpoints, by address.
     pub endpoints: Vec<Share>,
 }
 
@@ -102,6 +102,13 @@ impl Service {
     #[must_use]
     pub fn state(&self) -> &Arc<ServiceState> {
         &self.state
+    }
+
+    /// What is remembered of one of its endpoints.
+    #[must_use]
+    pub fn endpoint(&self, address: SocketAddr) -> Option<&Arc<EndpointState>> {
+        let at = self.endpoints.binary_search_by_key(&address, |e| e.address).ok()?;
+        Some(&self.endpoints[at].state)
     }
 
     /// Its endpoints, with what is remembered of each.
@@ -171,8 +178,7 @@ impl Table {
         let mut table = Self { all, ..Self::default() };
         for entry in entries {
             let service = Arc::new(Service::new(entry, states));
-            let there = |address| service.endpoints.iter().any(|e| e.address == address);
-            service.state.retain(|address| there(address));
+            service.state.retain(|address| service.endpoint(address).is_some());
             for host in &service.facts.hosts {
                 table.by_host.insert(host.as_str().into(), Arc::clone(&service));
             }

@@ -86,6 +86,12 @@ impl Shared {
         self.beats.iter().map(|beat| beat.load(Ordering::Acquire)).min().unwrap_or(0)
     }
 
+    /// The time on the clock that all workers share, for what is counted over time.
+    #[must_use]
+    pub fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+
     /// Downstream connections that are open.
     #[must_use]
     pub fn connections(&self) -> usize {
@@ -272,7 +278,7 @@ impl Worker {
 
     /// The time on the clock that all workers share, for what is counted over time.
     pub(super) fn now(&self) -> Duration {
-        self.shared.started.elapsed()
+        self.shared.now()
     }
 
     /// The record of a request that has just come.

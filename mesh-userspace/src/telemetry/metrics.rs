@@ -1,5 +1,9 @@
-//! A moment of the daemon as Prometheus text. The kernel counts; this only names and prints what it counted.
+//! A moment of the daemon as Prometheus text. The kernel and the proxy count; this only names and prints what they counted.
 
+use super::{
+    http_metrics::{self, HttpReport},
+    text::{Text, counter, family, gauge, histogram, number},
+};
 use mesh_common::{
     breaker::State,
     endpoint::{EndpointCounts, EndpointTimes, Picks},
@@ -8,10 +12,9 @@ use mesh_common::{
     service::Policy,
 };
 use prometheus::{
-    Encoder, TextEncoder,
     core::Collector,
     process_collector::ProcessCollector,
-    proto::{self, Bucket, Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType},
+    proto::{MetricFamily, MetricType},
 };
 
 /// Everything that is exported, at one moment.
@@ -19,6 +22,8 @@ use prometheus::{
 pub struct Report {
     /// By name.
     pub services: Vec<ServiceReport>,
+    /// What became of requests.
+    pub http: HttpReport,
     /// The words of tiers, in the order of picks.
     pub tiers: Vec<&'static str>,
     /// The kernel programs, where statistics are switched on: name, runs, nanoseconds in all.
@@ -78,46 +83,10 @@ pub fn encode(report: &Report) -> Result<Vec<u8>, prometheus::Error> {
     let mut text = Text::default();
     per_service(report, &mut text)?;
     per_endpoint(report, &mut text)?;
+    http_metrics::add(&report.http, &mut text)?;
     let whole = of_the_daemon(report).into_iter().chain(ProcessCollector::for_self().collect());
     whole.filter(|family| !family.get_metric().is_empty()).try_for_each(|family| text.add(family))?;
     Ok(text.0)
-}
-
-/// How many metrics are made at once. The encoder wants each as a tree of its own, some 400 bytes: of 300,000 endpoints
-/// a family would take more memory than its text.
-const PART: usize = 4096;
-
-/// The text so far.
-#[derive(Default)]
-struct Text(Vec<u8>);
-
-impl Text {
-    fn add(&mut self, family: MetricFamily) -> Result<(), prometheus::Error> {
-        TextEncoder::new().encode(&[family], &mut self.0)
-    }
-
-    /// Adds a family of any size, part by part.
-    fn family(
-        &mut self,
-        (name, help, kind): (&str, &str, MetricType),
-        mut metrics: impl Iterator<Item = Metric>,
-    ) -> Result<(), prometheus::Error> {
-        let mut part: Vec<Metric> = metrics.by_ref().take(PART).collect();
-        let mut is_first = true;
-        while !part.is_empty() {
-            let start = self.0.len();
-            self.add(family(name, help, kind, part))?;
-            if !is_first {
-                // Every part comes with a head (`# HELP`, `# TYPE`), and a family has one.
-                let lines = self.0[start..].split_inclusive(|byte| *byte == b'\n');
-                let head: usize = lines.take_while(|line| line.starts_with(b"#")).map(<[u8]>::len).sum();
-                self.0.drain(start..start + head);
-            }
-            is_first = false;
-            part = metrics.by_ref().take(PART).collect();
-        }
-        Ok(())
-    }
 }
 
 fn per_service(report: &Report, text: &mut Text) -> Result<(), prometheus::Error> {
@@ -218,8 +187,10 @@ fn per_endpoint(report: &Report, text: &mut Text) -> Result<(), prometheus::Erro
         let services = report.services.iter();
         let measured = services.flat_map(|s| {
             s.endpoints.iter().filter_map(move |e| {
-                let times = value(e.times.as_deref()?);
-                Some(histogram(&[("service", &s.name), ("endpoint", &e.address)], times))
+                let Histogram { buckets, sum_ns } = value(e.times.as_deref()?);
+                let bounds = (0..FINITE).map(|at| bound_us(at) as f64 / 1e6);
+                let labels = [("service", s.name.as_str()), ("endpoint", &e.address)];
+                Some(histogram(&labels, bounds, buckets, *sum_ns as f64 / 1e9))
             })
         });
         text.family((name, help, MetricType::HISTOGRAM), measured)?;
@@ -308,66 +279,6 @@ fn of_the_daemon(report: &Report) -> Vec<MetricFamily> {
     ]
 }
 
-fn family(name: &str, help: &str, kind: MetricType, metrics: Vec<Metric>) -> MetricFamily {
-    let mut family = MetricFamily::default();
-    family.set_name(name.to_owned());
-    family.set_help(help.to_owned());
-    family.set_field_type(kind);
-    family.set_metric(metrics);
-    family
-}
-
-fn counter(labels: &[(&str, &str)], value: u64) -> Metric {
-    number(MetricType::COUNTER, labels, value as f64)
-}
-
-fn gauge(labels: &[(&str, &str)], value: u64) -> Metric {
-    number(MetricType::GAUGE, labels, value as f64)
-}
-
-/// A histogram in seconds. The encoder adds the bucket without bound.
-fn histogram(labels: &[(&str, &str)], of: &Histogram) -> Metric {
-    let mut below = 0;
-    let buckets = of.buckets.iter().take(FINITE).enumerate().map(|(at, count)| {
-        below += count;
-        let mut bucket = Bucket::default();
-        bucket.set_cumulative_count(below);
-        bucket.set_upper_bound(bound_us(at) as f64 / 1e6);
-        bucket
-    });
-    let mut histogram = proto::Histogram::default();
-    histogram.set_bucket(buckets.collect());
-    histogram.set_sample_count(of.count());
-    histogram.set_sample_sum(of.sum_ns as f64 / 1e9);
-    let mut metric = Metric::from_label(pairs(labels));
-    metric.set_histogram(histogram);
-    metric
-}
-
-fn number(kind: MetricType, labels: &[(&str, &str)], value: f64) -> Metric {
-    let mut metric = Metric::from_label(pairs(labels));
-    if kind == MetricType::GAUGE {
-        let mut gauge = Gauge::default();
-        gauge.set_value(value);
-        metric.set_gauge(gauge);
-    } else {
-        let mut counter = Counter::default();
-        counter.set_value(value);
-        metric.set_counter(counter);
-    }
-    metric
-}
-
-fn pairs(labels: &[(&str, &str)]) -> Vec<LabelPair> {
-    let pair = |(name, value): &(&str, &str)| {
-        let mut pair = LabelPair::default();
-        pair.set_name((*name).to_owned());
-        pair.set_value((*value).to_owned());
-        pair
-    };
-    labels.iter().map(pair).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -428,17 +339,5 @@ mod tests {
         assert_eq!(heads, 1);
         assert!(text.contains("process_resident_memory_bytes"));
         assert!(!text.contains("mesh_interception_ok"), "what is not known is not printed");
-    }
-
-    #[test]
-    fn a_family_of_many_parts_is_one_family() {
-        let mut text = Text::default();
-        let metrics = (0..2 * PART + 1).map(|n| counter(&[("n", &n.to_string())], 1));
-        text.family(("many_total", "Many.", MetricType::COUNTER), metrics).unwrap();
-        let text = String::from_utf8(text.0).unwrap();
-        let mut lines = text.lines();
-        assert_eq!((lines.next(), lines.next()), (Some("# HELP many_total Many."), Some("# TYPE many_total counter")));
-        let values: Vec<String> = (0..2 * PART + 1).map(|n| format!("many_total{{n=\"{n}\"}} 1")).collect();
-        assert!(lines.eq(values));
     }
 }

@@ -17,7 +17,7 @@ pub use circuits::Circuit;
 pub use connections::{Client as ConnectionClient, Connection};
 pub use explain::{Candidate, Explanation};
 pub use services::{Changed, Endpoint, EndpointCounts, Service};
-pub use status::{ConfigStatus, Map, Memory, OtherProgram, Program, Source, Status};
+pub use status::{ConfigStatus, Map, Memory, OtherProgram, Program, ProxyStatus, Source, Status};
 pub use time::Time;
 pub use words::{
     CircuitState, ConnectionOrder, Decision, Health as EndpointHealth, Mode, Path, Policy, Protocol, UnknownWord,

@@ -52,6 +52,15 @@ pub struct Service {
     /// Connects that went untouched to the VIP itself, by reason.
     #[serde(default)]
     pub connects_passed_total: BTreeMap<String, u64>,
+    /// Requests on their way now; 0 of a service that has no requests.
+    #[serde(default)]
+    pub active_requests: u64,
+    /// Requests that came for it, those of other services' routes included.
+    #[serde(default)]
+    pub requests_total: u64,
+    /// Requests that the daemon answered itself, by reason.
+    #[serde(default)]
+    pub requests_rejected_total: BTreeMap<String, u64>,
 }
 
 /// How many endpoints a service has, and in which condition. One endpoint may count in several.

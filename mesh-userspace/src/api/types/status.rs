@@ -2,6 +2,7 @@
 
 use super::{Mode, Time};
 use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
 
 /// `mesh status`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -32,6 +33,9 @@ pub struct Status {
     pub endpoints: u64,
     /// How many connections are open.
     pub connections: u64,
+    /// Where and how requests are served; null: they are not.
+    #[serde(default)]
+    pub proxy: Option<ProxyStatus>,
     /// The daemon's process.
     #[serde(default)]
     pub pid: Option<u32>,
@@ -50,6 +54,21 @@ pub struct Status {
     /// What is not as it should be, but does not stop the work.
     #[serde(default)]
     pub warnings: Vec<String>,
+}
+
+/// The proxy that serves requests.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProxyStatus {
+    /// Where the explicit proxy listens (`proxy.http`); null: nowhere.
+    pub http: Option<SocketAddr>,
+    /// Why it does not, where it should; null if it does.
+    pub http_error: Option<String>,
+    /// How many threads serve connections.
+    pub workers: u64,
+    /// Whether all of them live.
+    pub workers_ok: bool,
+    /// Connections of clients that are open.
+    pub connections: u64,
 }
 
 /// The last load of the configuration.

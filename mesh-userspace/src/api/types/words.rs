@@ -141,12 +141,14 @@ words! {
 }
 
 words! {
-    /// What becomes of a connection.
+    /// What becomes of a connection or a request.
     Decision {
         /// It goes to one of the service's endpoints.
         Forwarded = "forwarded",
-        /// The application gets `ECONNREFUSED`.
+        /// The application gets `ECONNREFUSED`, or an answer that says why it is not served.
         Refused = "refused",
+        /// The daemon answers the request, as its route says.
+        Answered = "answered",
         /// It goes where the application said, untouched.
         Passed = "passed",
     }

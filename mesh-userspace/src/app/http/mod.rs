@@ -3,6 +3,7 @@
 mod circuits;
 mod log;
 mod sockets;
+mod status;
 
 use super::{
     capture::{Capture, Take},
@@ -36,6 +37,10 @@ pub(super) struct Http {
     capture: OnceLock<Arc<Capture>>,
     /// Listeners of the explicit proxy, to be passed on.
     explicit: Mutex<Vec<OwnedFd>>,
+    /// Where the explicit proxy listens, or why it does not.
+    place: OnceLock<Result<SocketAddr, String>>,
+    /// Workers that are silent for longer count as down.
+    silence: Duration,
     count: usize,
 }
 
@@ -46,8 +51,15 @@ impl Http {
             count => count as usize,
         };
         let shared = Arc::new(Shared::new(count, Arc::new(ToStderr)));
-        let http =
-            Self { shared, workers: Arc::default(), capture: OnceLock::new(), explicit: Mutex::default(), count };
+        let http = Self {
+            shared,
+            workers: Arc::default(),
+            capture: OnceLock::new(),
+            explicit: Mutex::default(),
+            place: OnceLock::new(),
+            silence: config.dataplane.heartbeat_timeout.get(),
+            count,
+        };
         http.configure(&config.telemetry);
         http
     }
@@ -147,8 +159,13 @@ pub(super) fn start(daemon: &Arc<Daemon>, inherited: ProxyListeners) -> io::Resu
                     // There may be more than workers, of a daemon that had more.
                     workers.listen(worker % workers.count(), Listener { socket, sockets, captures: None });
                 }
+                http.is_at(Ok(address));
             }
-            Err(e) => tracing::warn!("no explicit proxy: proxy.http {address}: {e}; free the port, or set another one"),
+            Err(e) => {
+                let why = format!("proxy.http {address}: {e}; free the port, or set another one");
+                tracing::warn!("no explicit proxy: {why}");
+                http.is_at(Err(why));
+            }
         }
     }
     // It is set once: the daemon starts once.

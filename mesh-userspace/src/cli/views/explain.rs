@@ -28,7 +28,7 @@ pub(in crate::cli) fn explanation(explanation: &Explanation, style: Style) -> St
         line("Policy", policy.word());
     }
     let look = match explanation.decision {
-        Decision::Forwarded => Look::Good,
+        Decision::Forwarded | Decision::Answered => Look::Good,
         Decision::Refused => Look::Bad,
         Decision::Passed => Look::Warn,
     };
@@ -38,16 +38,30 @@ pub(in crate::cli) fn explanation(explanation: &Explanation, style: Style) -> St
     }
     line("Decision", &style.paint(look, &decision));
     if !explanation.explanation.is_empty() {
-        line("", &harmless_lines(&explanation.explanation));
+        harmless_lines(&explanation.explanation).lines().for_each(|text| line("", text));
     }
     if explanation.endpoints.is_empty() {
         return text;
     }
     text.push('\n');
-    let mut table =
-        Table::new(&["ADDRESS", ">WEIGHT", ">SHARE", "TIER", "HEALTH", "CIRCUIT", "DRAINING", "CANDIDATE", "REASON"]);
+    let mut table = Table::new(&[
+        "SERVICE",
+        "ADDRESS",
+        ">WEIGHT",
+        ">SHARE",
+        "TIER",
+        "HEALTH",
+        "CIRCUIT",
+        "DRAINING",
+        "CANDIDATE",
+        "REASON",
+    ]);
+    let elsewhere = explanation.endpoints.iter().any(|endpoint| endpoint.service != explanation.service);
     for endpoint in &explanation.endpoints {
+        // Said above where it is the only one.
+        let service = endpoint.service.as_ref().filter(|_| elsewhere);
         table.row([
+            Field::new(service.map(String::as_str).unwrap_or_default()),
             Field::new(endpoint.address.to_string()),
             Field::new(endpoint.weight.to_string()),
             Field::new(percent(endpoint.share)),
@@ -59,7 +73,9 @@ pub(in crate::cli) fn explanation(explanation: &Explanation, style: Style) -> St
             Field::new(&endpoint.reason),
         ]);
     }
-    table.drop_if_empty("TIER");
+    for column in ["SERVICE", "TIER"] {
+        table.drop_if_empty(column);
+    }
     text.push_str(&table.render(style, 0));
     text
 }

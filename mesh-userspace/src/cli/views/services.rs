@@ -2,7 +2,7 @@
 
 use super::{circuit, endpoints};
 use crate::{
-    api::{Endpoint, Service},
+    api::{Endpoint, Protocol, Service},
     cli::{
         output::{Look, Style, harmless},
         table::{Field, Table},
@@ -81,6 +81,12 @@ pub(in crate::cli) fn service(service: &Service, of_it: &[Endpoint], style: Styl
     let (sent, received) = (bytes(service.sent_bytes_total), bytes(service.received_bytes_total));
     let again = count(service.retransmits_total);
     line("Bytes", &format!("{sent} sent, {received} received by clients; {again} segments sent again"));
+    if service.protocol != Protocol::Tcp {
+        let (active, total) = (count(service.active_requests), count(service.requests_total));
+        let own = by_reason(&service.requests_rejected_total);
+        let own = own.map(|own| format!(", answered by mesh itself: {own}")).unwrap_or_default();
+        line("Requests", &format!("{active} active, {total} in total{own}"));
+    }
     for (title, reasons) in [("Refused", &service.connects_refused_total), ("Passed", &service.connects_passed_total)] {
         if let Some(reasons) = by_reason(reasons) {
             line(title, &reasons);

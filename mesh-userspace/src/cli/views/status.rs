@@ -1,7 +1,7 @@
 //! `mesh status`.
 
 use crate::{
-    api::{Mode, OtherProgram, Program, Source, Status, Time},
+    api::{Mode, OtherProgram, Program, ProxyStatus, Source, Status, Time},
     cli::{
         output::{Look, Style, harmless},
         table::{Field, Table},
@@ -61,6 +61,10 @@ fn head(status: &Status, now: Time, style: Style) -> String {
         None => (Look::Faint, "not probed"),
     };
     line("Interception", look, works);
+    if let Some(proxy) = &status.proxy {
+        let (look, text) = proxy_line(proxy);
+        line("Proxy", look, &text);
+    }
     for (title, value) in [("Cgroup", &status.cgroup), ("Pinned in", &status.bpffs)] {
         if let Some(value) = value {
             line(title, Look::Plain, &harmless(value));
@@ -90,6 +94,23 @@ fn head(status: &Status, now: Time, style: Style) -> String {
         }
     }
     text
+}
+
+/// Where requests are served, and by whom.
+fn proxy_line(proxy: &ProxyStatus) -> (Look, String) {
+    let place = match (&proxy.http, &proxy.http_error) {
+        (Some(address), _) => format!("requests at {address}"),
+        (None, Some(why)) => format!("NOT at proxy.http: {}", harmless(why)),
+        (None, None) => "no explicit proxy".to_owned(),
+    };
+    let plural = if proxy.workers == 1 { "" } else { "s" };
+    let workers = if proxy.workers_ok { "" } else { ", NOT all alive" };
+    let text = format!(
+        "{place}; {} worker{plural}{workers}, {} connections of clients",
+        count(proxy.workers),
+        count(proxy.connections)
+    );
+    (if proxy.workers_ok && proxy.http_error.is_none() { Look::Plain } else { Look::Bad }, text)
 }
 
 fn programs(programs: &[Program]) -> Table {
