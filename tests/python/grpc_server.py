@@ -17,9 +17,8 @@ def reply(message):
 
 def unary(message, context):
     for key, value in context.invocation_metadata():
-        if key.startswith("x-"):
+        if key == "x-carried":
             context.send_initial_metadata(((key, value),))
-            break
     if message.startswith(b"fail "):
         context.set_trailing_metadata((("x-trailer", "of a failure"),))
         context.abort(getattr(grpc.StatusCode, message[5:].decode()), "asked for: ä%")

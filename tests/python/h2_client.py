@@ -34,8 +34,10 @@ def hello():
     wire.sendall(PREFACE + frame(4, 0, 0) + frame(4, 1, 0))
 
 
-def note(kind, stream, payload):
-    if kind == 7:
+def note(kind, flags, payload):
+    if kind == 6 and not flags & 1:
+        wire.sendall(frame(6, 1, 0, payload))
+    elif kind == 7:
         seen["goaway"] = struct.unpack(">I", payload[4:8])[0]
     elif kind == 3:
         seen["resets"].append(struct.unpack(">I", payload)[0])
@@ -61,7 +63,7 @@ def listen(seconds):
             size = int.from_bytes(ahead[:3], "big")
             if len(ahead) < 9 + size:
                 break
-            note(ahead[3], int.from_bytes(ahead[5:9], "big"), ahead[9 : 9 + size])
+            note(ahead[3], ahead[4], ahead[9 : 9 + size])
             ahead = ahead[9 + size :]
     seen["ended"] = "open"
 

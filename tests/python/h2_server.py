@@ -8,6 +8,7 @@ never answers, and says `reset CODE` when the client resets; enhance: refuses ev
 import socket
 import sys
 import threading
+import time
 
 import h2.config
 import h2.connection
@@ -32,7 +33,7 @@ def answer(h2c, stream, path):
     h2c.send_headers(stream, [("x-trailer", "there")], end_stream=True)
 
 
-def request(h2c, stream, path):
+def request(connection, h2c, stream, path):
     """What is done with a request that is whole; False ends the connection."""
     if HOW == "refuse" and first():
         h2c.reset_stream(stream, 7)
@@ -42,6 +43,8 @@ def request(h2c, stream, path):
     elif HOW == "reset":
         h2c.send_headers(stream, [(":status", "200"), ("content-length", "1000")])
         h2c.send_data(stream, b"begun")
+        connection.sendall(h2c.data_to_send())
+        time.sleep(0.1)
         h2c.reset_stream(stream, 2)
     elif HOW == "enhance":
         h2c.reset_stream(stream, 11)
@@ -74,7 +77,7 @@ def serve(connection, index):
             elif isinstance(event, h2.events.DataReceived):
                 h2c.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
             elif isinstance(event, h2.events.StreamEnded):
-                going = request(h2c, event.stream_id, paths[event.stream_id]) and going
+                going = request(connection, h2c, event.stream_id, paths[event.stream_id]) and going
             elif isinstance(event, h2.events.StreamReset):
                 print(index, "reset", int(event.error_code), flush=True)
             elif isinstance(event, h2.events.ConnectionTerminated):

