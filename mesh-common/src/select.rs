@@ -206,7 +206,8 @@ pub fn look<C: Chooser>(rows: &C, search: &mut Search, number: u32) -> bool {
     search.index = range.base.wrapping_add(at);
     let Some((mut slot, head)) = seat(rows, service, search.index) else { return false };
     if matches!(policy, Policy::LeastConnections) && drawn {
-        let at = position(policy, rows.chance(), range.count);
+        // Another slot than the first, where there is another one.
+        let at = (at + 1 + position(policy, rows.chance(), range.count - 1)) % range.count;
         if let Some(other) = seat(rows, service, range.base.wrapping_add(at))
             && is_better(rows, &(slot, head), &other)
         {

@@ -106,8 +106,9 @@ fn a_reset_by_the_endpoint_reaches_the_client() {
     let endpoint = python.serve("h2_server.py", &["reset"]);
     let proxy = before(&endpoint.address(), "auto");
     let said = python.run("h2_client.py", &[&proxy.address(), "web", "get"]).json();
-    // Begun and not finished: neither a whole answer, nor one of the proxy's own.
-    assert_eq!((said["status"].as_str(), said["ended"].as_str()), (Some("200"), Some("reset")), "{said}");
+    // Neither a whole answer, nor one of the proxy's own; its head may be overtaken by the reset.
+    assert_eq!(said["ended"].as_str(), Some("reset"), "{said}");
+    assert!(matches!(said["status"].as_str(), None | Some("200")), "{said}");
     assert_ne!(said["code"], 0, "{said}");
 }
 

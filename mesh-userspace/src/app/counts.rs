@@ -45,8 +45,11 @@ impl<'a> Counts<'a> {
             return datapath.endpoint_counts(tables, service, address);
         }
         let own = self.requests(service).and_then(|s| s.endpoint(address));
-        let transitions = own.map(|e| e.transitions.each_ref().map(read)).unwrap_or_default();
-        EndpointCounts { transitions, ..EndpointCounts::default() }
+        let counts = |e: &Arc<EndpointState>| EndpointCounts {
+            transitions: e.transitions.each_ref().map(read),
+            ..e.connections.counts()
+        };
+        own.map(counts).unwrap_or_default()
     }
 
     pub(super) fn times(&self, service: &str, address: SocketAddr) -> EndpointTimes {

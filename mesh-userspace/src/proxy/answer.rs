@@ -57,6 +57,16 @@ pub(super) fn with_status(
     response
 }
 
+/// What ends an answer of gRPC whose endpoint was lost.
+pub(super) fn unavailable() -> HeaderMap {
+    let reason = HeaderValue::from_static(Reason::UpstreamReset.word());
+    let mut trailers = HeaderMap::with_capacity(3);
+    trailers.insert("grpc-status", HeaderValue::from_static("14"));
+    trailers.insert("grpc-message", reason.clone());
+    trailers.insert(X_MESH_REASON, reason);
+    trailers
+}
+
 /// The gRPC status of an HTTP status (doc/http-grpc-status-mapping.md of grpc); where a deadline passed, that.
 fn grpc_status(status: StatusCode) -> HeaderValue {
     HeaderValue::from_static(match status.as_u16() {

@@ -2,6 +2,7 @@
 
 use super::{
     Fault, FaultKind, Reached, Side, Unanswered,
+    answer::Manner,
     circuit::report,
     deadline::{Alarm, Over},
     exchange::Client,
@@ -39,6 +40,8 @@ pub(super) struct Attempt<'a> {
     pub(super) upstream: Version,
     /// Whether the request asks for another protocol.
     pub(super) switches: bool,
+    /// How the client wants to be told of what goes wrong.
+    pub(super) manner: Manner,
     /// When it may be tried again.
     pub(super) retries: &'a Retries,
 }
@@ -58,6 +61,7 @@ pub(super) struct Answered<'a> {
     head: response::Parts,
     body: From,
     verdict: Verdict,
+    manner: Manner,
 }
 
 enum From {
@@ -87,7 +91,7 @@ impl<'a> Attempt<'a> {
                     head.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
                     head.headers.insert(UPGRADE, protocol);
                 }
-                Ok(Answered { worker: self.worker, head, body, verdict })
+                Ok(Answered { worker: self.worker, head, body, verdict, manner: self.manner })
             }
             Ok(Err(Refused::NoConnection(why))) => {
                 match why {
@@ -222,15 +226,18 @@ impl Answered<'_> {
 
     /// The response, on its way to the client.
     pub(super) fn pass(self, record: Record) -> Response<ResponseBody> {
-        let Self { worker, head, body, verdict } = self;
+        let Self { worker, head, body, verdict, manner } = self;
         let counts = verdict.service.http().counted.reset;
         let broken = counts.then(|| Box::new(verdict) as Box<dyn Broken>);
         let body = match body {
             From::Http1(body, keeper) => {
-                let home = Some((Rc::clone(&worker.pool), keeper));
-                ResponseBody::http1(body, Passing { record, home, broken })
+                let passing = Passing { record, home: Some((Rc::clone(&worker.pool), keeper)), broken };
+                match head.status {
+                    StatusCode::SWITCHING_PROTOCOLS => ResponseBody::switching(body, passing),
+                    _ => ResponseBody::http1(body, passing),
+                }
             }
-            From::Http2(body) => ResponseBody::http2(body, Passing { record, home: None, broken }),
+            From::Http2(body) => ResponseBody::http2(body, manner, Passing { record, home: None, broken }),
         };
         Response::from_parts(head, body)
     }

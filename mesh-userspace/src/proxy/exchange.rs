@@ -2,14 +2,14 @@
 
 use super::{
     answer::{self, Manner},
-    attempt::{Attempt, Failed},
+    attempt::Attempt,
     deadline::Alarm,
     hop::{self, Hop, Origin},
     http2::dialect::{prepare_for_http1, prepare_for_http2},
     incoming::Incoming,
     net::Sockets,
     passing::ResponseBody,
-    pick::{Asking, pick},
+    pick::{Asking, Picked, pick},
     reason::Reason,
     record::Record,
     request_body::Source,
@@ -202,19 +202,11 @@ impl Tries<'_> {
         budget.request(worker.now());
         let hash = self.hash(parts);
         let mut tried: Vec<usize> = Vec::new();
-        let mut last: Option<Failed> = None;
+        let mut picked = match self.pick(hash, &tried) {
+            Ok(picked) => picked,
+            Err(reason) => return answer::because(reason, self.manner, record),
+        };
         let response = loop {
-            let asking = Asking { worker: worker.number, hash, now: worker.now(), tried: &tried };
-            let picked = match pick(self.target, &asking) {
-                Ok(picked) => picked,
-                Err(reason) => {
-                    if last.is_some() {
-                        self.count(Retry::NoOther);
-                    }
-                    let reason = last.map_or(reason, |failed| failed.reason);
-                    break answer::because(reason, self.manner, record);
-                }
-            };
             record.goes_to(self.target, picked.index);
             let attempt = Attempt {
                 worker,
@@ -224,43 +216,42 @@ impl Tries<'_> {
                 picked,
                 upstream: self.upstream,
                 switches: self.switches,
+                manner: self.manner,
                 retries,
             };
-            let failed = match attempt.run(parts, &source).await {
-                Ok(answered) => {
-                    let failure = policy::Failure::Status(answered.status().as_u16());
-                    if !self.wants_another(retries, failure, parts, &source, tried.len()) {
-                        if !tried.is_empty() {
-                            self.count(Retry::Success);
-                        }
-                        record.sent_bytes = source.read();
-                        record.answered(answered.status());
-                        break answered.pass(record);
-                    }
-                    // Told as this endpoint's, although nobody gets to see it.
-                    record.answered(answered.status());
-                    None
-                }
-                Err(failed) => {
-                    let again = |failure| self.wants_another(retries, failure, parts, &source, tried.len());
-                    if !failed.failure.is_some_and(again) {
-                        record.sent_bytes = source.read();
-                        break answer::because(failed.reason, self.manner, record);
-                    }
-                    Some(failed)
-                }
+            let tried_at = picked.index;
+            let outcome = attempt.run(parts, &source).await;
+            let failure = match &outcome {
+                Ok(answered) => Some(policy::Failure::Status(answered.status().as_u16())),
+                Err(failed) => failed.failure,
             };
-            if !tried.is_empty() {
+            let again = failure.filter(|failure| self.wants_another(retries, *failure, parts, &source, tried.len()));
+            let next = again.and_then(|_| {
+                tried.push(tried_at);
+                self.another(retries, hash, &tried)
+            });
+            let Some(next) = next else {
+                record.sent_bytes = source.read();
+                let failed = outcome.is_err() || again.is_some();
+                if record.attempts > 1 {
+                    self.count(if failed { Retry::Failure } else { Retry::Success });
+                }
+                break match outcome {
+                    Ok(answered) => {
+                        record.answered(answered.status());
+                        answered.pass(record)
+                    }
+                    Err(failed) => answer::because(failed.reason, self.manner, record),
+                };
+            };
+            if record.attempts > 1 {
                 self.count(Retry::Failure);
             }
-            if !budget.take(retries, worker.now()) {
-                self.count(Retry::OverBudget);
-                let reason = failed.map_or(Reason::UpstreamReset, |failed| failed.reason);
-                break answer::because(reason, self.manner, record);
+            if let Ok(answered) = outcome {
+                // Told as this endpoint's, although nobody gets to see it.
+                record.answered(answered.status());
             }
-            last = failed;
-            tried.push(picked.index);
-            let pause = policy::backoff(retries, u32::try_from(tried.len()).unwrap_or(u32::MAX), fastrand::u32(..));
+            let pause = policy::backoff(retries, record.attempts, fastrand::u32(..));
             let left = remaining(whole, record.started().elapsed());
             Box::pin(tokio::time::sleep(left.map_or(pause, |left| pause.min(left)))).await;
             match remaining(whole, record.started().elapsed()) {
@@ -269,6 +260,7 @@ impl Tries<'_> {
                 }
                 left => source.answer_within(shorter(left.unwrap_or_default(), retries.per_try_timeout), alarm),
             }
+            picked = next;
         };
         alarm.clear();
         if let Some(mirror) = mirror
@@ -277,6 +269,24 @@ impl Tries<'_> {
             super::mirror::send(worker, self.exchange.client, mirror, parts, copy);
         }
         response
+    }
+
+    fn pick(&self, hash: u32, tried: &[usize]) -> Result<Picked, Reason> {
+        let worker = self.exchange.worker;
+        pick(self.target, &Asking { worker: worker.number, hash, now: worker.now(), tried })
+    }
+
+    /// The endpoint of an extra try, if there is one that was not tried and if one more may be made.
+    fn another(&self, retries: &model::Retries, hash: u32, tried: &[usize]) -> Option<Picked> {
+        let Ok(picked) = self.pick(hash, tried) else {
+            self.count(Retry::NoOther);
+            return None;
+        };
+        let taken = self.entry.state.budget.take(retries, self.exchange.worker.now());
+        if !taken {
+            self.count(Retry::OverBudget);
+        }
+        taken.then_some(picked)
     }
 
     fn wants_another(

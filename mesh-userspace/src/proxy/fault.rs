@@ -63,6 +63,13 @@ impl Fault {
         Self { side: Side::Downstream, kind }
     }
 
+    /// Whether the endpoint's connection went away, and not one stream of it by its own wish.
+    #[must_use]
+    pub const fn is_lost_endpoint(&self) -> bool {
+        matches!(self.side, Side::Upstream)
+            && matches!(self.kind, FaultKind::Closed | FaultKind::Reset { code: None } | FaultKind::Io(_))
+    }
+
     /// A fault of the endpoint's side.
     #[must_use]
     pub const fn upstream(kind: FaultKind) -> Self {

@@ -27,8 +27,11 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-/// How long a client may take to say what it speaks, where it has to.
+/// How long a client may take from its first byte until it is known what it speaks.
 const FIRST_BYTES: Duration = Duration::from_secs(10);
+
+/// How long a client may say nothing that does not belong to a service.
+const SILENCE: Duration = Duration::from_secs(60);
 
 /// Whom a captured connection was for.
 pub trait Originals: fmt::Debug + Send + Sync {
@@ -101,7 +104,8 @@ async fn connection(worker: Rc<Worker>, client: Client, mut stream: TcpStream) {
     let protocol = service.as_ref().map_or(Protocol::Http, |service| service.facts.protocol);
     let patience = match (&service, protocol) {
         (Some(service), Protocol::Auto | Protocol::Tcp) => service.http().detect_timeout,
-        _ => FIRST_BYTES,
+        (Some(service), _) => service.http().idle_http,
+        (None, _) => SILENCE,
     };
     let (spoken, read) = match first_bytes(&worker, &mut stream, patience).await {
         Ok(first) => first,
@@ -115,10 +119,9 @@ async fn connection(worker: Rc<Worker>, client: Client, mut stream: TcpStream) {
             Some(service) if matches!(protocol, Protocol::Auto | Protocol::Tcp) => {
                 Box::pin(tunnel::opaque(&worker, &client, &service, stream, read)).await;
             }
-            _ => {
-                let reason = if read.is_empty() { Reason::SlowRequest } else { Reason::NotHttp };
-                Box::pin(refuse(&worker, stream, reason)).await;
-            }
+            // It never said anything.
+            _ if read.is_empty() => {}
+            _ => Box::pin(refuse(&worker, stream, Reason::NotHttp)).await,
         },
     }
 }
@@ -126,13 +129,20 @@ async fn connection(worker: Rc<Worker>, client: Client, mut stream: TcpStream) {
 /// What a client says first, until it is known what it speaks.
 async fn first_bytes(worker: &Worker, stream: &mut TcpStream, patience: Duration) -> io::Result<(Spoken, Bytes)> {
     let alarm = worker.clock.alarm();
-    alarm.set(patience.max(Duration::from_millis(1)));
+    alarm.set(patience);
     let mut read = BytesMut::new();
     loop {
         // No room is taken for a client that says nothing.
-        match alarm.before(stream.readable()).await {
-            Err(_) => return Ok((Spoken::Unsure, read.freeze())),
-            Ok(ready) => ready?,
+        let readable = alarm.before(poll_fn(|cx| match stream.poll_read_ready(cx) {
+            Poll::Pending if worker.draining.get() && read.is_empty() => Poll::Ready(None),
+            ready => ready.map(Some),
+        }));
+        match readable.await {
+            Err(_) | Ok(None) => return Ok((Spoken::Unsure, read.freeze())),
+            Ok(Some(ready)) => ready?,
+        }
+        if read.is_empty() && patience > FIRST_BYTES {
+            alarm.set(FIRST_BYTES);
         }
         read.reserve(1024);
         match stream.try_read_buf(&mut read) {

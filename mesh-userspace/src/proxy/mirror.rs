@@ -1,6 +1,7 @@
 //! Copies of requests for another service, whose answers nobody waits for.
 
 use super::{
+    answer::Manner,
     attempt::Attempt,
     exchange::Client,
     incoming::Incoming,
@@ -52,7 +53,17 @@ async fn copy(worker: &Rc<Worker>, client: &Client, service: &Arc<Service>, part
     record.goes_to(service, picked.index);
     let upstream = if parts.version == Version::HTTP_2 { Version::HTTP_2 } else { Version::HTTP_11 };
     let retries = &service.http().retries;
-    let attempt = Attempt { worker, client, alarm: &alarm, service, picked, upstream, switches: false, retries };
+    let attempt = Attempt {
+        worker,
+        client,
+        alarm: &alarm,
+        service,
+        picked,
+        upstream,
+        switches: false,
+        manner: Manner::Http,
+        retries,
+    };
     if let Ok(answered) = attempt.run(parts, &source).await {
         record.answered(answered.status());
         alarm.clear();

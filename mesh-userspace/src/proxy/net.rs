@@ -1,7 +1,12 @@
 //! Connections to endpoints: where their sockets come from, and why there is none.
 
-use super::{deadline::Clock, reason::Reason, table::Endpoint, table::Service};
-use mesh_common::endpoint::Slot;
+use super::{
+    deadline::Clock,
+    reason::Reason,
+    state::Connected,
+    table::{Endpoint, Service},
+};
+use mesh_common::{endpoint::Slot, reason::Failure};
 use std::{fmt, io, net::SocketAddr, os::fd::OwnedFd, rc::Rc};
 use tokio::net::{TcpSocket, TcpStream};
 
@@ -56,26 +61,37 @@ pub(super) async fn connect(
     sockets: &dyn Sockets,
     service: &Service,
     endpoint: &Endpoint,
-) -> Result<TcpStream, NoConnection> {
+) -> Result<(TcpStream, Connected), NoConnection> {
     let to = Destination { address: endpoint.address, endpoint: endpoint.row, service: service.row };
     let socket = sockets.socket(&to).map_err(|e| NoConnection::Local(e.kind()))?;
     let socket = TcpSocket::from_std_stream(std::net::TcpStream::from(socket));
     let alarm = clock.alarm();
     alarm.set(service.facts.settings.connect_timeout);
-    match alarm.before(socket.connect(to.address)).await {
-        Err(_) => Err(NoConnection::TimedOut),
+    let connected = Connected::opens(&endpoint.state);
+    let failed = match alarm.before(socket.connect(to.address)).await {
+        Err(_) => NoConnection::TimedOut,
         Ok(Ok(stream)) => {
             // Small writes are whole messages: none waits for the one before to be acknowledged.
             let _ = stream.set_nodelay(true);
-            Ok(stream)
+            connected.is_established();
+            return Ok((stream, connected));
         }
-        Ok(Err(e)) => Err(match e.kind() {
+        Ok(Err(e)) => match e.kind() {
             io::ErrorKind::TimedOut => NoConnection::TimedOut,
             kind @ (io::ErrorKind::AddrNotAvailable
             | io::ErrorKind::AddrInUse
             | io::ErrorKind::NetworkUnreachable
             | io::ErrorKind::PermissionDenied) => NoConnection::Local(kind),
             kind => NoConnection::Failed(kind),
-        }),
+        },
+    };
+    match failed {
+        NoConnection::TimedOut => connected.failed(Failure::Timeout),
+        NoConnection::Failed(io::ErrorKind::ConnectionRefused) => connected.failed(Failure::Refused),
+        NoConnection::Failed(io::ErrorKind::HostUnreachable) => connected.failed(Failure::Unreachable),
+        NoConnection::Failed(io::ErrorKind::ConnectionReset) => connected.failed(Failure::Reset),
+        NoConnection::Failed(_) => connected.failed(Failure::Other),
+        NoConnection::Local(_) | NoConnection::TooManyWait => {}
     }
+    Err(failed)
 }

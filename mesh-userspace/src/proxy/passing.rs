@@ -1,7 +1,9 @@
 //! The body of a response on its way to the client: what happens when it ends, however it does.
 
 use super::{
-    Fault, FaultKind, Side, http1, http2,
+    Fault, FaultKind, Side,
+    answer::{Manner, unavailable},
+    http1, http2,
     incoming::Incoming,
     pool::{Http1, Keeper, Pool},
     record::Record,
@@ -31,7 +33,8 @@ enum From {
     /// The proxy itself.
     Here(Option<Bytes>),
     Http1(FromHttp1),
-    Http2(http2::Incoming),
+    /// With how its client wants to be told of what goes wrong.
+    Http2(http2::Incoming, Manner),
 }
 
 /// What a response that is passed on holds.
@@ -70,17 +73,21 @@ impl ResponseBody {
         body
     }
 
-    pub(super) fn http2(body: http2::Incoming, passing: Passing) -> Self {
-        Self { source: From::Http2(body), passing: Some(Box::new(passing)) }
+    /// A response after which another protocol is spoken: the connection does not go home.
+    pub(super) fn switching(body: FromHttp1, passing: Passing) -> Self {
+        Self { source: From::Http1(body), passing: Some(Box::new(passing)) }
     }
 
-    /// The connection behind a response that switches protocols, with what was read of it already, and the request's
-    /// record.
-    pub(super) fn into_upgraded(self) -> Option<(TcpStream, Bytes, Record)> {
+    pub(super) fn http2(body: http2::Incoming, manner: Manner, passing: Passing) -> Self {
+        Self { source: From::Http2(body, manner), passing: Some(Box::new(passing)) }
+    }
+
+    /// The connection behind a response that switches protocols, with what was read of it already, and what counts it.
+    pub(super) fn into_upgraded(self) -> Option<(TcpStream, Bytes, Box<Passing>)> {
         let passing = self.passing?;
         let From::Http1(body) = self.source else { return None };
         let (stream, read) = body.into_upgraded()?;
-        Some((stream, read, passing.record))
+        Some((stream, read, passing))
     }
 
     /// Sends what is left of the request, as polling the body does.
@@ -129,7 +136,18 @@ impl Body for ResponseBody {
         let frame = match &mut this.source {
             From::Here(body) => body.take().map(|body| Ok(Frame::data(body))),
             From::Http1(body) => ready!(Pin::new(body).poll_frame(cx)),
-            From::Http2(body) => ready!(Pin::new(body).poll_frame(cx)),
+            From::Http2(body, manner) => {
+                let frame = ready!(Pin::new(body).poll_frame(cx));
+                if let (Some(Err(fault)), Manner::Grpc) = (&frame, *manner)
+                    && fault.is_lost_endpoint()
+                {
+                    // What a reset would say to gRPC is that we have a defect (INTERNAL).
+                    this.end(Some(&fault.clone()));
+                    this.source = From::Here(None);
+                    return Poll::Ready(Some(Ok(Frame::trailers(unavailable()))));
+                }
+                frame
+            }
         };
         match &frame {
             None => this.end(None),
@@ -151,7 +169,7 @@ impl Body for ResponseBody {
         match &self.source {
             From::Here(body) => body.is_none(),
             From::Http1(body) => body.is_end_stream(),
-            From::Http2(body) => body.is_end_stream(),
+            From::Http2(body, _) => body.is_end_stream(),
         }
     }
 
@@ -159,7 +177,7 @@ impl Body for ResponseBody {
         match &self.source {
             From::Here(body) => SizeHint::with_exact(body.as_ref().map_or(0, |body| body.len() as u64)),
             From::Http1(body) => body.size_hint(),
-            From::Http2(body) => body.size_hint(),
+            From::Http2(body, _) => body.size_hint(),
         }
     }
 }

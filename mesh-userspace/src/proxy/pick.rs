@@ -120,7 +120,11 @@ impl Rows for Picker<'_> {
 
 impl Chooser for Picker<'_> {
     fn turn(&self, _: u32) -> u32 {
-        self.service.state.turns.next(self.asking.worker)
+        if self.asking.tried.is_empty() {
+            return self.service.state.turns.next(self.asking.worker);
+        }
+        // Extra tries take no turns, or each request after one that failed would meet the same endpoint again.
+        fastrand::u32(..)
     }
 
     fn chance(&self) -> u32 {

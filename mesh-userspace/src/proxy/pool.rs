@@ -4,7 +4,7 @@ use super::{
     deadline::Clock,
     http1, http2,
     net::{NoConnection, Sockets, connect},
-    state::{EndpointState, ServiceState},
+    state::{Connected, EndpointState, ServiceState},
     table::{Endpoint, Service},
 };
 use std::{
@@ -48,6 +48,7 @@ pub(super) struct Http1 {
 #[derive(Debug)]
 pub(super) struct Keeper {
     permit: Permit,
+    _connected: Connected,
     key: Key,
     keep: Duration,
     /// Held so that no other endpoint is taken for this one.
@@ -76,7 +77,7 @@ struct Idle {
 /// A connection for many requests at a time, from the moment that it is wanted.
 #[derive(Debug)]
 struct Line {
-    connection: OnceCell<(http2::Connection, Permit)>,
+    connection: OnceCell<(http2::Connection, (Permit, Connected))>,
     /// Why there is none.
     failed: Cell<Option<NoConnection>>,
     /// Told when either is known.
@@ -136,10 +137,10 @@ impl Pool {
                 Free::Place(permit) => permit,
             },
         };
-        let stream = connect(&self.clock, sockets, service, endpoint).await?;
+        let (stream, _connected) = connect(&self.clock, sockets, service, endpoint).await?;
         let (keep, _endpoint) = (service.http().idle_http, Arc::clone(&endpoint.state));
         let connection = http1::Connection::new(stream, &http1::Limits::default());
-        Ok(Http1 { connection, keeper: Keeper { permit, key, keep, _endpoint } })
+        Ok(Http1 { connection, keeper: Keeper { permit, _connected, key, keep, _endpoint } })
     }
 
     /// The connection that was used last and still lives.
@@ -270,7 +271,7 @@ impl Pool {
         sockets: &dyn Sockets,
         service: &Service,
         endpoint: &Endpoint,
-    ) -> Result<(http2::Connection, Permit), NoConnection> {
+    ) -> Result<(http2::Connection, (Permit, Connected)), NoConnection> {
         let most = service.http().limits.max_connections;
         let permit = match Permit::take(&service.state, most) {
             Some(permit) => permit,
@@ -279,12 +280,12 @@ impl Pool {
                 Free::Kept(kept) => kept.keeper.permit,
             },
         };
-        let stream = connect(&self.clock, sockets, service, endpoint).await?;
+        let (stream, connected) = connect(&self.clock, sockets, service, endpoint).await?;
         let (connection, driver) = http2::Connection::handshake(stream, &http2::Limits::upstream())
             .await
             .map_err(|_| NoConnection::Failed(std::io::ErrorKind::ConnectionReset))?;
         tokio::task::spawn_local(driver);
-        Ok((connection, permit))
+        Ok((connection, (permit, connected)))
     }
 
     /// Closes what has been at rest for too long.

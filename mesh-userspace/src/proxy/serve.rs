@@ -169,7 +169,7 @@ async fn connect(
         }
     };
     match (opened, service) {
-        (Ok(upstream), Some(service)) => {
+        (Ok((upstream, _connected)), Some(service)) => {
             let response = Response::new(ResponseBody::whole(Bytes::new(), record));
             let Ok(responded) = server.respond(response, false).await else { return };
             if responded.after == After::Tunnel
@@ -191,7 +191,7 @@ async fn connect(
 async fn switch(worker: &Rc<Worker>, client: &Client, mut server: Server<TcpStream>, response: Response<ResponseBody>) {
     let (head, body) = response.into_parts();
     // Held until the end: it is one request, however long.
-    let Some((upstream, from_upstream, _record)) = body.into_upgraded() else { return };
+    let Some((upstream, from_upstream, _passing)) = body.into_upgraded() else { return };
     if server.respond(Response::from_parts(head, ResponseBody::none()), false).await.is_err() {
         return;
     }

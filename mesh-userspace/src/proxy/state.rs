@@ -5,7 +5,11 @@ use crate::{
     model::RateLimit,
     policy::{Bucket, Budget, Ewma, SuccessRate},
 };
-use mesh_common::breaker::{State, Word};
+use mesh_common::{
+    breaker::{State, Word},
+    endpoint::EndpointCounts,
+    reason::Failure,
+};
 use std::{
     collections::HashMap,
     net::SocketAddr,
@@ -56,11 +60,65 @@ pub struct EndpointState {
     pub(super) circuit: AtomicU64,
     /// How often that came into a state, by [`State`].
     pub transitions: [AtomicU64; State::COUNT],
+    /// Connections to it, for where no kernel counts them.
+    pub connections: Connections,
     /// Responses by status.
     pub responses: ByStatus,
     /// How long answers take to begin.
     pub latency: Ewma,
     rate: Mutex<Option<(Duration, Arc<SuccessRate>)>>,
+}
+
+/// Connections to one endpoint.
+#[derive(Debug, Default)]
+pub struct Connections {
+    opened: AtomicU64,
+    established: AtomicU64,
+    closed: AtomicU64,
+    failures: [AtomicU64; Failure::COUNT],
+}
+
+impl Connections {
+    /// How many there were: without bytes, which only the kernel sees.
+    #[must_use]
+    pub fn counts(&self) -> EndpointCounts {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        EndpointCounts {
+            opened: read(&self.opened),
+            established: read(&self.established),
+            closed: read(&self.closed),
+            failures: std::array::from_fn(|i| read(&self.failures[i])),
+            ..EndpointCounts::default()
+        }
+    }
+}
+
+/// A connection to an endpoint, counted from its begin to its end.
+#[derive(Debug)]
+pub(super) struct Connected(Arc<EndpointState>);
+
+impl Connected {
+    /// One begins.
+    pub(super) fn opens(endpoint: &Arc<EndpointState>) -> Self {
+        endpoint.connections.opened.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(endpoint))
+    }
+
+    /// It is established.
+    pub(super) fn is_established(&self) {
+        self.0.connections.established.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// It is not going to be.
+    pub(super) fn failed(self, why: Failure) {
+        self.0.connections.failures[why as usize].fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Connected {
+    fn drop(&mut self) {
+        self.0.connections.closed.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 /// Circuits of a service in plain memory: what they share.

@@ -6,6 +6,7 @@ use super::{
     net::{NoConnection, connect},
     pick::{Asking, cell, pick},
     reason::Reason,
+    state::Connected,
     table::Service,
     worker::Worker,
 };
@@ -44,7 +45,9 @@ pub(super) async fn opaque(
     read: Bytes,
 ) {
     match open(worker, client, service).await {
-        Ok(upstream) => relay(worker, downstream, upstream, read, Bytes::new(), service.http().idle_tcp).await,
+        Ok((upstream, _connected)) => {
+            relay(worker, downstream, upstream, read, Bytes::new(), service.http().idle_tcp).await;
+        }
         Err(reason) => {
             service.state.rejected.count(reason);
             // As if nobody had listened.
@@ -57,7 +60,11 @@ pub(super) async fn opaque(
 ///
 /// # Errors
 /// Why there is none.
-pub(super) async fn open(worker: &Rc<Worker>, client: &Client, service: &Arc<Service>) -> Result<TcpStream, Reason> {
+pub(super) async fn open(
+    worker: &Rc<Worker>,
+    client: &Client,
+    service: &Arc<Service>,
+) -> Result<(TcpStream, Connected), Reason> {
     let mut tried = Vec::new();
     let mut last = None;
     let attempts = service.http().retries.attempts as usize;
@@ -81,9 +88,9 @@ pub(super) async fn open(worker: &Rc<Worker>, client: &Client, service: &Arc<Ser
         let cell = cell(service, endpoint);
         super::circuit::report(&cell, outcome, picked.probe, &service.limits, fastrand::u32(..));
         match connected {
-            Ok(stream) => {
+            Ok(connected) => {
                 super::circuit::report(&cell, Outcome::Alive, picked.probe, &service.limits, fastrand::u32(..));
-                return Ok(stream);
+                return Ok(connected);
             }
             Err(why) => last = Some(why.reason()),
         }

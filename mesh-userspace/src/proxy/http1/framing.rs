@@ -125,7 +125,8 @@ pub(super) fn is_bodiless(status: StatusCode) -> bool {
 /// The value of `Content-Length`: digits, nothing else, no more than 64 bits.
 pub(super) fn content_length(value: &[u8]) -> Result<u64, FaultKind> {
     const WRONG: FaultKind = FaultKind::Malformed("Content-Length is not one number");
-    if value.is_empty() {
+    // Some would take a number that begins with 0 for an octal one.
+    if value.is_empty() || (value[0] == b'0' && value.len() > 1) {
         return Err(WRONG);
     }
     value.iter().try_fold(0_u64, |sum, &byte| {

@@ -13,8 +13,8 @@ use http::{Response, StatusCode, Version};
 use http_body::Body;
 
 use super::{
-    super::{Fault, Side},
-    Server, Stage, Transport,
+    super::{Fault, FaultKind, Side},
+    Gone, Server, Stage, Transport,
     encode::{self, Delimited, Persistence},
     outbox::Outbox,
     outgoing::{self, Outgoing},
@@ -196,6 +196,12 @@ impl<S: Transport> Server<S> {
                     return Poll::Ready(Ok(outgoing.taken));
                 }
                 if taken.is_pending() {
+                    // Nobody will read the rest: the endpoint need not be waited for.
+                    while let Poll::Ready(gone) = self.poll_gone(cx) {
+                        if gone == Gone::Reset {
+                            return Poll::Ready(Err(Fault::downstream(FaultKind::Reset { code: None })));
+                        }
+                    }
                     return Poll::Pending;
                 }
             }

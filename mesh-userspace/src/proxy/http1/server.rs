@@ -176,7 +176,7 @@ impl<S: Transport> Server<S> {
     /// Whether the client went away, while the response is awaited. What it sends meanwhile is kept: requests after this
     /// one, 64 KiB at most; behind more than that, or behind a body that is not read, nothing is noticed. Ready once:
     /// what comes after a half-close shows when the response is written.
-    pub fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Gone> {
+    pub fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<Gone> {
         let mut shared = self.shared.borrow_mut();
         if shared.broken {
             return Poll::Ready(Gone::Reset);
