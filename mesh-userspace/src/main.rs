@@ -7,6 +7,10 @@ use mesh_userspace::{
 };
 use std::{io::Write, process::ExitCode};
 
+/// Requests allocate and free the same sizes over and over, thread by thread (docs/performance.md has the difference).
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     if let Some(code) = app::probe_client(std::env::args_os()) {
         return code;

@@ -20,7 +20,8 @@ pub struct Setup {
     pub config: Value,
     dir: TempDir,
     admin: Port,
-    pins: PinDirectory,
+    /// None for one that puts nothing into the kernel.
+    pins: Option<PinDirectory>,
     cgroup: PathBuf,
     /// A configuration that says where everything is, for clearing up.
     unload: Value,
@@ -67,13 +68,27 @@ impl Setup {
     /// Where bpffs or a temporary directory cannot be had.
     #[must_use]
     pub fn new(cgroup: &Path, services: Value) -> Self {
-        let dir = tempfile::Builder::new().prefix("mesh-test-").tempdir().expect("a temporary directory can be made");
         let pins = PinDirectory::new().expect("bpffs can be mounted");
+        let places = json!({ "cgroup": cgroup, "bpffs": pins.path() });
+        Self::placed(places, cgroup, Some(pins), services)
+    }
+
+    /// A configuration for a daemon that leaves the kernel alone, and so needs no root.
+    #[must_use]
+    pub fn userspace(services: Value) -> Self {
+        // Two places that are not there, lest it looks for what other daemons have.
+        let nowhere = Path::new("/nonexistent");
+        let places = json!({ "mode": "userspace", "cgroup": nowhere, "bpffs": nowhere });
+        Self::placed(places, nowhere, None, services)
+    }
+
+    fn placed(dataplane: Value, cgroup: &Path, pins: Option<PinDirectory>, services: Value) -> Self {
+        let dir = tempfile::Builder::new().prefix("mesh-test-").tempdir().expect("a temporary directory can be made");
         let admin = Port::new();
         let mut config = json!({
             "node": { "name": "test-node", "state_dir": dir.path().join("state") },
             "admin": { "listen": admin.address(), "socket": dir.path().join("admin.sock") },
-            "dataplane": { "cgroup": cgroup, "bpffs": pins.path() },
+            "dataplane": dataplane,
         });
         let unload = config.clone();
         // The daemon checks from the host's network namespace, while the backends are in the test's: its checks would
@@ -318,7 +333,7 @@ impl Daemon {
     /// Everything it has pinned.
     #[must_use]
     pub fn pins(&self) -> Vec<PathBuf> {
-        self.setup.pins.pins()
+        self.setup.pins.as_ref().map(PinDirectory::pins).unwrap_or_default()
     }
 
     /// The configuration as it was last set.
@@ -393,6 +408,14 @@ impl Daemon {
 impl Drop for Daemon {
     fn drop(&mut self) {
         self.end();
+        if self.setup.pins.is_none() {
+            if thread::panicking() {
+                eprintln!("--- the daemon's log\n{}---", self.log());
+            } else {
+                assert!(!self.log().contains("panicked"), "the daemon panicked: {}", self.log());
+            }
+            return;
+        }
         // Not the test's own file, which may be a broken one by now.
         let file = self.dir().join("unload.yaml");
         let written = fs::write(&file, self.setup.unload.to_string());

@@ -16,3 +16,21 @@ pub fn weighted(name: &str, addresses: &[&str], endpoints: &[(&str, u32)]) -> Va
     let endpoints: Vec<Value> = endpoints.iter().map(entry).collect();
     json!({ "name": name, "addresses": addresses, "endpoints": endpoints })
 }
+
+/// An HTTP service without a VIP.
+#[must_use]
+pub fn http_service(name: &str, endpoints: &[&str]) -> Value {
+    let mut http = service(name, &[], endpoints);
+    http["protocol"] = json!("http");
+    http
+}
+
+/// As [`http_service`], with more fields.
+#[must_use]
+pub fn http_with(name: &str, endpoints: &[&str], more: Value) -> Value {
+    let mut http = http_service(name, endpoints);
+    for (key, value) in more.as_object().into_iter().flatten() {
+        http[key] = value.clone();
+    }
+    http
+}

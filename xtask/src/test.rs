@@ -12,9 +12,10 @@ use crate::prerequisites;
 use crate::process::{cargo, run, step};
 use crate::setup;
 
-/// What tests read: the binary under test, and where to say that they skipped.
+/// What tests read: the binary under test, where to say that they skipped, and a Python that has its libraries.
 const BINARY: &str = "MESH_BIN";
 const SKIP_FILE: &str = "MESH_SKIP_FILE";
+const PYTHON: &str = "MESH_TEST_PYTHON";
 
 const PACKAGES: [&str; 3] = ["--workspace", "--exclude", "mesh-ebpf"];
 
@@ -66,7 +67,8 @@ fn nextest(binary: &Path, skips: &Path, filters: &[String]) -> Result<(Option<St
         .args(PACKAGES)
         .args(filters)
         .env(BINARY, binary)
-        .env(SKIP_FILE, skips);
+        .env(SKIP_FILE, skips)
+        .env(PYTHON, setup::python());
     if std::io::stderr().is_terminal() {
         command.args(["--color", "always"]);
     }

@@ -25,7 +25,7 @@ use http::{
     response,
 };
 use mesh_common::breaker::Outcome;
-use std::{rc::Rc, sync::Arc, time::Instant};
+use std::{pin::pin, rc::Rc, sync::Arc, time::Instant};
 use tokio::net::TcpStream;
 
 /// A try.
@@ -73,7 +73,8 @@ impl<'a> Attempt<'a> {
     pub(super) async fn run(self, parts: &Parts, source: &Source<Incoming>) -> Result<Answered<'a>, Failed> {
         let verdict = Verdict::new(self.worker, self.service, self.picked);
         let started = Instant::now();
-        let sent = self.alarm.before(self.send(parts, source)).await;
+        // Pinned here: passed by value it would be in this future twice.
+        let sent = self.alarm.before(pin!(self.send(parts, source))).await;
         let counted = &self.service.http().counted;
         match sent {
             Ok(Ok((mut head, body))) => {
@@ -101,7 +102,7 @@ impl<'a> Attempt<'a> {
                 Err(Failed { reason: why.reason(), failure })
             }
             Ok(Err(Refused::Unanswered(Unanswered { fault, reached }))) => {
-                let reason = reason(&fault);
+                let reason = reason_of(&fault);
                 if fault.side == Side::Downstream {
                     return Err(Failed { reason, failure: None });
                 }
@@ -132,7 +133,7 @@ impl<'a> Attempt<'a> {
         let mut fresh = false;
         loop {
             let sent = match self.upstream {
-                Version::HTTP_2 => self.send_http2(parts, source).await,
+                Version::HTTP_2 => Box::pin(self.send_http2(parts, source)).await,
                 _ => self.send_http1(parts, source, fresh).await,
             };
             match sent {
@@ -203,7 +204,8 @@ impl std::convert::From<Unanswered> for Refused {
     }
 }
 
-fn reason(fault: &Fault) -> Reason {
+/// What a client is told of a fault.
+pub(super) fn reason_of(fault: &Fault) -> Reason {
     match (fault.side, fault.kind) {
         (Side::Downstream, FaultKind::TimedOut) => Reason::SlowRequest,
         (Side::Downstream, _) => Reason::BadRequest,

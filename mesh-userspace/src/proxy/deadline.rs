@@ -131,7 +131,7 @@ impl Alarm {
         self.at.set(NEVER);
     }
 
-    /// Does `work`, unless the deadline, as it is set before or meanwhile, is over first.
+    /// Does `work` (large work is best passed pinned), unless the deadline, as it is set before or meanwhile, is over first.
     pub(super) async fn before<T>(&self, work: impl Future<Output = T>) -> Result<T, Over> {
         let mut work = pin!(work);
         poll_fn(|cx| {

@@ -79,7 +79,7 @@ impl Exchange<'_> {
         }
         if let Some(fault) = way.fault(&service) {
             if !fault.delay.is_zero() {
-                tokio::time::sleep(fault.delay).await;
+                Box::pin(tokio::time::sleep(fault.delay)).await;
             }
             if let Some(status) = fault.abort {
                 return answer::with_status(status, Reason::Fault, manner, record);
@@ -89,6 +89,8 @@ impl Exchange<'_> {
         let upstream = dialect(&target, parts.version);
         let prepared = match upstream {
             Version::HTTP_2 => prepare_for_http2(&mut parts),
+            // It is as it has to be already, which is what most requests are.
+            _ if parts.version == Version::HTTP_11 && parts.uri.authority().is_none() => Ok(()),
             _ => prepare_for_http1(&mut parts),
         };
         if prepared.is_err() {
@@ -260,7 +262,7 @@ impl Tries<'_> {
             tried.push(picked.index);
             let pause = policy::backoff(retries, u32::try_from(tried.len()).unwrap_or(u32::MAX), fastrand::u32(..));
             let left = remaining(whole, record.started().elapsed());
-            tokio::time::sleep(left.map_or(pause, |left| pause.min(left))).await;
+            Box::pin(tokio::time::sleep(left.map_or(pause, |left| pause.min(left)))).await;
             match remaining(whole, record.started().elapsed()) {
                 Some(left) if left.is_zero() && source.has_ended() => {
                     break answer::because(Reason::RequestTimeout, self.manner, record);

@@ -109,13 +109,16 @@ async fn connection(worker: Rc<Worker>, client: Client, mut stream: TcpStream) {
     };
     match spoken {
         Spoken::Http1 => serve::http1(&worker, client, stream, read).await,
-        Spoken::Http2 => serve::http2(&worker, client, stream, read).await,
+        Spoken::Http2 => Box::pin(serve::http2(&worker, client, stream, read)).await,
         // Protocols in which the server speaks first begin with nothing.
         Spoken::Other | Spoken::Unsure => match service {
             Some(service) if matches!(protocol, Protocol::Auto | Protocol::Tcp) => {
-                tunnel::opaque(&worker, &client, &service, stream, read).await;
+                Box::pin(tunnel::opaque(&worker, &client, &service, stream, read)).await;
             }
-            _ => refuse(&worker, stream, if read.is_empty() { Reason::SlowRequest } else { Reason::NotHttp }).await,
+            _ => {
+                let reason = if read.is_empty() { Reason::SlowRequest } else { Reason::NotHttp };
+                Box::pin(refuse(&worker, stream, reason)).await;
+            }
         },
     }
 }

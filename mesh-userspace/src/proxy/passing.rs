@@ -83,6 +83,13 @@ impl ResponseBody {
         Some((stream, read, passing.record))
     }
 
+    /// Sends what is left of the request, as polling the body does.
+    pub(super) fn poll_upload(&mut self, cx: &mut Context<'_>) {
+        if let From::Http1(body) = &mut self.source {
+            body.poll_upload(cx);
+        }
+    }
+
     /// The connection is free again.
     fn go_home(&mut self) {
         let Some(passing) = &mut self.passing else { return };

@@ -118,6 +118,17 @@ impl Pool {
         if !fresh && let Some(kept) = self.take(key) {
             return Ok(kept);
         }
+        // Apart, so that requests that need no new connection do not carry its making with them.
+        Box::pin(self.open_http1(key, sockets, service, endpoint)).await
+    }
+
+    async fn open_http1(
+        &self,
+        key: Key,
+        sockets: &dyn Sockets,
+        service: &Service,
+        endpoint: &Endpoint,
+    ) -> Result<Http1, NoConnection> {
         let permit = match Permit::take(&service.state, service.http().limits.max_connections) {
             Some(permit) => permit,
             None => match self.wait(service, key).await? {
@@ -208,7 +219,7 @@ impl Pool {
                 let has_room = |line: &&Rc<Line>| line.connection.get().is_none_or(|(c, _)| c.has_room());
                 lines.iter().find(has_room).map(Rc::clone)
             };
-            let Some(line) = line else { return self.open(key, sockets, service, endpoint).await };
+            let Some(line) = line else { return Box::pin(self.open(key, sockets, service, endpoint)).await };
             line.used.set(Instant::now());
             if let Some((connection, _)) = line.connection.get() {
                 return Ok(connection.clone());

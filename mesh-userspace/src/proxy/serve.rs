@@ -1,8 +1,9 @@
 //! Serving a connection of a client, request by request.
 
 use super::{
-    FaultKind,
+    FaultKind, Side,
     answer::{self, Manner},
+    attempt::reason_of,
     deadline::{Alarm, Over},
     exchange::{Client, Exchange, host},
     http1::{self, After, Gone, Server},
@@ -16,7 +17,14 @@ use super::{
 };
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
-use std::{cell::Cell, future::poll_fn, pin::pin, rc::Rc, task::Poll, time::Duration};
+use std::{
+    cell::Cell,
+    future::poll_fn,
+    pin::{Pin, pin},
+    rc::Rc,
+    task::{Context, Poll},
+    time::Duration,
+};
 use tokio::net::TcpStream;
 
 /// How long the head of a request may take from its first byte.
@@ -40,22 +48,33 @@ pub(super) async fn http1(worker: &Rc<Worker>, client: Client, stream: TcpStream
             }
         };
         if request.method() == Method::CONNECT && client.vip.is_none() {
-            return connect(worker, &client, &alarm, server, request).await;
+            return Box::pin(connect(worker, &client, &alarm, server, request)).await;
         }
         let exchange = Exchange { worker, client: &client, alarm: &alarm };
-        let Some(response) = while_wanted(&mut server, exchange.serve(request.map(Incoming::Http1))).await else {
-            return;
+        let response = {
+            // Pinned here: passed by value it would be in this future twice.
+            let serving = pin!(exchange.serve(request.map(Incoming::Http1)));
+            while_wanted(&mut server, serving).await
         };
+        let Some(response) = response else { return };
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            return switch(worker, &client, server, response).await;
+            return Box::pin(switch(worker, &client, server, response)).await;
         }
-        match server.respond(response, worker.draining.get()).await {
+        // A client may read nothing of the answer before all that it sends is taken.
+        let upload = |body: Pin<&mut ResponseBody>, cx: &mut Context<'_>| body.get_mut().poll_upload(cx);
+        match server.respond_while(response, worker.draining.get(), upload).await {
             Ok(responded) if responded.after == After::Request => {}
             Ok(_) => break,
+            Err(fault) if fault.side == Side::Upstream && !server.has_begun_response() => {
+                let record = Record::new(&worker.shared, None);
+                let sorry = answer::because(reason_of(&fault), Manner::Http, record);
+                let _ = server.respond(sorry, true).await;
+                break;
+            }
             Err(_) => return,
         }
     }
-    server.close().await;
+    Box::pin(server.close()).await;
 }
 
 /// The answer to a request; `None`: nobody waits for it any more, so that it is given up, upstream too.

@@ -4,7 +4,9 @@
 
 mod linker;
 mod packages;
+mod python;
 
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::process::{cargo, find, run, step, tell};
@@ -20,7 +22,15 @@ const LLVM: u32 = 22;
 const LINKER_PACKAGES: [&str; 5] = ["llvm-22-dev", "libpolly-22-dev", "zlib1g-dev", "libzstd-dev", "libxml2-dev"];
 
 /// Programs that tests run, the package each comes in, and what for.
-const PROGRAMS: [(&str, &str, &str); 1] = [("ip", "iproute2", "network namespaces that stand for pods")];
+const PROGRAMS: [(&str, &str, &str); 7] = [
+    ("ip", "iproute2", "network namespaces that stand for pods"),
+    ("curl", "curl", "a client of HTTP/1.1 and HTTP/2"),
+    ("nginx", "nginx", "an endpoint of HTTP/1.1 and HTTP/2"),
+    ("haproxy", "haproxy", "another one"),
+    ("wrk", "wrk", "load of HTTP/1.1"),
+    ("h2load", "nghttp2-client", "load of HTTP/2"),
+    ("python3", "python3-venv", "clients and servers of gRPC, WebSocket and odd HTTP/2"),
+];
 
 /// The runner of the tests. Pinned: the newest one may ask for a newer compiler than ours.
 const NEXTEST: &str = "0.9.143";
@@ -36,8 +46,16 @@ pub(crate) fn run_all() -> Result<(), String> {
 
 /// Installs what only tests need, where it is missing.
 pub(crate) fn for_tests() -> Result<(), String> {
-    install_programs()?;
-    install_nextest()
+    install_programs();
+    install_nextest()?;
+    // Tests that need it are skipped without, and say so.
+    python::prepare().unwrap_or_else(|reason| step(&format!("no Python with the libraries of tests: {reason}")));
+    Ok(())
+}
+
+/// The Python that has what tests need, for the environment of tests.
+pub(crate) fn python() -> PathBuf {
+    python::interpreter()
 }
 
 /// The toolchain that compiles for the kernel, installed where it is missing. Silent where it is not.
@@ -117,14 +135,25 @@ fn install_from_distribution() -> Result<(), String> {
     if facts.linkers.iter().any(|linker| linker.reads(&rustc)) { Ok(()) } else { linker::build_with_system(LLVM) }
 }
 
-fn install_programs() -> Result<(), String> {
-    for (program, package, what_for) in PROGRAMS {
-        if find(program).is_none() {
-            step(&format!("`{program}` is missing ({what_for})"));
-            packages::install(&[package])?;
-        }
+/// All that are missing at once. One that cannot be had is no reason to run no test at all: those that need it are
+/// skipped, and say so.
+fn install_programs() {
+    let missing: Vec<_> = PROGRAMS.into_iter().filter(|(program, ..)| !is_here(program)).collect();
+    for (program, _, what_for) in &missing {
+        step(&format!("`{program}` is missing ({what_for})"));
     }
-    Ok(())
+    let wanted: Vec<&str> = missing.iter().map(|(_, package, _)| *package).collect();
+    if wanted.is_empty() {
+        return;
+    }
+    if let Err(reason) = packages::install(&wanted) {
+        step(&reason);
+    }
+}
+
+/// Servers lie where the path of users does not lead.
+fn is_here(program: &str) -> bool {
+    find(program).is_some() || Path::new("/usr/sbin").join(program).is_file()
 }
 
 fn install_nextest() -> Result<(), String> {

@@ -5,7 +5,7 @@
 //!
 //! - a connection at rest holds no buffer: reads go to one buffer of the thread, of which a head is copied out (its
 //!   header values are slices of that one copy) and large parts of bodies are split off without a copy;
-//! - a message leaves in one write where it is there at once, and nothing is buffered beyond [`outbox::ROOM`];
+//! - a message leaves in one write where it is there at once, and no more than 64 KiB and one read (256 KiB) is buffered;
 //! - no timers, no tasks, no channels: everything happens in the futures that the caller polls. How long something may
 //!   take is up to the caller, who sees in [`Progress`] where a connection is.
 //!

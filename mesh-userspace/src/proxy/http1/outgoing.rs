@@ -26,6 +26,7 @@ pub(super) fn delimit<B: Body>(headers: &HeaderMap, body: &B, knows_chunks: bool
         (Some(_), Some(_)) => Err(FaultKind::Malformed("more than one Content-Length")),
         (None, _) => Ok(match body.size_hint().exact() {
             Some(length) => Delimited::Length(length),
+            None if body.is_end_stream() => Delimited::Length(0),
             None if knows_chunks => Delimited::Chunked,
             None => Delimited::Close,
         }),

@@ -85,7 +85,7 @@ impl<S: Transport> Server<S> {
     /// # Errors
     ///
     /// A fault of the client's side, or one of `body`; either is the end of the connection, which then also tells the
-    /// client that the body is not whole.
+    /// client that the body is not whole, unless [no response has begun](Self::has_begun_response).
     pub async fn respond<B>(&mut self, response: Response<B>, close: bool) -> Result<Responded, Fault>
     where
         B: Body<Data = Bytes, Error = Fault>,
@@ -141,12 +141,18 @@ impl<S: Transport> Server<S> {
         let awaited = mem::take(&mut self.shared.borrow_mut().awaits_continue);
         // What is left of a `100 Continue` goes first.
         let mut out = mem::take(&mut self.shared.borrow_mut().out);
+        self.begun.set(!out.is_empty());
         encode::response(out.small(), &parts, delimited, persistence);
-        let bytes = self.send(Outgoing::new(delimited), body, &mut out, meanwhile).await?;
-        mem::forget(whole);
-        self.open = open && after != After::Close;
+        let sent = self.send(Outgoing::new(delimited), body, &mut out, meanwhile).await;
+        let replaceable = sent.is_err_and(|fault| fault.side == Side::Upstream) && !self.begun.get();
+        if sent.is_ok() || replaceable {
+            mem::forget(whole);
+            self.open = open && (replaceable || after != After::Close);
+        }
+        let bytes = sent?;
         if kind == Kind::Interim {
             self.progress.enter(Stage::Exchange);
+            self.begun.set(false);
             self.shared.borrow_mut().awaits_continue = awaited && parts.status != StatusCode::CONTINUE;
         }
         Ok(Responded { bytes, after })
@@ -175,8 +181,10 @@ impl<S: Transport> Server<S> {
             loop {
                 let taken = outgoing.poll_take(cx, body.as_mut(), Side::Upstream, out);
                 if let Poll::Ready(Err(fault)) = taken {
-                    // What was taken before the fault is the client's.
-                    let _ = self.poll_write(cx, out);
+                    // What was taken before the fault is the client's, unless there can still be a better answer.
+                    if self.begun.get() {
+                        let _ = self.poll_write(cx, out);
+                    }
                     return Poll::Ready(Err(fault));
                 }
                 let Poll::Ready(written) = self.poll_write(cx, out) else {
@@ -197,6 +205,17 @@ impl<S: Transport> Server<S> {
 
     fn poll_write(&self, cx: &mut Context<'_>, out: &mut Outbox) -> Poll<Result<(), Fault>> {
         let mut shared = self.shared.borrow_mut();
-        out.poll_write(cx, &mut shared.wire.io, |bytes| self.progress.moved(bytes)).map_err(Fault::downstream)
+        let written = |bytes| {
+            self.begun.set(true);
+            self.progress.moved(bytes);
+        };
+        out.poll_write(cx, &mut shared.wire.io, written).map_err(Fault::downstream)
+    }
+
+    /// Whether some of the current response was written. If not, then [`Server::respond`], having failed because of the
+    /// body, may be called again with an answer that says so.
+    #[must_use]
+    pub fn has_begun_response(&self) -> bool {
+        self.begun.get()
     }
 }

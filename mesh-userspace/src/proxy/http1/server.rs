@@ -1,7 +1,7 @@
 //! The server half: requests of one client, in order, each answered before the next is taken up.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     future::poll_fn,
     pin::Pin,
     rc::Rc,
@@ -33,6 +33,8 @@ pub struct Server<S> {
     pub(super) asked: Asked,
     /// There may be a further request.
     pub(super) open: bool,
+    /// Some of the current response was written.
+    pub(super) begun: Cell<bool>,
     /// How much of the next head was looked at.
     searched: usize,
     /// How much of the last body was thrown away.
@@ -79,7 +81,7 @@ impl<S: Transport> Server<S> {
             aborted: false,
         };
         let shared = Rc::new(RefCell::new(shared));
-        Self { shared, progress, asked: Asked::NOTHING, open: true, searched: 0, drained: 0 }
+        Self { shared, progress, asked: Asked::NOTHING, open: true, begun: Cell::new(false), searched: 0, drained: 0 }
     }
 
     /// Where this connection is, to be looked at while a future of it is waiting.
@@ -100,6 +102,7 @@ impl<S: Transport> Server<S> {
             return Ok(None);
         }
         self.asked = Asked::NOTHING;
+        self.begun.set(false);
         let head = poll_fn(|cx| self.poll_head(cx)).await;
         self.open = matches!(head, Ok(Some(_)));
         let Some(Head { message, framing, fields, .. }) = head.map_err(Fault::downstream)? else { return Ok(None) };
@@ -207,20 +210,19 @@ impl<S: Transport> Server<S> {
     /// Ends the connection such that a client that is still sending can read the response: closing at once would reset
     /// it. Waits for the client's end, at most two seconds.
     pub async fn close(self) {
-        if self.shared.borrow().aborted {
+        // Nothing is lost by closing at once where all that was sent was read.
+        let lingers = {
+            let shared = self.shared.borrow();
+            !shared.aborted && (!shared.decoder.is_over() || shared.broken || !shared.wire.input.is_empty())
+        };
+        if !lingers {
             return;
         }
         self.progress.enter(Stage::Drain);
-        // Nothing is lost by closing where all that was sent was read.
-        let lingers = {
-            let shared = self.shared.borrow();
-            !shared.decoder.is_over() || shared.broken || !shared.wire.input.is_empty()
-        };
         let mut left = MOST_LINGERED;
         let end = poll_fn(|cx| {
             let mut shared = self.shared.borrow_mut();
-            let shut = ready!(Pin::new(&mut shared.wire.io).poll_shutdown(cx));
-            if shut.is_err() || !lingers {
+            if ready!(Pin::new(&mut shared.wire.io).poll_shutdown(cx)).is_err() {
                 return Poll::Ready(());
             }
             loop {

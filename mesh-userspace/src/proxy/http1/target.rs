@@ -37,7 +37,7 @@ fn absolute(uri: Uri) -> Result<Uri, FaultKind> {
 }
 
 fn is_plain(authority: &Authority) -> bool {
-    !authority.host().is_empty() && memchr::memchr(b'@', authority.as_str().as_bytes()).is_none()
+    !authority.host().is_empty() && is_host(authority.as_str().as_bytes())
 }
 
 /// Sees to it that exactly one host is asked for (section 3.2): `Host` once, mandatory in 1.1; where the target names a
@@ -58,7 +58,8 @@ pub(super) fn settle_host(uri: &Uri, version: Version, hosts: u8, headers: &mut 
     Ok(())
 }
 
-/// Whether this may be `uri-host [ ":" port ]`; empty is allowed.
+/// Whether this may be `uri-host [ ":" port ]`; empty is allowed. Commas are not, though RFC 3986 has them: to some they
+/// make a list.
 fn is_host(value: &[u8]) -> bool {
     value.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+;=:[]".contains(byte))
 }

@@ -2,6 +2,7 @@
 
 mod bodies;
 mod client;
+mod endings;
 mod mutations;
 mod proxied;
 mod server;
@@ -94,6 +95,18 @@ impl Body for Whole {
     }
 }
 
+/// One part, and then nothing, not even an end.
+struct Never(Option<Bytes>);
+
+impl Body for Never {
+    type Data = Bytes;
+    type Error = Fault;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
+        self.0.take().map_or(Poll::Pending, |data| Poll::Ready(Some(Ok(Frame::data(data)))))
+    }
+}
+
 /// All of a body, and its trailers.
 async fn collect<B>(mut body: B) -> Result<(Vec<u8>, Option<HeaderMap>), Fault>
 where
@@ -114,6 +127,9 @@ fn run<F: Future>(test: F) -> F::Output {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     LocalSet::new().block_on(&runtime, test)
 }
+
+/// A request.
+const GET: &str = "GET /1 HTTP/1.1\r\nhost: a\r\n\r\n";
 
 /// A client that is a test, and the server for it.
 fn server() -> (DuplexStream, Server<DuplexStream>) {

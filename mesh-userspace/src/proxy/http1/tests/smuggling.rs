@@ -38,6 +38,7 @@ pub(super) const REQUESTS: &[(&str, Verdict)] = &[
     // The target.
     ("GET http://b/x HTTP/1.1\r\nhost: a\r\n\r\n", Yes(NONE)),
     ("GET http://u:p@b/x HTTP/1.1\r\nhost: a\r\n\r\n", No("request target")),
+    ("GET http://b,c/x HTTP/1.1\r\nhost: a\r\n\r\n", No("request target")),
     ("GET http:///x HTTP/1.1\r\nhost: a\r\n\r\n", No("request target")),
     ("GET ftp://b/x HTTP/1.1\r\nhost: a\r\n\r\n", No("request target")),
     ("GET b:80 HTTP/1.1\r\nhost: a\r\n\r\n", No("request target")),

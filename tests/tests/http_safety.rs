@@ -1,0 +1,180 @@
+//! Safety valves: timeouts, limits and rates.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "in tests a broken expectation is a failure")]
+
+use mesh_tests::{Deaf, Proxy, Scripted, Value, Wire, eventually, get, http_with, json, post};
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+/// A service without retries and circuits, so that what is asked here is what happens.
+fn alone(address: &str, more: Value) -> Value {
+    let mut web = http_with("web", &[address], json!({ "retries": { "attempts": 0 } }));
+    web["circuit_breaker"] = json!({ "failure_threshold": 0, "success_rate": { "floor": 0 } });
+    for (key, value) in more.as_object().unwrap() {
+        web[key] = value.clone();
+    }
+    json!([web])
+}
+
+/// An endpoint that takes as long as the path says, in milliseconds.
+fn slow() -> Scripted {
+    Scripted::each(|connection, request| {
+        thread::sleep(Duration::from_millis(request.target()[1..].parse().unwrap_or_default()));
+        connection.answer(200, "done");
+    })
+}
+
+/// Fails the test unless `what` takes between these times, in milliseconds.
+#[track_caller]
+fn takes<T>(least: u64, most: u64, what: impl FnOnce() -> T) -> T {
+    let begin = Instant::now();
+    let result = what();
+    let took = begin.elapsed();
+    assert!(took >= Duration::from_millis(least) && took <= Duration::from_millis(most), "{took:?}");
+    result
+}
+
+#[test]
+fn an_answer_that_does_not_come_in_time_is_504() {
+    let server = slow();
+    let proxy = Proxy::new(alone(&server.address(), json!({ "request_timeout": "300ms" })));
+    takes(290, 1500, || proxy.refuses(get("web", "/1500"), 504, "request_timeout"));
+    assert_eq!(proxy.ask(get("web", "/100")).text(), "done");
+}
+
+#[test]
+fn the_time_begins_at_the_end_of_the_request_and_ends_with_the_head() {
+    let server = Scripted::new(|connection| {
+        connection.request();
+        connection.wire.send("HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\n");
+        thread::sleep(Duration::from_millis(600));
+        connection.wire.send("late");
+    });
+    let proxy = Proxy::new(alone(&server.address(), json!({ "request_timeout": "300ms" })));
+    let mut wire = proxy.dial();
+    wire.send("POST / HTTP/1.1\r\nhost: web\r\ncontent-length: 2\r\n\r\na");
+    thread::sleep(Duration::from_millis(600));
+    wire.send("b");
+    assert_eq!(wire.answer().text(), "late");
+}
+
+#[test]
+fn zero_seconds_switch_the_timeout_off() {
+    let server = slow();
+    let proxy = Proxy::with(alone(&server.address(), json!({ "request_timeout": "0s" })), |config| {
+        config["defaults"]["request_timeout"] = json!("100ms");
+    });
+    assert_eq!(proxy.ask(get("web", "/500")).text(), "done");
+}
+
+#[test]
+fn an_endpoint_that_takes_no_connection_is_504_after_the_connect_timeout() {
+    let deaf = Deaf::new();
+    let proxy = Proxy::new(alone(&deaf.address(), json!({ "connect_timeout": "300ms" })));
+    takes(290, 1500, || proxy.refuses(get("web", "/"), 504, "connect_timeout"));
+    takes(290, 1500, || assert_eq!(proxy.ask(post("web", "/", "body")).status(), 504));
+}
+
+#[test]
+fn an_endpoint_that_refuses_connections_is_503_at_once() {
+    let mut server = slow();
+    let proxy = Proxy::new(alone(&server.address(), json!({})));
+    server.close();
+    takes(0, 1000, || proxy.refuses(get("web", "/"), 503, "connect_failure"));
+}
+
+#[test]
+fn an_endpoint_that_breaks_off_or_talks_nonsense_is_502() {
+    let server = Scripted::new(|connection| {
+        let Some(request) = connection.request() else { return };
+        match request.target() {
+            "/reset" => connection.reset(),
+            "/nonsense" => drop(connection.wire.send("what?\r\n\r\n")),
+            "/half" => drop(connection.wire.send("HTTP/1.1 200 OK\r\ncontent-le")),
+            _ => {}
+        }
+    });
+    let proxy = Proxy::new(alone(&server.address(), json!({})));
+    proxy.refuses(get("web", "/reset"), 502, "upstream_reset");
+    proxy.refuses(get("web", "/close"), 502, "upstream_reset");
+    proxy.refuses(get("web", "/half"), 502, "upstream_reset");
+    proxy.refuses(get("web", "/nonsense"), 502, "bad_response");
+}
+
+#[test]
+fn requests_over_the_limit_are_refused_at_once() {
+    let server = slow();
+    let proxy = Proxy::new(alone(&server.address(), json!({ "limits": { "max_requests": 2 } })));
+    let mut held: Vec<Wire> = (0..2).map(|_| proxy.dial()).collect();
+    for wire in &mut held {
+        wire.send(get("web", "/800"));
+    }
+    eventually("both are on their way", || if server.requests().len() == 2 { Ok(()) } else { Err("not yet") });
+    takes(0, 400, || proxy.refuses(get("web", "/0"), 503, "max_requests"));
+    for wire in &mut held {
+        assert_eq!(wire.answer().text(), "done");
+    }
+    assert_eq!(proxy.ask(get("web", "/0")).text(), "done", "and room is made again");
+}
+
+#[test]
+fn connections_over_the_limit_wait_and_waiting_over_the_limit_is_refused() {
+    let server = slow();
+    let limits = json!({ "limits": { "max_connections": 1, "max_pending_requests": 1 } });
+    let proxy = Proxy::with(alone(&server.address(), limits), |config| config["proxy"]["workers"] = json!(1));
+    let (mut first, mut second) = (proxy.dial(), proxy.dial());
+    first.send(get("web", "/700"));
+    eventually("the first is on its way", || if server.requests().len() == 1 { Ok(()) } else { Err("not yet") });
+    second.send(get("web", "/1"));
+    thread::sleep(Duration::from_millis(150));
+    takes(0, 400, || proxy.refuses(get("web", "/2"), 503, "max_pending_requests"));
+    assert_eq!(first.answer().text(), "done");
+    assert_eq!(second.answer().text(), "done");
+    assert_eq!(server.accepted(), 1, "never a second connection");
+}
+
+#[test]
+fn requests_over_the_rate_are_429_and_the_bucket_fills_again() {
+    let server = slow();
+    let rate = json!({ "rate_limit": { "requests_per_second": 10, "burst": 5 } });
+    let proxy = Proxy::with(alone(&server.address(), rate), |config| config["proxy"]["workers"] = json!(1));
+    let mut wire = proxy.dial();
+    let mut passed = 0;
+    let begin = Instant::now();
+    for _ in 0..30 {
+        let answer = wire.ask(get("web", "/0"));
+        match answer.status() {
+            200 => passed += 1,
+            _ => assert_eq!((answer.status(), answer.reason()), (429, Some("rate_limited")), "{answer:?}"),
+        }
+    }
+    let more = u32::try_from(begin.elapsed().as_millis()).unwrap() / 100 + 1;
+    assert!((5..=5 + more).contains(&passed), "{passed}");
+    assert!(proxy.rejected("rate_limited") >= 1.0);
+    thread::sleep(Duration::from_millis(350));
+    assert_eq!(wire.ask(get("web", "/0")).status(), 200);
+}
+
+#[test]
+fn the_rate_holds_over_all_workers() {
+    let server = slow();
+    let rate = json!({ "rate_limit": { "requests_per_second": 20, "burst": 20 } });
+    let proxy = Proxy::new(alone(&server.address(), rate));
+    let begin = Instant::now();
+    let mut wires: Vec<Wire> = (0..8).map(|_| proxy.dial()).collect();
+    let passed = (0..160).filter(|n| wires[n % 8].ask(get("web", "/0")).status() == 200).count();
+    let most = 20.0 + begin.elapsed().as_secs_f64() * 20.0;
+    assert!(passed >= 18 && passed as f64 <= most * 1.15 + 2.0, "{passed} passed, {most} allowed");
+}
+
+#[test]
+fn a_connection_without_requests_is_closed_after_the_idle_timeout() {
+    let server = slow();
+    let proxy = Proxy::new(alone(&server.address(), json!({ "idle_timeout": { "http": "400ms" } })));
+    let mut wire = proxy.dial();
+    assert_eq!(wire.ask(get("web", "/0")).text(), "done");
+    thread::sleep(Duration::from_millis(150));
+    assert_eq!(wire.ask(get("web", "/0")).text(), "done");
+    server.wait_until_idle();
+}

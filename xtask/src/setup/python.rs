@@ -1,0 +1,39 @@
+//! A Python with the libraries that tests talk to, in a directory of its own beside what cargo builds.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::process::{find, run};
+
+/// What is installed, pinned: a library that changes its mind must not fail tests of ours.
+const LIBRARIES: [&str; 5] =
+    ["grpcio==1.85.1", "grpcio-health-checking==1.85.1", "websockets==17.4", "h2==4.4.1", "hpack==4.2.0"];
+
+/// Makes it where it is missing or has other libraries than these.
+pub(super) fn prepare() -> Result<(), String> {
+    let directory = directory();
+    // Written last, so that it is there only where all went well.
+    let stamp = directory.join("libraries");
+    if fs::read_to_string(&stamp).is_ok_and(|installed| installed == LIBRARIES.join("\n")) {
+        return Ok(());
+    }
+    let python = find("python3").ok_or("python3 is not installed")?;
+    let mut make = Command::new(python);
+    run("preparing a Python for tests", make.args(["-m", "venv", "--clear"]).arg(&directory))?;
+    let mut pip = Command::new(interpreter());
+    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--only-binary", ":all:"]);
+    run(&format!("installing {}", LIBRARIES.join(", ")), pip.args(LIBRARIES))?;
+    fs::write(&stamp, LIBRARIES.join("\n")).map_err(|error| format!("{}: {error}", stamp.display()))
+}
+
+/// The interpreter, whether it is there or not.
+pub(super) fn interpreter() -> PathBuf {
+    directory().join("bin/python")
+}
+
+fn directory() -> PathBuf {
+    let target = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
+    let beside = || Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("target");
+    target.unwrap_or_else(beside).join("python")
+}
