@@ -101,7 +101,7 @@ pub(super) struct Screen {
 pub(super) enum Shown {
     Status(Box<Status>),
     Services(Vec<Service>),
-    Service(Service, Vec<Endpoint>),
+    Service(Box<Service>, Vec<Endpoint>),
     Endpoints(Vec<Endpoint>),
     Connections(Vec<Rated>),
     Circuits(Vec<Circuit>),
@@ -133,7 +133,7 @@ impl Screen {
                     // People see a service with its endpoints, which JSON has in a listing of their own.
                     Some(name) if self.format == Format::Table && services.len() == 1 => {
                         let endpoints = client.endpoints(Some(name.clone())).await?;
-                        Shown::Service(services.swap_remove(0), endpoints)
+                        Shown::Service(Box::new(services.swap_remove(0)), endpoints)
                     }
                     _ => Shown::Services(services),
                 }
