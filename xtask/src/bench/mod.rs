@@ -29,6 +29,9 @@ use syscalls::Counter;
 /// Frame of a gRPC message, and the message: 128 bytes.
 const MESSAGE_HEAD: [u8; 5] = [0, 0, 0, 0, 123];
 
+/// Rounds from which on differences of less than 10 % mean something.
+const ENOUGH: u32 = 8;
+
 #[derive(Args)]
 pub(crate) struct Options {
     /// Who is measured [default: all that are installed]
@@ -99,6 +102,7 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
         rounds::run(plan, &scenarios, &mut peers, &mut backend, &home.0, &mut series)
     };
     // Also what was measured before something failed.
+    series.retain(|one: &Series| !one.rounds.is_empty());
     let written = report(options, plan, &series, &calls);
     measured.and(written)
 }
@@ -107,6 +111,9 @@ fn report(options: &Options, plan: Plan, series: &[Series], calls: &[Value]) -> 
     let verdicts = verdict::judge(series, options.spin);
     if !series.is_empty() {
         print!("{}{}{}", report::scenarios(series), report::verdicts(&verdicts), report::noise(series));
+        if plan.rounds < ENOUGH {
+            println!("Fewer than {ENOUGH} rounds: this shows that it runs, and is no verdict.");
+        }
     }
     let Some(path) = &options.json else { return Ok(()) };
     let json = report::json(plan, options.spin, series, &verdicts, calls);

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 
+use super::proc;
 use super::process::Server;
 use super::scenario::Doors;
 use crate::ports::{self, Port};
@@ -19,6 +20,8 @@ use crate::{interrupt, prerequisites::read};
 const PATIENCE: Duration = Duration::from_secs(15);
 const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const FIRST_PORT: u16 = 21_000;
+/// Of our directory's name; our pid follows.
+const PREFIX: &str = "mesh-bench-";
 /// Of the body of a download.
 const DOWNLOAD: usize = 10 << 20;
 
@@ -57,7 +60,14 @@ pub(super) struct Home(pub(super) PathBuf);
 
 impl Home {
     pub(super) fn make() -> Result<Home, String> {
-        let path = std::env::temp_dir().join(format!("mesh-bench-{}", std::process::id()));
+        let directory = std::env::temp_dir();
+        // Of runs that were killed outright, whose servers the kernel has ended.
+        for entry in fs::read_dir(&directory).into_iter().flatten().flatten() {
+            if entry.file_name().to_str().is_some_and(is_orphan) {
+                let _ = fs::remove_dir_all(entry.path());
+            }
+        }
+        let path = directory.join(format!("{PREFIX}{}", std::process::id()));
         make_directory(&path).map(|()| Home(path))
     }
 }
@@ -67,6 +77,11 @@ impl Drop for Home {
         // Only files of ours in the temporary directory; what stays harms nobody.
         let _ = fs::remove_dir_all(&self.0);
     }
+}
+
+/// Whether a directory of this name belongs to a run that is no more.
+fn is_orphan(name: &str) -> bool {
+    name.strip_prefix(PREFIX).and_then(|pid| pid.parse().ok()).is_some_and(|pid: u32| !proc::lives(pid))
 }
 
 /// What all peers are in front of.
@@ -225,6 +240,13 @@ pub(super) fn kernel() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_living_run_uses_is_not_swept() {
+        assert!(!is_orphan(&format!("{PREFIX}{}", std::process::id())));
+        assert!(is_orphan(&format!("{PREFIX}4294967295")));
+        assert!(!is_orphan("mesh-bench-template-4294967295") && !is_orphan("mesh"));
+    }
 
     #[test]
     fn no_word_of_a_template_is_left_open() {

@@ -61,8 +61,8 @@ impl Drop for Server {
     }
 }
 
-/// Runs a program to its end and returns what it printed. An error says that it failed, took longer than `limit`, or that
-/// somebody asked us to end. Other outcomes than success are for the caller to see in the text.
+/// Runs a program to its end and returns what it printed. An error says that it could not start, took longer than `limit`, or that
+/// somebody asked us to end. What a program that failed said is for the caller to make sense of.
 pub(super) fn run(mut command: Command, limit: Duration, log: &Path) -> Result<String, String> {
     let name = command.get_program().to_string_lossy().into_owned();
     let mut child = Running(spawn(&mut command, log)?);
