@@ -22,17 +22,16 @@ pub(super) struct Spinners {
 impl Spinners {
     pub(super) fn start() -> Spinners {
         let stop = Arc::new(AtomicBool::new(false));
-        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-        let spin = |_| {
+        let spin = |cpu| {
             let stop = Arc::clone(&stop);
             std::thread::spawn(move || {
-                if become_idle_class() {
+                if settle(cpu) {
                     // No hint to the CPU that it may rest: not to rest is the point.
                     while !stop.load(Ordering::Relaxed) {}
                 }
             })
         };
-        let threads = (0..cpus).map(spin).collect();
+        let threads = own_cpus().into_iter().map(spin).collect();
         Spinners { stop, threads }
     }
 }
@@ -47,11 +46,29 @@ impl Drop for Spinners {
     }
 }
 
-/// Whoever else wants the CPU gets it at once. The scheduler spreads such threads over idle CPUs by itself.
-fn become_idle_class() -> bool {
+/// The CPUs that we may run on.
+fn own_cpus() -> Vec<usize> {
+    let size = size_of::<libc::cpu_set_t>();
+    // SAFETY: a set of CPUs is an array of bits, for which all zeroes are valid; the call writes one that lives until it is
+    // over; and a bit is looked at only where the set has one.
+    unsafe {
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        let known = libc::sched_getaffinity(0, size, &raw mut set) == 0;
+        (0..size * 8).filter(|cpu| known && libc::CPU_ISSET(*cpu, &set)).collect()
+    }
+}
+
+/// Keeps the calling thread on one CPU, where whoever else wants it gets it at once. Says whether that worked.
+fn settle(cpu: usize) -> bool {
     let lowest = libc::sched_param { sched_priority: 0 };
-    // SAFETY: reads one struct, which lives until the call is over; 0 is the calling thread.
-    unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &raw const lowest) == 0 }
+    // SAFETY: a set of CPUs is an array of bits, for which all zeroes are valid, and `cpu` is one that it has. Both calls
+    // read one struct that lives until they are over; 0 is the calling thread.
+    unsafe {
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        libc::CPU_SET(cpu, &mut set);
+        libc::sched_setscheduler(0, libc::SCHED_IDLE, &raw const lowest) == 0
+            && libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set) == 0
+    }
 }
 
 /// 1,000 connections on both sides of a proxy are more files than a shell usually allows; children inherit what is set here.
@@ -82,4 +99,17 @@ pub(super) fn wait_until_quiet(ours: &[u32], patience: Duration) -> Result<(), S
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_is_a_spinner_for_each_cpu_and_it_ends() {
+        assert!(!own_cpus().is_empty());
+        let spinners = Spinners::start();
+        assert_eq!(spinners.threads.len(), own_cpus().len());
+        drop(spinners);
+    }
 }
