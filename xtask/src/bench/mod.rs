@@ -72,6 +72,7 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
             programs.extend(program(kind, options)?.map(|program| (kind, program)));
         }
     }
+    print!("{}", report::setting(&programs));
     interrupt::listen();
     machine::allow_many_files();
     let home = Home::make()?;

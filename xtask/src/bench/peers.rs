@@ -4,7 +4,7 @@ use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
@@ -53,6 +53,14 @@ impl Kind {
         let named = if self == Kind::Envoy { std::env::var_os("ENVOY_BIN").map(PathBuf::from) } else { None };
         named.or_else(|| server(self.name()))
     }
+}
+
+/// What a program says of its version, in one line; empty where it says nothing.
+pub(super) fn version(kind: Kind, program: &Path) -> String {
+    let option = if matches!(kind, Kind::Nginx | Kind::Haproxy) { "-v" } else { "--version" };
+    let Ok(output) = Command::new(program).arg(option).stdin(Stdio::null()).output() else { return String::new() };
+    let said = [output.stdout, output.stderr].concat();
+    String::from_utf8_lossy(&said).lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default().to_owned()
 }
 
 /// A directory for what all of them write; removed when dropped.

@@ -1,5 +1,7 @@
 //! Tables for people, and JSON for programs.
 
+use std::path::PathBuf;
+
 use serde_json::{Value, json};
 
 use super::peers::{self, Kind};
@@ -7,6 +9,17 @@ use super::rounds::{Plan, Sample, Series};
 use super::scenario::Scenario;
 use super::statistics::Spread;
 use super::verdict::{Figure, Outcome, Verdict, figure};
+
+/// On what was measured, and whom.
+pub(super) fn setting(programs: &[(Kind, PathBuf)]) -> String {
+    let proxies = programs.iter().filter(|(kind, _)| *kind != Kind::Direct);
+    let lines = proxies.map(|(kind, program)| format!("  {:<8} {}\n", kind.name(), peers::version(*kind, program)));
+    format!("\nLinux {}, {} CPUs\n{}", peers::kernel(), cpus(), lines.collect::<String>())
+}
+
+fn cpus() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
 
 /// One table a scenario: medians over the rounds, and for the CPU the least and the most.
 pub(super) fn scenarios(series: &[Series]) -> String {
@@ -152,7 +165,7 @@ pub(super) fn json(plan: Plan, spun: bool, series: &[Series], verdicts: &[Verdic
         })
     });
     json!({
-        "kernel": peers::kernel(), "cpus": std::thread::available_parallelism().map_or(1, usize::from),
+        "kernel": peers::kernel(), "cpus": cpus(),
         "rounds": plan.rounds, "seconds": plan.seconds, "spin": spun,
         "series": series.collect::<Vec<_>>(), "verdicts": verdicts.collect::<Vec<_>>(), "system_calls": calls,
     })
