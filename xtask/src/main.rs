@@ -1,7 +1,10 @@
 //! Everything a developer does with this repository, by name: `cargo xtask VERB`.
 
+mod bench;
 mod build;
 mod demo;
+mod interrupt;
+mod ports;
 mod prerequisites;
 mod process;
 mod setup;
@@ -42,6 +45,8 @@ enum Verb {
         #[arg(long, value_name = "TIME", value_parser = demo::parse_duration)]
         duration: Option<Duration>,
     },
+    /// Measure the proxy beside nginx, HAProxy and Envoy: CPU, latency, memory (docs/performance.md)
+    Bench(bench::Options),
     #[command(hide = true)]
     DemoBackend { name: String, speech: demo::Speech, listen: SocketAddr },
     #[command(hide = true)]
@@ -56,6 +61,7 @@ fn main() -> ExitCode {
         }
         Verb::Test { filters } => test::run_all(&filters),
         Verb::Demo { duration } => demo::run(duration).map(|()| true),
+        Verb::Bench(options) => bench::run(&options).map(|()| true),
         Verb::DemoBackend { name, speech, listen } => demo::backend(&name, speech, listen).map(|()| true),
         Verb::DemoClient { speech, vip, cgroup, pause_ms } => {
             demo::client(speech, vip, &cgroup, Duration::from_millis(pause_ms)).map(|()| true)

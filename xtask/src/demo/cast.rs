@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::path::Path;
 
 use super::actors::Speech;
-use super::ports::{self, Port};
+use crate::ports::{self, Port};
 
 /// A program that answers with its name.
 pub(super) struct Backend {

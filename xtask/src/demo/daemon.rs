@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::{interrupt, page};
+use super::page;
+use crate::interrupt;
 
 /// How long the daemon may take to be ready, or to end.
 const PATIENCE: Duration = Duration::from_secs(15);

@@ -3,10 +3,8 @@
 mod actors;
 mod cast;
 mod daemon;
-mod interrupt;
 mod leftovers;
 mod page;
-mod ports;
 mod show;
 mod stage;
 mod story;
@@ -21,6 +19,7 @@ use stage::Stage;
 use tally::Tally;
 
 use crate::build::{self, Profile};
+use crate::interrupt;
 use crate::prerequisites;
 use crate::process::tell;
 

@@ -3,8 +3,8 @@
 use std::io::{IsTerminal, Write};
 
 use super::cast::Service;
-use super::interrupt;
 use super::tally::Tally;
+use crate::interrupt;
 
 const WIDTH: u64 = 30;
 

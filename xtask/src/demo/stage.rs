@@ -15,8 +15,8 @@ use super::actors::Speech;
 use super::cast::{self, Backend, Service};
 use super::daemon::{Daemon, end};
 use super::leftovers::{BPFFS, PREFIX, remove_all, remove_cgroup, sweep};
-use super::ports::{self, Port};
 use super::tally::{Report, Tally};
+use crate::ports::{self, Port};
 use crate::prerequisites::{mounted, read};
 use crate::process::tell;
 

@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::cast::{self, Backend, Service};
-use super::interrupt;
 use super::page::Excerpt;
 use super::show::Look;
 use super::stage::Stage;
 use super::tally::{Tally, is_fair};
+use crate::interrupt;
 
 /// How long each scene is watched.
 const SCENE: Duration = Duration::from_secs(3);

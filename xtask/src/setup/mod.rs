@@ -32,6 +32,12 @@ const PROGRAMS: [(&str, &str, &str); 7] = [
     ("python3", "python3-venv", "clients and servers of gRPC, WebSocket and odd HTTP/2"),
 ];
 
+/// What the bench runs besides: to count system calls.
+const COUNTERS: [(&str, &str, &str); 2] =
+    [("perf", "linux-perf", "counts system calls"), ("strace", "strace", "counts them where perf cannot")];
+/// Which of the programs it runs too: the others are for tests.
+const BENCH: [&str; 4] = ["nginx", "haproxy", "wrk", "h2load"];
+
 /// The runner of the tests. Pinned: the newest one may ask for a newer compiler than ours.
 const NEXTEST: &str = "0.9.143";
 
@@ -46,11 +52,18 @@ pub(crate) fn run_all() -> Result<(), String> {
 
 /// Installs what only tests need, where it is missing.
 pub(crate) fn for_tests() -> Result<(), String> {
-    install_programs();
+    install_programs(&PROGRAMS);
     install_nextest()?;
     // Tests that need it are skipped without, and say so.
     python::prepare().unwrap_or_else(|reason| step(&format!("no Python with the libraries of tests: {reason}")));
     Ok(())
+}
+
+/// Installs what the bench runs, where it is missing; with `counters` also what counts system calls.
+pub(crate) fn for_bench(counters: bool) {
+    let mut wanted: Vec<_> = PROGRAMS.into_iter().filter(|(program, ..)| BENCH.contains(program)).collect();
+    wanted.extend(COUNTERS.into_iter().filter(|_| counters));
+    install_programs(&wanted);
 }
 
 /// The Python that has what tests need, for the environment of tests.
@@ -135,10 +148,10 @@ fn install_from_distribution() -> Result<(), String> {
     if facts.linkers.iter().any(|linker| linker.reads(&rustc)) { Ok(()) } else { linker::build_with_system(LLVM) }
 }
 
-/// All that are missing at once. One that cannot be had is no reason to run no test at all: those that need it are
-/// skipped, and say so.
-fn install_programs() {
-    let missing: Vec<_> = PROGRAMS.into_iter().filter(|(program, ..)| !is_here(program)).collect();
+/// All that are missing at once. One that cannot be had is no reason to run nothing at all: what needs it is skipped, and
+/// says so.
+fn install_programs(programs: &[(&str, &str, &str)]) {
+    let missing: Vec<_> = programs.iter().filter(|(program, ..)| !is_here(program)).collect();
     for (program, _, what_for) in &missing {
         step(&format!("`{program}` is missing ({what_for})"));
     }

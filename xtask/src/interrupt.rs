@@ -1,4 +1,4 @@
-//! Ctrl-C ends the demo in order: it is noted here, and met at the next wait.
+//! Ctrl-C ends demo and bench in order: it is noted here, and met at the next wait.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -10,25 +10,25 @@ extern "C" fn note(_signal: libc::c_int) {
 }
 
 /// From now on SIGINT, SIGTERM and SIGHUP are noted, and end nothing by themselves.
-pub(super) fn listen() {
+pub(crate) fn listen() {
     for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
         // SAFETY: the handler only stores to an atomic, which is allowed in a signal handler.
         unsafe { libc::signal(signal, note as extern "C" fn(libc::c_int) as libc::sighandler_t) };
     }
 }
 
-/// Asks the demo to end, as a signal does.
-pub(super) fn ask() {
+/// Asks us to end, as a signal does.
+pub(crate) fn ask() {
     ASKED.store(true, Ordering::Relaxed);
 }
 
 /// Whether somebody asked.
-pub(super) fn asked() -> bool {
+pub(crate) fn asked() -> bool {
     ASKED.load(Ordering::Relaxed)
 }
 
 /// Sleeps. An error says that somebody asked us to end.
-pub(super) fn sleep(duration: Duration) -> Result<(), String> {
+pub(crate) fn sleep(duration: Duration) -> Result<(), String> {
     let until = Instant::now() + duration;
     loop {
         if asked() {

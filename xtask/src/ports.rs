@@ -1,4 +1,4 @@
-//! Ports for a demo, which another demo that starts at the same moment does not take.
+//! Ports for a demo or bench, which another one that starts at the same moment does not take.
 
 use std::net::{IpAddr, Ipv4Addr, TcpListener};
 
@@ -6,8 +6,8 @@ use std::net::{IpAddr, Ipv4Addr, TcpListener};
 const TRIES: u16 = 500;
 
 /// Ours until dropped.
-pub(super) struct Port {
-    pub(super) number: u16,
+pub(crate) struct Port {
+    pub(crate) number: u16,
     _guard: TcpListener,
 }
 
@@ -15,7 +15,7 @@ pub(super) struct Port {
 ///
 /// Whoever will listen there is started later, and one of them twice: in between only the guard says that the port is
 /// taken. It listens on an address that nobody else has a use for.
-pub(super) fn reserve(first: u16, addresses: &[IpAddr]) -> Result<Port, String> {
+pub(crate) fn reserve(first: u16, addresses: &[IpAddr]) -> Result<Port, String> {
     let guard = |number: u16| TcpListener::bind((Ipv4Addr::new(127, 0, 1, 0), number)).ok();
     let free = |number: u16| addresses.iter().all(|address| TcpListener::bind((*address, number)).is_ok());
     let mut ports = (first..first.saturating_add(TRIES)).filter_map(|number| Some((number, guard(number)?)));
