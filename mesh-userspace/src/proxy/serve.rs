@@ -208,13 +208,14 @@ pub(super) async fn http2(worker: &Rc<Worker>, client: Client, stream: TcpStream
     let limits = http2::Limits::default();
     let handler = |request: Request<http2::Incoming>| {
         let (worker, client) = (worker, &client);
-        async move {
+        // Apart: what is served at the same time is moved around until it is in its place, and this is large.
+        Box::pin(async move {
             let alarm = worker.clock.alarm();
             let exchange = Exchange { worker, client, alarm: &alarm };
             let (mut head, body) = exchange.serve(request.map(Incoming::Http2)).await.into_parts();
             http2::dialect::prepare_response_for_http2(&mut head);
             Ok(Response::from_parts(head, body))
-        }
+        })
     };
     let drain = at_rest(worker, &alarm, &open, idle(worker, &client));
     if let Err(fault) = http2::serve(stream, read, &limits, &open, drain, handler).await {

@@ -84,7 +84,7 @@ pub(super) const REQUESTS: &[(&str, Verdict)] = &[
     // The length.
     ("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\n\r\n", Yes(Framing::Length(5))),
     ("POST / HTTP/1.1\r\nhost: a\r\ncontent-length:  5 \r\n\r\n", Yes(Framing::Length(5))),
-    ("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 05\r\n\r\n", Yes(Framing::Length(5))),
+    ("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 05\r\n\r\n", No("not one number")),
     ("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 18446744073709551615\r\n\r\n", Yes(Framing::Length(u64::MAX))),
     ("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 18446744073709551616\r\n\r\n", No("overflows")),
     ("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 99999999999999999999999\r\n\r\n", No("overflows")),
