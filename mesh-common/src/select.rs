@@ -123,9 +123,15 @@ pub const DRAWS: u32 = 4;
 pub const fn position(policy: Policy, draw: u32, count: u32) -> u32 {
     match policy {
         Policy::RoundRobin => draw % count,
-        // Multiply and shift: as even as a modulo, without a division (Lemire, ACM TOMACS 29(1), 2019).
-        Policy::Random | Policy::LeastConnections | Policy::Maglev => ((draw as u64 * count as u64) >> 32) as u32,
+        Policy::Random | Policy::LeastConnections | Policy::Maglev => scale(draw, count),
     }
+}
+
+/// Which of `count` is drawn by 32 random bits; 0 of none. Multiply and shift: as even as a modulo, without a division
+/// (Lemire, ACM TOMACS 29(1), 2019).
+#[inline(always)]
+const fn scale(draw: u32, count: u32) -> u32 {
+    ((draw as u64 * count as u64) >> 32) as u32
 }
 
 /// The endpoint in a slot, if the two belong together and to `service`.
@@ -207,7 +213,7 @@ pub fn look<C: Chooser>(rows: &C, search: &mut Search, number: u32) -> bool {
     let Some((mut slot, head)) = seat(rows, service, search.index) else { return false };
     if matches!(policy, Policy::LeastConnections) && drawn {
         // Another slot than the first, where there is another one.
-        let at = (at + 1 + position(policy, rows.chance(), range.count - 1)) % range.count;
+        let at = (at + 1 + scale(rows.chance(), range.count - 1)) % range.count;
         if let Some(other) = seat(rows, service, range.base.wrapping_add(at))
             && is_better(rows, &(slot, head), &other)
         {
