@@ -78,6 +78,7 @@ fn what_two_readers_could_read_in_two_ways_is_refused() {
 /// Chunked bodies that are wrong, after a head that is right.
 const BROKEN_CHUNKS: &[(&str, &str)] = &[
     ("a size that overflows", "ffffffffffffffff1\r\nx\r\n0\r\n\r\n"),
+    ("a size of 64 bits", "8000000000000000\r\nx\r\n0\r\n\r\n"),
     ("a size with a sign", "+1\r\nx\r\n0\r\n\r\n"),
     ("a size with a prefix", "0x1\r\nx\r\n0\r\n\r\n"),
     ("a size with a space before", " 1\r\nx\r\n0\r\n\r\n"),

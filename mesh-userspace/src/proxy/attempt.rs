@@ -11,7 +11,7 @@ use super::{
     net::NoConnection,
     passing::{Broken, Passing, ResponseBody},
     pick::{Picked, cell},
-    pool::{Http1, Keeper},
+    pool::{Http1, Keeper, Want},
     reason::Reason,
     record::Record,
     request_body::{RequestBody, Source},
@@ -177,7 +177,12 @@ impl<'a> Attempt<'a> {
     ) -> Result<(response::Parts, From), Refused> {
         let (pool, sockets) = (&self.worker.pool, &*self.client.sockets);
         let endpoint = &self.service.endpoints[self.picked.index];
-        let Http1 { connection, keeper } = pool.http1(sockets, self.service, endpoint, fresh).await?;
+        let want = match (fresh, policy::is_idempotent(parts.method.as_str())) {
+            (true, _) => Want::Fresh,
+            (false, true) => Want::Any,
+            (false, false) => Want::Sure,
+        };
+        let Http1 { connection, keeper } = pool.http1(sockets, self.service, endpoint, want).await?;
         let response = connection.send(parts, source.body()).await?;
         let (head, body) = response.into_parts();
         if head.status == StatusCode::SWITCHING_PROTOCOLS && !self.switches {

@@ -58,6 +58,17 @@ pub(super) struct Keeper {
 /// Whose connection it is: of the namespace it was made in, to the endpoint it leads to.
 type Key = (u64, usize);
 
+/// Which connection will do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Want {
+    /// Any: should it have ended, then the request may be sent again.
+    Any,
+    /// One that has not ended as far as the system knows at this moment.
+    Sure,
+    /// A new one.
+    Fresh,
+}
+
 /// Those of one worker.
 #[derive(Debug)]
 pub(super) struct Pool {
@@ -104,7 +115,7 @@ impl Pool {
         }
     }
 
-    /// A connection for one HTTP/1 request: the one used last, if any is kept; else, or with `fresh`, a new one.
+    /// A connection for one HTTP/1 request: the one used last, if any is kept; else, or if none that was kept will do, a new one.
     ///
     /// # Errors
     /// Why there is none.
@@ -113,10 +124,12 @@ impl Pool {
         sockets: &dyn Sockets,
         service: &Service,
         endpoint: &Endpoint,
-        fresh: bool,
+        want: Want,
     ) -> Result<Http1, NoConnection> {
         let key = key(sockets, endpoint);
-        if !fresh && let Some(kept) = self.take(key) {
+        if want != Want::Fresh
+            && let Some(kept) = self.take(key, want)
+        {
             return Ok(kept);
         }
         // Apart, so that requests that need no new connection do not carry its making with them.
@@ -144,10 +157,11 @@ impl Pool {
     }
 
     /// The connection that was used last and still lives.
-    fn take(&self, key: Key) -> Option<Http1> {
+    fn take(&self, key: Key, want: Want) -> Option<Http1> {
         loop {
             let mut idle = self.http1.borrow_mut().get_mut(&key)?.pop()?;
-            if idle.http1.connection.is_alive() {
+            let connection = &mut idle.http1.connection;
+            if if want == Want::Sure { connection.is_alive_now() } else { connection.is_alive() } {
                 return Some(idle.http1);
             }
         }
@@ -177,7 +191,7 @@ impl Pool {
         loop {
             // Asked for before the look, so that nothing is missed between.
             let freed = state.freed.notified();
-            if let Some(kept) = self.take(key) {
+            if let Some(kept) = self.take(key, Want::Sure) {
                 return Ok(Free::Kept(Box::new(kept)));
             }
             if let Some(permit) = Permit::take(state, limits.max_connections) {

@@ -94,6 +94,10 @@ impl Chunked {
                     return Err(FaultKind::Malformed("chunk size has more than 16 digits"));
                 }
                 self.left = self.left << 4 | u64::from(hex(byte));
+                // To some it would be a negative number.
+                if self.left > i64::MAX as u64 {
+                    return Err(FaultKind::Malformed("chunk size overflows"));
+                }
                 State::Size
             }
             (State::Size, _) if self.digits == 0 => return Err(FaultKind::Malformed("no chunk size")),

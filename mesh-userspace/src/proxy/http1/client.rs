@@ -49,6 +49,12 @@ impl<S: Transport> Connection<S> {
         self.wire.poll_fill(cx, For::Head).map(drop)
     }
 
+    /// As [`Connection::is_alive`], with a look at what has come in the last moment: for a request that must not be sent
+    /// twice. It costs a system call.
+    pub fn is_alive_now(&mut self) -> bool {
+        self.is_alive() && !self.wire.io.has_news()
+    }
+
     /// [`Connection::poll_dead`], asked once.
     pub fn is_alive(&mut self) -> bool {
         self.poll_dead(&mut Context::from_waker(Waker::noop())).is_pending()

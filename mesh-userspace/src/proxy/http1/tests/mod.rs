@@ -26,6 +26,10 @@ use tokio::{
 use super::{super::Fault, Connection, Limits, Server, Transport};
 
 impl Transport for DuplexStream {
+    fn has_news(&self) -> bool {
+        false
+    }
+
     fn reset_on_close(&self) {}
 }
 

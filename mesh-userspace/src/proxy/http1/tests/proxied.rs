@@ -55,6 +55,10 @@ impl AsyncWrite for Counted {
 }
 
 impl Transport for Counted {
+    fn has_news(&self) -> bool {
+        false
+    }
+
     fn reset_on_close(&self) {
         self.stream.reset_on_close();
     }
