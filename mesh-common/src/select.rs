@@ -206,8 +206,10 @@ pub fn look<C: Chooser>(rows: &C, search: &mut Search, number: u32) -> bool {
     search.index = range.base.wrapping_add(at);
     let Some((mut slot, head)) = seat(rows, service, search.index) else { return false };
     if matches!(policy, Policy::LeastConnections) && drawn {
-        // Another slot than the first, where there is another one.
-        let at = (at + 1 + position(policy, rows.chance(), range.count - 1)) % range.count;
+        // Another slot than the first, where there is another one. Neither divisor is ever 0; said so that the compiler
+        // sees it, for the kernel loads no program with a panic in it.
+        let others = range.count.saturating_sub(1).max(1);
+        let at = (at + 1 + position(policy, rows.chance(), others)) % range.count.max(1);
         if let Some(other) = seat(rows, service, range.base.wrapping_add(at))
             && is_better(rows, &(slot, head), &other)
         {
