@@ -297,7 +297,7 @@ proptest! {
                             Outcome::Suspect => suspects += 1,
                             Outcome::Alive => (failures, suspects, timed_out) = (0, 0, false),
                             Outcome::Established => (suspects, timed_out) = (0, false),
-                            Outcome::Nothing => {}
+                            Outcome::Nothing | Outcome::Unreliable => {}
                         }
                         if circuit.state() == State::Open {
                             let signs = failures >= limits.failure_threshold || suspects >= 2 || (suspects > 0 && timed_out);

@@ -212,7 +212,8 @@ pub fn look<C: Chooser>(rows: &C, search: &mut Search, number: u32) -> bool {
     search.index = range.base.wrapping_add(at);
     let Some((mut slot, head)) = seat(rows, service, search.index) else { return false };
     if matches!(policy, Policy::LeastConnections) && drawn {
-        // Another slot than the first, where there is another one.
+        // Another slot than the first, where there is another one. No division that the compiler does not see to be one by
+        // a number above 0: the kernel loads no program with a panic in it.
         let at = (at + 1 + scale(rows.chance(), range.count - 1)) % range.count;
         if let Some(other) = seat(rows, service, range.base.wrapping_add(at))
             && is_better(rows, &(slot, head), &other)

@@ -210,8 +210,15 @@ fn too_many_and_too_large_headers_are_431() {
         }
     }
     assert_eq!(server.requests(), []);
-    // What a worker's allocator keeps at hand, whatever came.
-    assert!(proxy.resident_kib().saturating_sub(before) < 32 << 10);
+    // What the allocator took for the first ones serves all others.
+    let once = proxy.resident_kib();
+    for flood in floods.iter().cycle().take(30) {
+        let mut wire = proxy.dial();
+        wire.send(flood);
+        let _ = wire.try_answer();
+    }
+    let (first, more) = (once.saturating_sub(before), proxy.resident_kib().saturating_sub(once));
+    assert!(first < 24 << 10 && more < 8 << 10, "{first} KiB, then {more} KiB");
     // What clients send in earnest is not too large.
     let cookie = format!("cookie: {}\r\n", "c".repeat(12_000));
     assert_eq!(proxy.ask(format!("GET / HTTP/1.1\r\nhost: web\r\n{cookie}\r\n")).status(), 200);
@@ -278,6 +285,7 @@ fn a_thousand_that_say_nothing_keep_nobody_else_out() {
         assert_eq!(proxy.get("web").text(), "S");
     }
     let each = proxy.resident_kib().saturating_sub(before) / 1000;
-    assert!(each < 16, "{each} KiB each");
+    // A bound for what a stranger can take, not the measure of what it costs: that is the benchmark's.
+    assert!(each < 32, "{each} KiB each");
     drop(idle);
 }

@@ -75,12 +75,16 @@ fn a_kept_connection_that_has_ended_costs_no_request() {
     let (retries, more) = defaults();
     let proxy = over(&[&server.address()], retries, more);
     let mut wire = proxy.dial();
-    for n in 0..100 {
-        let answer = if n % 2 == 0 { wire.ask(get("web", "/")) } else { wire.ask(post("web", "/", "body")) };
+    for n in 0..50 {
+        let answer = wire.ask(get("web", "/"));
         assert_eq!(answer.text(), "once", "request {n}: {answer:?}");
-        if n % 10 == 0 {
-            thread::sleep(Duration::from_millis(10));
-        }
+    }
+    for n in 0..30 {
+        // Whether a POST that crossed the end of its connection was read, nobody can tell; one that comes after it can
+        // go on another.
+        thread::sleep(Duration::from_millis(10));
+        let answer = wire.ask(post("web", "/", "body"));
+        assert_eq!(answer.text(), "once", "request {n}: {answer:?}");
     }
 }
 

@@ -64,6 +64,7 @@ pub(super) struct Answered<'a> {
     manner: Manner,
 }
 
+#[expect(clippy::large_enum_variant, reason = "the large one is the usual one: a box would cost each request")]
 enum From {
     Http1(http1::ResponseBody<TcpStream, RequestBody<Incoming>>, Keeper),
     Http2(http2::Incoming),

@@ -134,7 +134,7 @@ async fn first_bytes(worker: &Worker, stream: &mut TcpStream, patience: Duration
     loop {
         // No room is taken for a client that says nothing.
         let readable = alarm.before(poll_fn(|cx| match stream.poll_read_ready(cx) {
-            Poll::Pending if worker.draining.get() && read.is_empty() => Poll::Ready(None),
+            Poll::Pending if worker.closes_idle() && read.is_empty() => Poll::Ready(None),
             ready => ready.map(Some),
         }));
         match readable.await {

@@ -29,6 +29,7 @@ pub(super) struct ResponseBody {
 type FromHttp1 = http1::ResponseBody<TcpStream, RequestBody<Incoming>>;
 
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "the large one is the usual one: a box would cost each request")]
 enum From {
     /// The proxy itself.
     Here(Option<Bytes>),

@@ -113,7 +113,7 @@ async fn next(
                     return Poll::Ready(Some(head));
                 }
                 if progress.is_idle() {
-                    return if worker.draining.get() { Poll::Ready(None) } else { Poll::Pending };
+                    return if worker.closes_idle() { Poll::Ready(None) } else { Poll::Pending };
                 }
                 if !std::mem::replace(&mut in_head, true) {
                     alarm.set(HEAD);

@@ -50,6 +50,8 @@ pub struct Shared {
     /// When each worker lived last, in milliseconds of its own; 0: it has not begun.
     beats: Box<[AtomicU64]>,
     draining: AtomicBool,
+    /// Whether idle connections stay open meanwhile, for one more request.
+    patient: AtomicBool,
     /// Connections of all workers.
     connections: AtomicUsize,
     started: Instant,
@@ -68,6 +70,7 @@ impl Shared {
             trace_rate: AtomicU32::new(0),
             beats: (0..workers).map(|_| AtomicU64::new(0)).collect(),
             draining: AtomicBool::new(false),
+            patient: AtomicBool::new(false),
             connections: AtomicUsize::new(0),
             started: Instant::now(),
         }
@@ -170,9 +173,11 @@ impl Workers {
     }
 
     /// Nothing new is accepted, and connections end when their requests do. Returns when all have, or after `within`;
-    /// how many were left.
+    /// how many were left. `patient`: a connection that is idle is told to end with its next answer, and not closed before:
+    /// a request that crosses the close would be lost.
     #[must_use]
-    pub fn drain(&self, within: Duration) -> usize {
+    pub fn drain(&self, within: Duration, patient: bool) -> usize {
+        self.shared.patient.store(patient, Ordering::Release);
         self.shared.draining.store(true, Ordering::Release);
         self.orders.iter().for_each(|orders| drop(orders.send(Order::Drain)));
         let until = Instant::now() + within;
@@ -275,6 +280,11 @@ async fn live(worker: Rc<Worker>, beat: impl Fn(&Shared)) {
 }
 
 impl Worker {
+    /// Whether an idle connection ends at once.
+    pub(super) fn closes_idle(&self) -> bool {
+        self.draining.get() && !self.shared.patient.load(Ordering::Acquire)
+    }
+
     /// What requests are looked up in now.
     pub(super) fn table(&self) -> Arc<Table> {
         Arc::clone(self.table.borrow_mut().load())

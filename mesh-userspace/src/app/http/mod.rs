@@ -114,7 +114,7 @@ impl Http {
         }
         self.explicit().clear();
         let Some(workers) = self.workers() else { return };
-        let left = workers.drain(within);
+        let left = workers.drain(within, followed);
         if left > 0 {
             tracing::warn!(
                 connections = left,
