@@ -111,11 +111,16 @@ impl Rows for Picker<'_> {
         let Some(endpoint) = self.at(id) else { return 0 };
         let active = endpoint.state.active.load(Ordering::Relaxed);
         match self.service.facts.policy {
-            // In microseconds, which leaves room for weights.
-            Policy::PeakEwma => (endpoint.state.latency.cost(active, self.asking.now) / 1000.0) as u64,
+            Policy::PeakEwma => whole(endpoint.state.latency.cost(active, self.asking.now)),
             _ => u64::from(active),
         }
     }
+}
+
+/// A cost as a number that leaves room to be multiplied by a weight.
+#[expect(clippy::cast_sign_loss, reason = "a cost is not below 0, and what it is would become 0")]
+fn whole(cost: f64) -> u64 {
+    cost.min(f64::from(u32::MAX)) as u64
 }
 
 impl Chooser for Picker<'_> {

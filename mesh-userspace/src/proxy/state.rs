@@ -219,8 +219,8 @@ impl ByStatus {
 
     /// Every status that was counted, with its number.
     pub fn counts(&self) -> impl Iterator<Item = (u16, u64)> + '_ {
-        let classes = (1_u16..).zip(&self.0).filter_map(|(class, counts)| Some((class, counts.get()?)));
-        let each = |(class, counts): (u16, &'_ Box<[AtomicU64; 100]>)| {
+        let classes = (1_u16..).zip(&self.0).filter_map(|(class, counts)| Some((class, &**counts.get()?)));
+        let each = |(class, counts): (u16, &[AtomicU64; 100])| {
             let counts = counts.iter().map(|n| n.load(Ordering::Relaxed)).collect::<Vec<_>>();
             (0_u16..).zip(counts).map(move |(rest, n)| (class * 100 + rest, n))
         };

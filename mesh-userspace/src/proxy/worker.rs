@@ -76,9 +76,9 @@ impl Shared {
         }
     }
 
-    /// From now on so many requests are logged and traced, each 0 to 1.
-    pub fn sample(&self, logged: f64, traced: f64) {
-        let parts = |rate: f64| (rate.clamp(0.0, 1.0) * f64::from(u32::MAX)) as u32;
+    /// From now on so many requests in a million are logged and traced.
+    pub fn sample(&self, logged: u32, traced: u32) {
+        let parts = |rate: u32| u32::try_from(u64::from(rate) * u64::from(u32::MAX) / 1_000_000).unwrap_or(u32::MAX);
         self.log_rate.store(parts(logged), Ordering::Relaxed);
         self.trace_rate.store(parts(traced), Ordering::Relaxed);
     }
@@ -273,7 +273,7 @@ async fn live(worker: Rc<Worker>, beat: impl Fn(&Shared)) {
         worker.shared.beats[worker.number].store(super::circuit::now_ms(), Ordering::Release);
         beat(&worker.shared);
         number = number.wrapping_add(1);
-        if number % 4 == 0 {
+        if number.is_multiple_of(4) {
             worker.pool.sweep(Instant::now());
         }
     }

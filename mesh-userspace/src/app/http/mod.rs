@@ -67,8 +67,8 @@ impl Http {
     /// What of the telemetry's configuration is the proxy's.
     fn configure(&self, telemetry: &config::Telemetry) {
         let log = &telemetry.access_log;
-        let logged = if log.enabled && log.stderr { part(log.sample_rate) } else { 0.0 };
-        self.shared.sample(logged, part(telemetry.tracing.sample_rate));
+        let logged = if log.enabled && log.stderr { log.sample_rate.parts() } else { 0 };
+        self.shared.sample(logged, telemetry.tracing.sample_rate.parts());
     }
 
     fn workers(&self) -> Option<MutexGuard<'_, Workers>> {
@@ -129,11 +129,6 @@ impl Http {
             workers.stop();
         }
     }
-}
-
-/// A rate as a part of one.
-fn part(rate: config::Rate) -> f64 {
-    f64::from(rate.parts()) / f64::from(config::Rate::from_parts(u32::MAX).parts())
 }
 
 /// Starts the workers and the explicit proxy.
