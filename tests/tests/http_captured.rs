@@ -117,3 +117,19 @@ fn a_daemon_killed_under_load_costs_only_what_it_had_in_hand() {
         assert!(failed <= 1, "{failed} of 300");
     });
 }
+
+#[test]
+fn explain_says_who_serves_the_requests_of_a_captured_client() {
+    let world = world!();
+    let pod = world.pod("pod");
+    let _endpoint = endpoint(&pod, "pod");
+    let mesh = daemon(&world, &json!({}));
+    until_captured(&pod);
+    for arguments in [&["explain", VIP][..], &["explain", VIP, "--host", "web", "--path", "/x"]] {
+        let explained = mesh.json(arguments);
+        assert_eq!(explained["service"], "web", "{explained}");
+        assert_eq!(explained["decision"], "forwarded", "{explained}");
+        assert_eq!(explained["endpoints"][0]["address"], ENDPOINT, "{explained}");
+    }
+    assert!(mesh.json(&["status"])["interception_ok"].is_boolean(), "and the daemon still answers");
+}

@@ -12,7 +12,7 @@
 //! | [`route`] | which route is a request for, and what does that change? |
 //! | [`query`] | what does the query of a request say? |
 //! | [`rate`] | is one more request within a service's rate? |
-//! | [`retry`] | is a request to be tried again, and when? |
+//! | [`retry`](mod@retry) | is a request to be tried again, and when? |
 //! | [`success_rate`] | do too few of an endpoint's requests succeed? |
 //! | [`timeout`] | when is a request too late? |
 //!

@@ -90,7 +90,9 @@ impl Daemon {
     /// # Errors
     /// It is asked about requests to a service that has none.
     pub(super) fn explain(&self, asked: &Asked<'_>) -> Result<Explanation, Refusal> {
-        let whose = self.whose(asked, &Arc::clone(&self.state().snapshot))?;
+        // Apart: what is asked below locks the state itself.
+        let snapshot = Arc::clone(&self.state().snapshot);
+        let whose = self.whose(asked, &snapshot)?;
         let (owner, mut verdict) = match &whose {
             Whose::Connection(owner) => (owner, self.connection(asked, owner.as_ref())),
             Whose::Request(entry, host) => {
