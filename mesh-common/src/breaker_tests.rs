@@ -256,6 +256,16 @@ fn limits() -> impl Strategy<Value = Limits> {
     )
 }
 
+#[test]
+fn an_endpoint_that_is_unreliable_opens_at_once_if_there_is_a_place() {
+    let report = |chance| Report { outcome: Outcome::Unreliable, probe: false, now: 5, chance };
+    let opened = step(Word::default(), &report(0), &LIMITS, true);
+    assert_eq!((opened.state(), opened.deadline()), (State::Open, 5 + u64::from(LIMITS.reset_ms)));
+    assert_eq!(step(Word::default(), &report(0), &LIMITS, false).state(), State::Closed);
+    let never = Limits { failure_threshold: 0, ..LIMITS };
+    assert_eq!(step(Word::default(), &report(0), &never, true).state(), State::Closed);
+}
+
 proptest! {
     #[test]
     fn no_story_breaks_a_promise(limits in limits(), story in prop::collection::vec((next(), any::<u32>()), 1..300)) {

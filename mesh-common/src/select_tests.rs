@@ -188,8 +188,7 @@ fn where_no_near_endpoint_admits_the_others_are_asked() {
 fn least_connections_takes_the_less_loaded_of_two_for_its_weight() {
     let rows = Plain { active: vec![100, 0, 0], ..plain(Policy::LeastConnections, 3) };
     let first = (0..900).filter(|_| rows.choose() == Ok(0)).count();
-    // Both draws must be it: one in nine.
-    assert!((50..150).contains(&first), "{first}");
+    assert_eq!(first, 0, "the two that are drawn are never the same one");
     let even = Plain { active: vec![10, 20, 30], ..plain(Policy::LeastConnections, 3) };
     let first = (0..900).filter(|_| even.choose() == Ok(0)).count();
     assert!((200..400).contains(&first), "weights are 1, 2 and 3, so loads are equal: {first}");

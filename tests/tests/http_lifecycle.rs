@@ -200,8 +200,11 @@ fn a_port_that_is_taken_is_warned_of_and_the_daemon_runs_without() {
         Setup::userspace(services).with(|config| config["proxy"] = json!({ "http": other.address() })).idle();
     mesh.spawn();
     mesh.wait_for("/health", 200);
-    let log = mesh.log();
-    assert!(log.lines().any(|line| line.contains(&other.address()) && line.contains("WARN")), "{log}");
+    eventually("it is warned", || {
+        let log = mesh.log();
+        let warned = |line: &str| line.contains(&other.address()) && line.contains("WARN");
+        if log.lines().any(warned) { Ok(()) } else { Err(log) }
+    });
 }
 
 #[test]

@@ -22,6 +22,7 @@ use crate::{
     telemetry::log::{self, Levels},
 };
 use mesh_common::settings::{Settings, flags};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::{
     fs, io, mem,
     os::unix::fs::{DirBuilderExt, PermissionsExt},
@@ -61,6 +62,7 @@ pub fn run(named: Option<PathBuf>, takeover: bool) -> Result<(), String> {
         let _context = runtime.enter();
         Signals::new().map_err(|e| format!("signals cannot be handled: {e}"))?
     };
+    allow_descriptors();
     prepare_state(&config.node.state_dir)?;
     let inheritance = if takeover { takeover::ask(&config.admin.socket)? } else { Inheritance::default() };
     let Inheritance { predecessor, overrides, listeners, locks, proxy } = inheritance;
@@ -99,6 +101,8 @@ pub fn run(named: Option<PathBuf>, takeover: bool) -> Result<(), String> {
     locks.forget_the_rest();
     let socket_file = admin.file.take();
     let (succession, end) = Succession::new(locks, mem::take(&mut admin.copies), socket_file.clone());
+    // Before anybody is told that this daemon is ready, or that it can go.
+    http::start(&daemon, proxy).map_err(|e| format!("the proxy cannot start: {e}"))?;
     if let Some(predecessor) = predecessor {
         predecessor.relieve();
     }
@@ -112,7 +116,6 @@ pub fn run(named: Option<PathBuf>, takeover: bool) -> Result<(), String> {
         transitions::follow(&daemon, events, missed).map_err(|e| format!("circuits cannot be followed: {e}"))?;
     }
     health::start(&daemon).map_err(|e| format!("endpoints cannot be checked: {e}"))?;
-    http::start(&daemon, proxy).map_err(|e| format!("the proxy cannot start: {e}"))?;
     let probing = probe::start(&daemon).map_err(|e| format!("the probe cannot start: {e}"))?;
     let end = runtime.block_on(serve(&daemon, signals, watch, programs_log, end));
     // Not while another one is ready in its place.
@@ -121,10 +124,10 @@ pub fn run(named: Option<PathBuf>, takeover: bool) -> Result<(), String> {
     daemon.truth.stop();
     let within = daemon.state().config.proxy.drain_timeout.get();
     daemon.http.drain(within, matches!(end, Some(End::Followed)));
-    daemon.http.stop();
     // A probe that is under way ends at once, and takes its cgroup along.
     let _ = probing.join();
     admin.stop();
+    daemon.http.stop();
     match end {
         None => tracing::info!("stopped; the kernel goes on with what it was told last (`mesh unload` removes it)"),
         Some(End::Followed) => tracing::info!("stopped: another daemon goes on"),
@@ -136,6 +139,16 @@ pub fn run(named: Option<PathBuf>, takeover: bool) -> Result<(), String> {
 fn start_log(config: &Config) -> Result<Levels, String> {
     let json = config.telemetry.log.format == config::LogFormat::Json;
     log::start(json, &config.telemetry.log.level).map_err(|e| e.to_string())
+}
+
+/// Allows as many open files as the system lets this process have: the proxy needs two for each client, and the usual limit
+/// (1024) is one for programs that use `select(2)`.
+fn allow_descriptors() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(soft, hard)| if soft < hard { setrlimit(Resource::RLIMIT_NOFILE, hard, hard) } else { Ok(()) });
+    if let Err(e) = raised {
+        tracing::warn!("the limit of open files stays as it is (LimitNOFILE, ulimit -n): {e}");
+    }
 }
 
 fn prepare_state(directory: &Path) -> Result<(), String> {

@@ -212,7 +212,7 @@ pub(super) async fn http2(worker: &Rc<Worker>, client: Client, stream: TcpStream
         Box::pin(async move {
             let alarm = worker.clock.alarm();
             let exchange = Exchange { worker, client, alarm: &alarm };
-            let (mut head, body) = exchange.serve(request.map(Incoming::Http2)).await.into_parts();
+            let (mut head, body) = exchange.serve(request.map(Incoming::http2)).await.into_parts();
             http2::dialect::prepare_response_for_http2(&mut head);
             Ok(Response::from_parts(head, body))
         })

@@ -25,7 +25,7 @@ use std::{
     net::SocketAddr,
     os::fd::OwnedFd,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// The proxy of a daemon.
@@ -163,6 +163,11 @@ pub(super) fn start(daemon: &Arc<Daemon>, inherited: ProxyListeners) -> io::Resu
             }
         }
     }
+    // A worker shows that it lives as soon as it runs.
+    let until = Instant::now() + BEGIN;
+    while http.shared.oldest_beat() == 0 && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(1));
+    }
     // It is set once: the daemon starts once.
     let _ = http.workers.set(Mutex::new(workers));
     if let Some(tables) = tables {
@@ -235,6 +240,9 @@ impl Take for ToWorkers {
         }
     }
 }
+
+/// How long workers may take to begin.
+const BEGIN: Duration = Duration::from_secs(2);
 
 /// From a connect that is sent to a listener to its SYN takes less than this.
 const ON_THE_WAY: Duration = Duration::from_millis(50);
