@@ -43,5 +43,4 @@ pub use route::{CompiledRoute, Router, hits};
 pub use selection::{Candidate, TRICKLE, Weights, weigh};
 pub use success_rate::SuccessRate;
 pub use tier::{Tier, tier};
-pub use timeout::grpc_timeout;
 pub use warm_up::{WARM, next_step, warmth};

@@ -9,7 +9,7 @@ use super::{
     incoming::Incoming,
     net::Sockets,
     passing::ResponseBody,
-    pick::{Asking, Picked, pick},
+    pick::{Asking, Picked, hash_of, pick},
     reason::Reason,
     record::Record,
     request_body::Source,
@@ -19,7 +19,10 @@ use super::{
     trace,
     worker::Worker,
 };
-use crate::{model, policy};
+use crate::{
+    model,
+    policy::{self, timeout},
+};
 use http::{
     HeaderValue, Method, Request, Response, Version,
     header::{CONNECTION, HOST, UPGRADE},
@@ -41,6 +44,14 @@ pub(super) struct Client {
     pub(super) sockets: Arc<dyn Sockets>,
     /// The VIP that it dialled; `None`: it spoke to the explicit proxy.
     pub(super) vip: Option<SocketAddr>,
+}
+
+impl Client {
+    /// The service whose VIP it dialled, as it is now; `None`: it spoke to the explicit proxy, or the VIP is nobody's any
+    /// more.
+    pub(super) fn service(&self, worker: &Worker) -> Option<Arc<Service>> {
+        worker.table().owner(self.vip?).cloned()
+    }
 }
 
 /// A request being served.
@@ -116,10 +127,9 @@ impl Exchange<'_> {
 
     /// Whose request it is.
     fn service(&self, parts: &Parts) -> Option<Arc<Service>> {
-        let table = self.worker.table();
         match self.client.vip {
-            Some(vip) => table.owner(vip).cloned(),
-            None => table.host(host(parts)?).cloned(),
+            Some(_) => self.client.service(self.worker),
+            None => self.worker.table().host(host(parts)?).cloned(),
         }
     }
 
@@ -146,10 +156,7 @@ impl Exchange<'_> {
 
     /// Changes what a proxy has to change in a request.
     fn prepare(&self, parts: &mut Parts, service: &Service, way: &Way) -> Hop {
-        let hop = hop::strip(&mut parts.headers);
-        if hop.trailers {
-            parts.headers.insert(http::header::TE, HeaderValue::from_static("trailers"));
-        }
+        let hop = hop::strip_request(&mut parts.headers);
         hop::announce(&mut parts.headers, &self.client.origin, parts.version, trace::request_id);
         way.change_request(service, parts);
         hop
@@ -194,7 +201,7 @@ impl Tries<'_> {
         let retries = self.way.retries(self.entry);
         let whole = self.timeout(parts);
         let mirror = self.way.mirror(worker, self.entry);
-        let within = if retries.per_try_timeout.is_zero() { whole } else { shorter(whole, retries.per_try_timeout) };
+        let within = timeout::of_try(retries.per_try_timeout, whole).unwrap_or_default();
         // A stream of gRPC may be silent for long, and HTTP/2 connections are kept for others anyway.
         let stall = if matches!(body, Incoming::Http1(_)) { self.entry.http().idle_http } else { Duration::ZERO };
         let source = Source::new(body, retries.attempts > 0 || mirror.is_some(), alarm, within, stall);
@@ -252,13 +259,17 @@ impl Tries<'_> {
                 record.answered(answered.status());
             }
             let pause = policy::backoff(retries, record.attempts, fastrand::u32(..));
-            let left = remaining(whole, record.started().elapsed());
+            let left = whole.map(|whole| whole.saturating_sub(record.started().elapsed()));
             Box::pin(tokio::time::sleep(left.map_or(pause, |left| pause.min(left)))).await;
-            match remaining(whole, record.started().elapsed()) {
+            match whole.map(|whole| whole.saturating_sub(record.started().elapsed())) {
                 Some(left) if left.is_zero() && source.has_ended() => {
                     break answer::because(Reason::RequestTimeout, self.manner, record);
                 }
-                left => source.answer_within(shorter(left.unwrap_or_default(), retries.per_try_timeout), alarm),
+                left => {
+                    let left = left.filter(|left| !left.is_zero());
+                    let within = timeout::of_try(retries.per_try_timeout, left).unwrap_or_default();
+                    source.answer_within(within, alarm);
+                }
             }
             picked = next;
         };
@@ -309,13 +320,14 @@ impl Tries<'_> {
         self.entry.state.retries[retry as usize].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// How long the answer may take; zero: as long as it does.
-    fn timeout(&self, parts: &Parts) -> Duration {
-        let configured = if self.switches { Duration::ZERO } else { self.way.request_timeout(self.entry) };
-        match parts.headers.get("grpc-timeout").and_then(|value| policy::grpc_timeout(value.as_bytes())) {
-            Some(grpc) => shorter(configured, grpc),
-            None => configured,
+    /// How long the answer may take; `None`: as long as it does.
+    fn timeout(&self, parts: &Parts) -> Option<Duration> {
+        let client = parts.headers.get("grpc-timeout").and_then(|value| timeout::grpc_timeout(value.as_bytes()));
+        let client = client.filter(|client| !client.is_zero());
+        if self.switches {
+            return client;
         }
+        timeout::limit(self.entry.http().request_timeout, self.way.request_timeout(self.entry), client)
     }
 
     /// What the policy hashes of the request.
@@ -324,24 +336,6 @@ impl Tries<'_> {
             return 0;
         }
         let header = |name: &str| parts.headers.get_all(name).iter().map(HeaderValue::as_bytes);
-        let hash = policy::hash(&self.target.http().hash, header, Some(self.exchange.client.address.ip()));
-        // Nothing to hash: any endpoint.
-        hash.map_or_else(|| fastrand::u32(..), |hash| (hash >> 32) as u32)
+        hash_of(self.target, header, self.exchange.client.address.ip())
     }
-}
-
-/// The shorter of two times, of which zero means none.
-fn shorter(a: Duration, b: Duration) -> Duration {
-    if a.is_zero() {
-        b
-    } else if b.is_zero() {
-        a
-    } else {
-        a.min(b)
-    }
-}
-
-/// What is left of a time; `None`: it is not limited.
-fn remaining(whole: Duration, elapsed: Duration) -> Option<Duration> {
-    (!whole.is_zero()).then(|| whole.saturating_sub(elapsed))
 }

@@ -59,6 +59,15 @@ pub(super) fn strip(headers: &mut HeaderMap) -> Hop {
     hop
 }
 
+/// As [`strip`], of a request: that trailers are welcome is said again to the next neighbour.
+pub(super) fn strip_request(headers: &mut HeaderMap) -> Hop {
+    let hop = strip(headers);
+    if hop.trailers {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
+    hop
+}
+
 /// Headers of the connection; the first is that which names others.
 const OF_CONNECTION: [HeaderName; 8] =
     [CONNECTION, KEEP_ALIVE, PROXY_CONNECTION, TE, TRANSFER_ENCODING, UPGRADE, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION];

@@ -100,7 +100,7 @@ fn origin(ip: IpAddr) -> Origin {
 /// Serves a connection to its end.
 async fn connection(worker: Rc<Worker>, client: Client, mut stream: TcpStream) {
     let _open = Open::new(&worker.shared);
-    let service = client.vip.and_then(|vip| worker.table().owner(vip).cloned());
+    let service = client.service(&worker);
     let protocol = service.as_ref().map_or(Protocol::Http, |service| service.facts.protocol);
     let patience = match (&service, protocol) {
         (Some(service), Protocol::Auto | Protocol::Tcp) => service.http().detect_timeout,

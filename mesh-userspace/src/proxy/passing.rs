@@ -143,7 +143,7 @@ impl Body for ResponseBody {
                     && fault.is_lost_endpoint()
                 {
                     // What a reset would say to gRPC is that we have a defect (INTERNAL).
-                    this.end(Some(&fault.clone()));
+                    this.end(Some(fault));
                     this.source = From::Here(None);
                     return Poll::Ready(Some(Ok(Frame::trailers(unavailable()))));
                 }

@@ -5,7 +5,7 @@ use super::{
     reason::Reason,
     table::{Endpoint, Service},
 };
-use crate::model::Policy;
+use crate::{model::Policy, policy};
 use mesh_common::{
     breaker::{self, Entry, Limits, Word},
     endpoint::{EndpointRow, Slot, marks},
@@ -13,7 +13,7 @@ use mesh_common::{
     select::{self, Chooser, Head, Rows},
     service::{Set, Shown, SlotRange, View, flags},
 };
-use std::{cell::Cell as Once, sync::atomic::Ordering, time::Duration};
+use std::{cell::Cell as Once, net::IpAddr, sync::atomic::Ordering, time::Duration};
 
 /// An endpoint that was picked.
 #[derive(Clone, Copy, Debug)]
@@ -49,6 +49,16 @@ pub(super) fn pick(service: &Service, asking: &Asking<'_>) -> Result<Picked, Rea
         Err(Refusal::CircuitOpen) => Err(Reason::CircuitOpen),
         Err(_) => Err(Reason::NoEndpoint),
     }
+}
+
+/// What the service hashes of a client with these headers; where there is nothing to hash, any endpoint will do.
+pub(super) fn hash_of<'r, I: IntoIterator<Item = &'r [u8]>>(
+    service: &Service,
+    header: impl Fn(&str) -> I,
+    source: IpAddr,
+) -> u32 {
+    let hash = policy::hash(&service.http().hash, header, Some(source));
+    hash.map_or_else(|| fastrand::u32(..), |hash| (hash >> 32) as u32)
 }
 
 struct Picker<'a> {

@@ -143,12 +143,9 @@ impl Pool {
         service: &Service,
         endpoint: &Endpoint,
     ) -> Result<Http1, NoConnection> {
-        let permit = match Permit::take(&service.state, service.http().limits.max_connections) {
-            Some(permit) => permit,
-            None => match self.wait(service, key).await? {
-                Free::Kept(kept) => return Ok(*kept),
-                Free::Place(permit) => permit,
-            },
+        let permit = match self.place(service, key).await? {
+            Free::Kept(kept) => return Ok(*kept),
+            Free::Place(permit) => permit,
         };
         let (stream, _connected) = connect(&self.clock, sockets, service, endpoint).await?;
         let (keep, _endpoint) = (service.http().idle_http, Arc::clone(&endpoint.state));
@@ -178,6 +175,14 @@ impl Pool {
             state.freed.notify_waiters();
         }
         self.http1.borrow_mut().entry(http1.keeper.key).or_default().push(Idle { http1, since: Instant::now() });
+    }
+
+    /// A place for another connection; where there is none, what comes free first.
+    async fn place(&self, service: &Service, key: Key) -> Result<Free, NoConnection> {
+        match Permit::take(&service.state, service.http().limits.max_connections) {
+            Some(permit) => Ok(Free::Place(permit)),
+            None => self.wait(service, key).await,
+        }
     }
 
     /// Waits until there is a place for another connection, or one of our own is free.
@@ -266,18 +271,18 @@ impl Pool {
         // Also if this request is given up meanwhile: those who wait try for themselves then.
         let opening = Opening { pool: self, key, line: &line };
         let opened = self.handshake(sockets, service, endpoint).await;
-        match opened {
+        let result = match opened {
             Ok((connection, permit)) => {
                 let _ = line.connection.set((connection.clone(), permit));
-                drop(opening);
                 Ok(connection)
             }
             Err(why) => {
                 line.failed.set(Some(why));
-                drop(opening);
                 Err(why)
             }
-        }
+        };
+        drop(opening);
+        result
     }
 
     async fn handshake(
@@ -286,13 +291,10 @@ impl Pool {
         service: &Service,
         endpoint: &Endpoint,
     ) -> Result<(http2::Connection, (Permit, Connected)), NoConnection> {
-        let most = service.http().limits.max_connections;
-        let permit = match Permit::take(&service.state, most) {
-            Some(permit) => permit,
-            None => match self.wait(service, (0, 0)).await? {
-                Free::Place(permit) => permit,
-                Free::Kept(kept) => kept.keeper.permit,
-            },
+        // No connection is kept under this key.
+        let permit = match self.place(service, (0, 0)).await? {
+            Free::Place(permit) => permit,
+            Free::Kept(kept) => kept.keeper.permit,
         };
         let (stream, connected) = connect(&self.clock, sockets, service, endpoint).await?;
         let (connection, driver) = http2::Connection::handshake(stream, &http2::Limits::upstream())

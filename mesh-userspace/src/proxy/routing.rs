@@ -104,10 +104,9 @@ impl Way {
         own.unwrap_or(&service.http().retries)
     }
 
-    /// How long its answer may take; zero: as long as it does.
-    pub(super) fn request_timeout(&self, service: &Service) -> Duration {
-        let own = self.route(service).and_then(|route| route.request_timeout);
-        own.unwrap_or(service.http().request_timeout)
+    /// How long its answer may take by its route, in place of the service's own limit; zero: as long as it does.
+    pub(super) fn request_timeout(&self, service: &Service) -> Option<Duration> {
+        self.route(service)?.request_timeout
     }
 
     /// The faults that it gets.

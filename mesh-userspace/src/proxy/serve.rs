@@ -141,8 +141,7 @@ async fn next(
 
 /// How long the connection may be idle.
 fn idle(worker: &Worker, client: &Client) -> Duration {
-    let service = client.vip.and_then(|vip| worker.table().owner(vip).cloned());
-    service.map_or(IDLE, |service| service.http().idle_http)
+    client.service(worker).map_or(IDLE, |service| service.http().idle_http)
 }
 
 /// Makes the tunnel that a client of the explicit proxy asks for (RFC 9110, section 9.3.6).
@@ -195,7 +194,7 @@ async fn switch(worker: &Rc<Worker>, client: &Client, mut server: Server<TcpStre
     if server.respond(Response::from_parts(head, ResponseBody::none()), false).await.is_err() {
         return;
     }
-    let idle = client.vip.and_then(|vip| worker.table().owner(vip).map(|service| service.http().idle_tcp));
+    let idle = client.service(worker).map(|service| service.http().idle_tcp);
     if let Some((downstream, read)) = server.upgrade() {
         tunnel::relay(worker, downstream, upstream, read, from_upstream, idle.unwrap_or_default()).await;
     }

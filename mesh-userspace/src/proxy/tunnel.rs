@@ -4,13 +4,12 @@ use super::{
     deadline::Alarm,
     exchange::Client,
     net::{NoConnection, connect},
-    pick::{Asking, cell, pick},
+    pick::{Asking, cell, hash_of, pick},
     reason::Reason,
     state::Connected,
     table::Service,
     worker::Worker,
 };
-use crate::policy;
 use bytes::Bytes;
 use mesh_common::breaker::Outcome;
 use std::{
@@ -70,8 +69,7 @@ pub(super) async fn open(
     let attempts = service.http().retries.attempts as usize;
     while tried.len() <= attempts {
         let nothing = |_: &str| std::iter::empty::<&[u8]>();
-        let hash = policy::hash(&service.http().hash, nothing, Some(client.address.ip()));
-        let hash = hash.map_or_else(|| fastrand::u32(..), |hash| (hash >> 32) as u32);
+        let hash = hash_of(service, nothing, client.address.ip());
         let asking = Asking { worker: worker.number, hash, now: worker.now(), tried: &tried };
         let picked = match pick(service, &asking) {
             Ok(picked) => picked,
@@ -114,9 +112,9 @@ pub(super) async fn relay(
     let passing = async {
         alarm.set(idle);
         poll_fn(|cx| {
-            let up = ways[0].poll(cx, &mut downstream, &mut upstream, &alarm, idle)?;
-            let down = ways[1].poll(cx, &mut upstream, &mut downstream, &alarm, idle)?;
-            if up && down { Poll::Ready(io::Result::Ok(())) } else { Poll::Pending }
+            let up = ways[0].pass(cx, &mut downstream, &mut upstream, &alarm, idle)?;
+            let down = ways[1].pass(cx, &mut upstream, &mut downstream, &alarm, idle)?;
+            if up.is_ready() && down.is_ready() { Poll::Ready(io::Result::Ok(())) } else { Poll::Pending }
         })
         .await
     };
@@ -147,22 +145,7 @@ impl Way {
         Self { held, state: State::Open }
     }
 
-    /// Passes on what there is. Whether this direction has ended.
-    fn poll(
-        &mut self,
-        cx: &mut Context<'_>,
-        from: &mut TcpStream,
-        to: &mut TcpStream,
-        alarm: &Alarm,
-        idle: Duration,
-    ) -> io::Result<bool> {
-        match self.pass(cx, from, to, alarm, idle) {
-            Poll::Ready(Ok(())) => Ok(true),
-            Poll::Ready(Err(e)) => Err(e),
-            Poll::Pending => Ok(false),
-        }
-    }
-
+    /// Passes on what there is. Ready: this direction has ended.
     fn pass(
         &mut self,
         cx: &mut Context<'_>,

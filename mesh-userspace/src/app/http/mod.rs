@@ -72,7 +72,7 @@ impl Http {
     }
 
     fn workers(&self) -> Option<MutexGuard<'_, Workers>> {
-        Some(self.workers.get()?.lock().unwrap_or_else(PoisonError::into_inner))
+        locked(&self.workers)
     }
 
     fn explicit(&self) -> MutexGuard<'_, Vec<OwnedFd>> {
@@ -212,16 +212,15 @@ fn beat(tables: Option<Arc<Tables>>) -> impl Fn(&Shared) + Clone + Send + 'stati
     }
 }
 
+/// The workers, once they were started.
+fn locked(workers: &OnceLock<Mutex<Workers>>) -> Option<MutexGuard<'_, Workers>> {
+    Some(workers.get()?.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
 /// Brings listeners of captured clients to workers.
 struct ToWorkers {
     workers: Arc<OnceLock<Mutex<Workers>>>,
     tables: Arc<Tables>,
-}
-
-impl ToWorkers {
-    fn workers(&self) -> Option<MutexGuard<'_, Workers>> {
-        Some(self.workers.get()?.lock().unwrap_or_else(PoisonError::into_inner))
-    }
 }
 
 impl Take for ToWorkers {
@@ -229,13 +228,13 @@ impl Take for ToWorkers {
         let Captured { socket, family: _, netns } = listener;
         let sockets = Arc::new(InNamespace { netns, tables: Some(Arc::clone(&self.tables)) });
         let captures = Arc::new(Dialled(Arc::clone(&self.tables)));
-        if let Some(workers) = self.workers() {
+        if let Some(workers) = locked(&self.workers) {
             workers.listen(worker, Listener { socket: socket.into(), sockets, captures: Some(captures) });
         }
     }
 
     fn forget(&self, netns: u64) {
-        if let Some(workers) = self.workers() {
+        if let Some(workers) = locked(&self.workers) {
             workers.forget(netns);
         }
     }

@@ -6,22 +6,15 @@ use bytes::Bytes;
 use h2::ext::Protocol;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version,
-    header::{CONNECTION, COOKIE, HOST, TE, TRANSFER_ENCODING, UPGRADE},
+    header::{COOKIE, HOST},
     request, response,
     uri::{Authority, PathAndQuery, Scheme},
 };
 
-use super::super::{Fault, FaultKind};
+use super::super::{Fault, FaultKind, hop};
 
-/// Header fields that speak of a connection and not of a message, besides those that `connection` names.
-const OF_CONNECTIONS: [HeaderName; 6] = [
-    CONNECTION,
-    TRANSFER_ENCODING,
-    UPGRADE,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    HeaderName::from_static("http2-settings"),
-];
+/// Of a connection that was to become one of HTTP/2; there is none that names it without `connection`.
+const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 
 /// Makes the head of a request fit for HTTP/2: the host becomes `:authority`, and what speaks of the connection goes
 /// (RFC 9113, sections 8.2.2 and 8.3.1); of `te` stays `trailers`.
@@ -118,26 +111,8 @@ pub fn check<B>(request: &Request<B>) -> Result<(), Fault> {
 }
 
 fn strip(headers: &mut HeaderMap) {
-    // Few messages have any of them, and those few rarely name another.
-    let named: Vec<HeaderName> =
-        headers.get_all(CONNECTION).iter().flat_map(tokens).filter_map(|name| name.parse().ok()).collect();
-    for name in named.iter().filter(|name| **name != TE) {
-        headers.remove(name);
-    }
-    for name in &OF_CONNECTIONS {
-        headers.remove(name);
-    }
-    if headers.contains_key(TE) {
-        let trailers = headers.get_all(TE).iter().flat_map(tokens).any(|token| token.eq_ignore_ascii_case("trailers"));
-        headers.remove(TE);
-        if trailers {
-            headers.insert(TE, HeaderValue::from_static("trailers"));
-        }
-    }
-}
-
-fn tokens(value: &HeaderValue) -> impl Iterator<Item = &str> {
-    value.to_str().unwrap_or_default().split(',').map(str::trim).filter(|token| !token.is_empty())
+    hop::strip_request(headers);
+    headers.remove(HTTP2_SETTINGS);
 }
 
 fn join_cookies(headers: &mut HeaderMap) {
