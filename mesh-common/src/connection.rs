@@ -212,6 +212,16 @@ impl Record {
         }
     }
 
+    /// Whether it is one of those that are logged, `rate` in 2^32 of all (all ones: every one). The same whenever it is
+    /// asked, so that what is told of a connection is told from its beginning to its end.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_logged(&self, rate: u32) -> bool {
+        // Fibonacci hashing: connections that begin one after the other lie far apart.
+        let mixed = (self.picked_at ^ (self.local_port as u64) << 48).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        rate == u32::MAX || ((mixed >> 32) as u32) < rate
+    }
+
     /// Takes what the connection carried until now into account: returns what its endpoint's counters lack. Whoever
     /// calls this holds the socket's lock and adds that at once, so every byte is counted exactly once.
     #[inline(always)]
@@ -278,6 +288,17 @@ mod tests {
     fn an_orphan_in_fin_wait2_whose_peer_never_closed_keeps_what_it_received() {
         let record = Record { received_at_fin_wait2: 1000, ..Record::default() };
         assert_eq!(bytes(&record, &at(tcp::FIN_WAIT2, 52, 1000)), (50, 1000));
+    }
+
+    #[test]
+    fn as_many_are_logged_as_are_to_be() {
+        let logged = |rate: u32| {
+            let starts = (0..10_000_u64).map(|n| 1_000_000_007 * n);
+            starts.filter(|at| Record { picked_at: *at, ..Record::default() }.is_logged(rate)).count()
+        };
+        assert_eq!((logged(0), logged(u32::MAX)), (0, 10_000));
+        let tenth = logged(u32::MAX / 10);
+        assert!((800..1200).contains(&tenth), "{tenth}");
     }
 
     proptest! {

@@ -1,6 +1,7 @@
 //! What programs tell the daemon as it happens. Nothing that must be exact depends on it: what does not fit into the
 //! ring buffer is lost, and counted where it must be.
 
+use crate::connection::{Record, Traffic};
 use bytemuck::{Pod, Zeroable};
 
 /// Somebody dialled a VIP of an HTTP service in a network namespace where the daemon does not listen.
@@ -38,3 +39,36 @@ pub struct Transition {
     /// The circuit's word after.
     pub to: u64,
 }
+
+/// A connection that TCP began to open ended, however far it had come. In a ring buffer of its own: a flood of these must
+/// not push out what is rare.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Ended {
+    /// The socket's record as it was.
+    pub record: Record,
+    /// What it carried in all.
+    pub traffic: Traffic,
+    /// When, CLOCK_MONOTONIC in nanoseconds.
+    pub at: u64,
+    /// The state of TCP that it came from, of [`connection::tcp`](crate::connection::tcp).
+    pub state: u32,
+    /// Smoothed round-trip time in microseconds, 0 if it was never measured.
+    pub rtt_us: u32,
+    /// The socket's error (`sk_err`), 0 for none; [`ERROR_UNKNOWN`] where it cannot be read.
+    pub error: i32,
+    /// Always zero.
+    pub zero: u32,
+}
+
+/// In place of a socket's error.
+pub const ERROR_UNKNOWN: i32 = -1;
+
+/// Bytes of the ring buffer of [`Ended`]: some 4,500 of them, more than end within [`LOOK_EVERY_MS`] on a busy node.
+pub const ENDED_BYTES: u32 = 1 << 20;
+
+/// The daemon looks for [`Ended`] by itself, once in so many milliseconds: waking it for each would cost more than telling
+/// it. It is woken where this much waits for it.
+pub const LOOK_EVERY_MS: u16 = 200;
+/// Bytes that wait, from which on the daemon is woken.
+pub const WAKE_BYTES: u64 = ENDED_BYTES as u64 / 4;

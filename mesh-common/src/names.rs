@@ -41,6 +41,10 @@ pub const ORIGINALS: &str = "ORIGINALS";
 
 /// What programs tell the daemon as it happens: a ring buffer, not pinned.
 pub const EVENTS: &str = "EVENTS";
+/// Connections that ended, for the log: a ring buffer, not pinned.
+pub const ENDED: &str = "ENDED";
+/// How many connections ended for whose telling there was no room: one word, not pinned.
+pub const UNTOLD: &str = "UNTOLD";
 /// Network namespace → when its lack of a listener was told last. Not pinned.
 pub const TOLD: &str = "TOLD";
 

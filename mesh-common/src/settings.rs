@@ -54,6 +54,11 @@ pub mod flags {
     pub const OBSERVE: u64 = 2;
     /// There are cgroups whose processes are left alone.
     pub const BYPASSED: u64 = 4;
+    /// The upper half says how many connections the daemon wants to hear the end of, in parts of 2^32; all ones: of every
+    /// one, none: of none.
+    pub const LOGGED: u64 = 0xffff_ffff << LOGGED_SHIFT;
+    /// Where [`LOGGED`] begins.
+    pub const LOGGED_SHIFT: u32 = 32;
 }
 
 #[cfg(test)]

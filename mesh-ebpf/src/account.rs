@@ -13,6 +13,7 @@ use mesh_common::{
     breaker::{Outcome, Word},
     connection::{Counters, Live, Record, Traffic, entering_means_fin, marks, stage, tcp},
     endpoint::EndpointCounts,
+    event::ERROR_UNKNOWN,
     reason::{Failure, Reason},
     service::VipKey,
 };
@@ -193,8 +194,13 @@ pub(crate) fn changed(ctx: &SockOpsContext) -> Told {
         }
         tcp::FIN_WAIT2 => record.received_at_fin_wait2 = received,
         tcp::CLOSE => {
+            let end = end(ctx, record, old);
             if let Some(counts) = counts {
-                outcome = closed(ctx, record, old, counts);
+                outcome = closed(record, &end, counts);
+            }
+            // What the daemon makes for requests is told of as requests.
+            if !is_daemons(record) && record.is_logged(maps::logged()) {
+                tell_ended(record, &end, old);
             }
             deadline::end(ctx, record);
             record.stage = stage::NONE;
@@ -247,9 +253,17 @@ pub(crate) unsafe fn is_tracked(record: *const Record) -> bool {
     unsafe { (*record).stage == stage::PICKED && (*record).marks & marks::PROXIED != 0 }
 }
 
-/// Adds a connection that ends to its endpoint's counters. What the endpoint's circuit is to hear.
+/// How a connection ends.
+struct End {
+    tcp: Option<Tcp>,
+    /// What it carried in all.
+    traffic: Traffic,
+    rtt_us: u32,
+}
+
+/// How the connection ends that goes from the state `old` to its end.
 #[inline(always)]
-fn closed(ctx: &SockOpsContext, record: &mut Record, old: u32, counts: *mut EndpointCounts) -> Option<Outcome> {
+fn end(ctx: &SockOpsContext, record: &Record, old: u32) -> End {
     let ops = ctx.ops;
     // SAFETY: fields of the context.
     let sk = unsafe { (*ops).__bindgen_anon_2.sk };
@@ -267,8 +281,23 @@ fn closed(ctx: &SockOpsContext, record: &mut Record, old: u32, counts: *mut Endp
         };
         (at, (*ops).srtt_us >> 3)
     };
-    let traffic = record.traffic(&at);
-    let more = record.fold(&traffic);
+    End { tcp, traffic: record.traffic(&at), rtt_us }
+}
+
+/// Tells the daemon of it.
+#[inline(always)]
+fn tell_ended(record: &Record, end: &End, old: u32) {
+    let error = end.tcp.and_then(Tcp::error).unwrap_or(ERROR_UNKNOWN);
+    // SAFETY: a helper without arguments.
+    let at = unsafe { bpf_ktime_get_ns() };
+    maps::tell_ended(record, &end.traffic, at, (old, end.rtt_us, error));
+}
+
+/// Adds a connection that ends to its endpoint's counters. What the endpoint's circuit is to hear.
+#[inline(always)]
+fn closed(record: &mut Record, end: &End, counts: *mut EndpointCounts) -> Option<Outcome> {
+    let End { tcp, ref traffic, rtt_us } = *end;
+    let more = record.fold(traffic);
     // SAFETY: words inside the row.
     unsafe {
         maps::add_traffic(counts, &more);

@@ -18,12 +18,12 @@ use mesh_common::{
     client::{ClientKey, ClientRow},
     connection::{Record, Traffic},
     endpoint::{EndpointCounts, EndpointRow, EndpointState, EndpointTimes, Picks, Slot, TIERS, marks},
-    event::{NoListener, TELL_AGAIN_NS, Transition},
+    event::{ENDED_BYTES, Ended, NoListener, TELL_AGAIN_NS, Transition, WAKE_BYTES},
     histogram::{self, Histogram},
     reason::{Failure, Reason, ServiceCounts},
     select::{Head, Rows},
     service::{Policy, ServiceRow, ServiceState, Set, Shown, View, VipKey, VipRow},
-    settings::Settings,
+    settings::{Settings, flags},
 };
 
 #[map]
@@ -51,6 +51,10 @@ static CLIENTS: LruHashMap<ClientKey, ClientRow> = LruHashMap::with_max_entries(
 /// Thousands of transitions: more than come while the daemon looks away for a moment.
 #[map]
 static EVENTS: RingBuf = RingBuf::with_byte_size(256 * 1024, 0);
+#[map]
+static ENDED: RingBuf = RingBuf::with_byte_size(ENDED_BYTES, 0);
+#[map]
+static UNTOLD: Array<u64> = Array::with_max_entries(1, 0);
 #[map]
 static BYPASSED: HashMap<u64, u64> = HashMap::with_max_entries(1, 0);
 #[map]
@@ -167,6 +171,43 @@ pub(crate) fn remember_client(key: &ClientKey, row: &ClientRow) {
 #[inline(always)]
 pub(crate) fn tell(transition: &Transition) {
     let _ = EVENTS.output::<Transition>(transition, 0);
+}
+
+/// How many connections the daemon wants to hear the end of: [`flags::LOGGED`].
+#[inline(always)]
+pub(crate) fn logged() -> u32 {
+    // SAFETY: a word inside the row.
+    SETTINGS
+        .get_ptr(0)
+        .map_or(0, |row| unsafe { (atomic::read(&raw const (*row).flags) >> flags::LOGGED_SHIFT) as u32 })
+}
+
+/// Tells the daemon that a connection ended. If there is no room, that is counted.
+#[inline(always)]
+pub(crate) fn tell_ended(record: &Record, traffic: &Traffic, at: u64, (state, rtt_us, error): (u32, u32, i32)) {
+    /// `BPF_RB_AVAIL_DATA`, `BPF_RB_NO_WAKEUP` and `BPF_RB_FORCE_WAKEUP` of include/uapi/linux/bpf.h.
+    const WAITING: u64 = 0;
+    const QUIETLY: u64 = 1;
+    const WAKE: u64 = 2;
+    let Some(mut room) = ENDED.reserve::<Ended>(0) else {
+        if let Some(count) = UNTOLD.get_ptr_mut(0) {
+            // SAFETY: the value is one word.
+            unsafe { atomic::add(count, 1) };
+        }
+        return;
+    };
+    let row = room.as_mut_ptr();
+    // SAFETY: fields of the row that was reserved, each of which is set. In place: it is too large for the stack.
+    unsafe {
+        (&raw mut (*row).record).write(*record);
+        (&raw mut (*row).traffic).write(*traffic);
+        (&raw mut (*row).at).write(at);
+        (&raw mut (*row).state).write(state);
+        (&raw mut (*row).rtt_us).write(rtt_us);
+        (&raw mut (*row).error).write(error);
+        (&raw mut (*row).zero).write(0);
+    }
+    room.submit(if ENDED.query(WAITING) < WAKE_BYTES { QUIETLY } else { WAKE });
 }
 
 /// Where the daemon listens: a port in network byte order, 0 where it does not.

@@ -5,6 +5,7 @@ pub mod app;
 pub mod cli;
 pub mod config;
 pub mod datapath;
+pub mod discovery;
 pub mod health;
 pub mod kernel;
 pub mod model;

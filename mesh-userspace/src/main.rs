@@ -2,14 +2,19 @@
 
 use mesh_userspace::{
     app,
-    cli::{self, Command},
+    cli::{self, Command, EtcdOptions},
     config,
+    discovery::{
+        Etcd,
+        etcd::{Record, Registration},
+    },
+    kernel,
 };
 use std::{io::Write, process::ExitCode};
 
 /// Requests allocate and free the same sizes over and over, thread by thread (docs/performance.md has the difference).
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: kernel::Allocator = kernel::Allocator;
 
 fn main() -> ExitCode {
     if let Some(code) = app::probe_client(std::env::args_os()) {
@@ -36,8 +41,20 @@ fn main() -> ExitCode {
             Err(e) => Err(e.to_string()),
         },
         Command::Check { config, show } => return cli::report(&app::check(config.as_deref()), show),
+        Command::Bugreport { config, socket, output } => {
+            app::bugreport(config.as_deref(), &socket, output).map(|done| say(&mut std::io::stdout(), &done))
+        }
         Command::Unload { config, force } => {
             app::unload(config.as_deref(), force).map(|done| say(&mut std::io::stdout(), &done))
+        }
+        Command::EtcdRegister(what) => {
+            let keep = what.keep;
+            let (cluster, what) = registration(*what);
+            app::register_in_etcd(cluster, &what, keep, &|done| say(&mut std::io::stdout(), done))
+        }
+        Command::EtcdDeregister(what) => {
+            let done = app::deregister_from_etcd(cluster(what.etcd), &what.service, what.address);
+            done.map(|done| say(&mut std::io::stdout(), &done))
         }
     };
     match done {
@@ -51,7 +68,22 @@ fn main() -> ExitCode {
     }
 }
 
-/// Prints a line; a reader that has gone has no use for it.
-fn say(to: &mut impl Write, line: &str) {
-    let _ = writeln!(to, "{line}");
+/// How long an instance in etcd counts that does not say it.
+const ETCD_TTL: std::time::Duration = std::time::Duration::from_secs(60);
+
+fn registration(typed: cli::Register) -> (Etcd, Registration) {
+    let cli::Register { service, address, id, weight, zone, ttl, metadata: _, keep: _, etcd } = typed;
+    let record = Record { zone, weight: weight.unwrap_or(1), ..Record::new(address) };
+    let id = id.unwrap_or_else(|| address.to_string());
+    (cluster(etcd), Registration { service, id, record, ttl: ttl.unwrap_or(ETCD_TTL) })
+}
+
+fn cluster(typed: EtcdOptions) -> Etcd {
+    let EtcdOptions { endpoints, prefix, user, password_file, ca_file, cert_file, key_file } = typed;
+    Etcd { endpoints, prefix, username: user.unwrap_or_default(), password_file, ca_file, cert_file, key_file }
+}
+
+/// Prints lines, which do nothing to a terminal; a reader that has gone has no use for them.
+fn say(to: &mut impl Write, lines: &str) {
+    let _ = writeln!(to, "{}", cli::harmless_lines(lines));
 }

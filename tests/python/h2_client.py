@@ -196,6 +196,8 @@ def talk(method="GET", path="/", body=b"", until=lambda event: False):
             if isinstance(event, h2.events.ResponseReceived):
                 headers = {k.decode(): v.decode() for k, v in event.headers}
                 seen["status"], seen["headers"] = headers[":status"], headers
+            elif isinstance(event, h2.events.InformationalResponseReceived):
+                seen.setdefault("interims", []).append(int(dict(event.headers)[b":status"]))
             elif isinstance(event, h2.events.TrailersReceived):
                 seen["trailers"] = {k.decode(): v.decode() for k, v in event.headers}
             elif isinstance(event, h2.events.DataReceived):
@@ -220,6 +222,18 @@ def post():
     talk("POST", ARGUMENTS[0], ARGUMENTS[1].encode())
 
 
+def ask():
+    talk(ARGUMENTS[0], ARGUMENTS[1])
+
+
+def trailers():
+    """A body with trailers, two of which would say something about the message."""
+    hello()
+    last = hpack.Encoder().encode([("x-sum", "4"), ("authorization", "Basic x"), ("host", "other")], huffman=False)
+    wire.sendall(frame(1, 4, 1, block("POST")) + frame(0, 0, 1, b"body") + frame(0, 0, 1) + frame(1, 5, 1, last))
+    listen(1)
+
+
 def cancel():
     """A request that is given up after a while."""
     hello()
@@ -235,6 +249,121 @@ def drained():
     wire.sendall(frame(1, 5, 1, block()))
     print("ready", flush=True)
     listen(10)
+
+
+def half_closed():
+    """Asks twice, says that nothing more will come, and counts what does."""
+    settings = struct.pack(">HI", 4, 1 << 24)
+    wire.sendall(PREFACE + frame(4, 0, 0, settings) + frame(4, 1, 0) + frame(8, 0, 0, struct.pack(">I", 1 << 24)))
+    wire.sendall(frame(1, 5, 1, block()) + frame(1, 5, 3, block()))
+    time.sleep(float(ARGUMENTS[0]))
+    wire.shutdown(socket.SHUT_WR)
+    count()
+
+
+def count():
+    seen["data"], seen["streams"] = 0, 0
+    ahead = b""
+    while True:
+        try:
+            data = wire.recv(65536)
+        except OSError:
+            seen["ended"] = "reset"
+            return
+        if not data:
+            seen["ended"] = "closed"
+            return
+        ahead += data
+        while len(ahead) >= 9 and len(ahead) >= 9 + int.from_bytes(ahead[:3], "big"):
+            size, kind, flags = int.from_bytes(ahead[:3], "big"), ahead[3], ahead[4]
+            seen["data"] += size if kind == 0 else 0
+            seen["streams"] += kind in (0, 1) and flags & 1
+            if kind == 3:
+                seen["resets"].append(struct.unpack(">I", ahead[9:13])[0])
+            ahead = ahead[9 + size :]
+
+
+def half_sent():
+    """Breaks off in the middle of a body, with a half of the connection."""
+    hello()
+    wire.sendall(frame(1, 4, 1, block("POST")) + frame(0, 0, 1, b"begun"))
+    time.sleep(0.3)
+    wire.shutdown(socket.SHUT_WR)
+    count()
+
+
+def gone():
+    """Asks and goes."""
+    hello()
+    wire.sendall(frame(1, 5, 1, block()))
+    time.sleep(0.3)
+    # What came is read, so that the end is none by reset.
+    wire.recv(65536)
+    wire.close()
+    seen["ended"] = "gone"
+
+
+def deaf():
+    """Asks, and reads nothing."""
+    wire.sendall(PREFACE + frame(4, 0, 0, struct.pack(">HI", 4, 1 << 24)) + frame(8, 0, 0, struct.pack(">I", 1 << 30)))
+    wire.sendall(frame(1, 5, 1, block()))
+    time.sleep(float(ARGUMENTS[0]))
+    try:
+        wire.sendall(frame(6, 0, 0, b"12345678"))
+        time.sleep(0.2)
+        wire.sendall(frame(6, 0, 0, b"12345678"))
+        seen["ended"] = "open"
+    except OSError:
+        seen["ended"] = "reset"
+
+
+def websocket():
+    """A WebSocket by extended CONNECT: asks what the server saw, gets an echo, and closes."""
+    hello()
+    fields = [(":method", "CONNECT"), (":protocol", ARGUMENTS[0]), (":scheme", "http"), (":authority", AUTHORITY)]
+    fields += [(":path", "/chat"), ("sec-websocket-version", "13"), ("sec-websocket-protocol", "chat")]
+    wire.sendall(frame(1, 4, 1, hpack.Encoder().encode(fields, huffman=False)))
+    decoder, ahead, said, got = hpack.Decoder(), b"", [], b""
+
+    def say(opcode, payload):
+        size = bytes([0x80 | len(payload)]) if len(payload) < 126 else b"\xfe" + struct.pack(">H", len(payload))
+        message = bytes([0x80 | opcode]) + size + b"\0\0\0\0" + payload
+        for at in range(0, len(message), 16_000):
+            wire.sendall(frame(0, 0, 1, message[at : at + 16_000]))
+
+    while True:
+        data = wire.recv(65536)
+        if not data:
+            seen["ended"] = "closed"
+            break
+        ahead += data
+        while len(ahead) >= 9 and len(ahead) >= 9 + int.from_bytes(ahead[:3], "big"):
+            size, kind, flags, stream = int.from_bytes(ahead[:3], "big"), ahead[3], ahead[4], ahead[8]
+            payload, ahead = ahead[9 : 9 + size], ahead[9 + size :]
+            if kind == 4 and b"\0\x08\0\0\0\x01" in payload:
+                seen["connect"] = True
+            elif kind == 1:
+                seen["headers"] = dict(decoder.decode(payload))
+                if seen["headers"][":status"] == "200":
+                    say(1, b"headers")
+            elif kind == 0:
+                got += payload
+            if stream == 1 and kind in (0, 1) and flags & 1:
+                seen["ended"] = "whole"
+        while len(got) >= 2:
+            short = got[1]
+            begin, length = (2, short) if short < 126 else (4, int.from_bytes(got[2:4], "big"))
+            if len(got) < begin + length:
+                break
+            opcode, message, got = got[0] & 15, got[begin : begin + length], got[begin + length :]
+            said.append(message.decode(errors="replace") if opcode == 1 else f"close {int.from_bytes(message[:2], 'big')}")
+            if len(said) == 1:
+                say(1, b"x" * 40_000)
+            elif len(said) == 2:
+                say(8, struct.pack(">H", 1000))
+        if seen["ended"]:
+            break
+    seen["said"] = [said[0], len(said[1]), said[2]] if len(said) == 3 else said
 
 
 globals()[WHAT]()

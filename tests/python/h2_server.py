@@ -2,7 +2,7 @@
 
 ok: answers 200 with a trailer; refuse: refuses the first stream of all with REFUSED_STREAM; goaway: says GOAWAY with
 last stream 0 to the first request of all and closes; reset: begins an answer and resets it (INTERNAL_ERROR); slow:
-never answers, and says `reset CODE` when the client resets; enhance: refuses everything with ENHANCE_YOUR_CALM.
+never answers, and says `reset CODE` when the client resets; hints: says 103 before it answers; enhance: refuses everything with ENHANCE_YOUR_CALM.
 """
 
 import socket
@@ -49,6 +49,8 @@ def request(connection, h2c, stream, path):
     elif HOW == "enhance":
         h2c.reset_stream(stream, 11)
     elif HOW != "slow":
+        if HOW == "hints":
+            h2c.send_headers(stream, [(":status", "103"), ("link", "</a>")])
         answer(h2c, stream, path)
     return True
 

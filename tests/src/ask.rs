@@ -7,8 +7,7 @@ impl Daemon {
     /// The `mesh` command for this daemon, before it is run.
     #[must_use]
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(process::mesh());
-        command.args(arguments);
+        let mut command = self.program(arguments);
         command.env("MESH_ADMIN_SOCKET", self.socket_path()).env("MESH_CONFIG", self.config_path());
         command
     }

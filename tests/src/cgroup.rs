@@ -82,14 +82,14 @@ impl Cgroup {
         format!("/{}", self.path.strip_prefix(root).expect("the cgroup is on the mount").display())
     }
 
-    /// A new cgroup below this one, removed when dropped.
+    /// A new cgroup below this one, removed when dropped; those on the way to it, if there are any, stay.
     ///
     /// # Panics
     /// Where it cannot be made.
     #[must_use]
     pub fn below(&self, name: &str) -> Self {
         let path = self.path.join(name);
-        fs::create_dir(&path).expect("a test's cgroup can have others below it");
+        fs::create_dir_all(&path).expect("a test's cgroup can have others below it");
         Self { path }
     }
 
@@ -113,16 +113,16 @@ impl Cgroup {
         &self.path
     }
 
-    /// Its `cgroup.procs`; a process that writes `0` there joins.
-    pub(crate) fn procs(&self) -> io::Result<File> {
-        OpenOptions::new().write(true).open(self.path.join("cgroup.procs"))
-    }
-
     /// How many BPF programs are attached to it.
     #[must_use]
     pub fn attached_programs(&self) -> u32 {
         kernel::attached_programs(&self.path).expect("a test's cgroup can be queried")
     }
+}
+
+/// The `cgroup.procs` of a cgroup; a process that writes `0` there joins.
+pub(crate) fn procs(cgroup: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).open(cgroup.join("cgroup.procs"))
 }
 
 impl Drop for Cgroup {

@@ -27,7 +27,7 @@ impl Client {
     pub fn start(cgroup: &Cgroup, netns: &Netns, address: &str) -> Self {
         let mut command = Command::new(process::peer());
         command.args(["client", address]).stdin(Stdio::piped()).stdout(Stdio::piped());
-        process::place(&mut command, Some(cgroup), Some(netns)).expect("a test's own cgroup can be joined");
+        process::place(&mut command, Some(cgroup.path()), Some(netns)).expect("a test's own cgroup can be joined");
         let mut child = command.spawn().expect("the helper program starts");
         let stdin = child.stdin.take().expect("it is a pipe");
         let stdout = BufReader::new(child.stdout.take().expect("it is a pipe"));

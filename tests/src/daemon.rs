@@ -1,12 +1,12 @@
 //! The real `mesh` binary as one node's daemon, with everything it needs under names of its own.
 
-use crate::{Netns, Outcome, Value, bpffs::PinDirectory, http, json, kernel, poll, ports::Port, process};
+use crate::{Container, Netns, Outcome, Value, bpffs::PinDirectory, http, json, kernel, poll, ports::Port, process};
 use nix::sys::signal::Signal;
 use std::{
-    fs, io,
+    fmt, fs, io,
     os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
-    process::{Child, ExitStatus, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     sync::Arc,
     thread,
     time::Duration,
@@ -27,6 +27,21 @@ pub struct Setup {
     unload: Value,
     alone: bool,
     netns: Option<Arc<Netns>>,
+    environment: Vec<(&'static str, PathBuf)>,
+    /// Whether the daemon itself is in its cgroup.
+    inside: bool,
+    prepare: Vec<Prepare>,
+    /// Where it and its command line run, if not on the host.
+    container: Option<Container>,
+}
+
+/// Changes the command of a process before it starts.
+struct Prepare(Box<dyn Fn(&mut Command) + Send + Sync>);
+
+impl fmt::Debug for Prepare {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Prepare")
+    }
 }
 
 /// A daemon. Dropped, it is ended, unloaded, and nothing may be left of it in the kernel.
@@ -95,7 +110,20 @@ impl Setup {
         // leave the test, and fail. A test about health says so.
         config["defaults"] = json!({ "health_check": { "type": "none" } });
         config["services"] = services;
-        Self { config, unload, dir, admin, pins, cgroup: cgroup.to_owned(), alone: true, netns: None }
+        Self {
+            config,
+            unload,
+            dir,
+            admin,
+            pins,
+            cgroup: cgroup.to_owned(),
+            alone: true,
+            netns: None,
+            environment: Vec::new(),
+            inside: false,
+            prepare: Vec::new(),
+            container: None,
+        }
     }
 
     /// Changes the configuration.
@@ -117,6 +145,35 @@ impl Setup {
     #[must_use]
     pub fn in_netns(mut self, netns: &Arc<Netns>) -> Self {
         self.netns = Some(netns.clone());
+        self
+    }
+
+    /// Puts the daemon into the very cgroup whose connections it translates, as one that serves the whole node is.
+    #[must_use]
+    pub const fn inside(mut self) -> Self {
+        self.inside = true;
+        self
+    }
+
+    /// Puts the daemon and its command line into a container, which sees its directory under the same name.
+    #[must_use]
+    pub fn in_container(mut self, container: Container) -> Self {
+        let dir = self.dir.path();
+        self.container = Some(container.mount(dir, &dir.to_string_lossy(), false));
+        self
+    }
+
+    /// Gives the daemon's process a variable, with a path.
+    #[must_use]
+    pub fn environment(mut self, name: &'static str, path: PathBuf) -> Self {
+        self.environment.push((name, path));
+        self
+    }
+
+    /// Changes the command of each process of the daemon, before it starts.
+    #[must_use]
+    pub fn prepared(mut self, change: impl Fn(&mut Command) + Send + Sync + 'static) -> Self {
+        self.prepare.push(Prepare(Box::new(change)));
         self
     }
 
@@ -169,12 +226,25 @@ impl Daemon {
         self.wait_for("/ready", 200);
     }
 
+    /// The `mesh` program, before it is run.
+    pub(crate) fn program(&self, arguments: &[&str]) -> Command {
+        match &self.setup.container {
+            Some(container) => container.command(arguments),
+            None => {
+                let mut command = Command::new(process::mesh());
+                command.args(arguments);
+                command
+            }
+        }
+    }
+
     fn process(&self, more: &[&str]) -> Child {
         let log = fs::File::options().create(true).append(true).open(self.log_path()).expect("the log can be written");
         let mut command = self.command(&["run", "--config", &self.config_path().to_string_lossy()]);
-        if let Some(netns) = &self.setup.netns {
-            process::place(&mut command, None, Some(netns)).expect("a test's namespace can be entered");
-        }
+        let cgroup = self.setup.inside.then_some(self.setup.cgroup.as_path());
+        process::place(&mut command, cgroup, self.setup.netns.as_deref()).expect("a test's places can be entered");
+        command.envs(self.setup.environment.iter().map(|(name, path)| (name, path)));
+        self.setup.prepare.iter().for_each(|Prepare(change)| change(&mut command));
         command.args(more).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().expect("mesh starts")
     }
 

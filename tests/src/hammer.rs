@@ -57,7 +57,7 @@ impl Hammer {
     pub fn start(cgroup: &Cgroup, netns: &Netns, addresses: &[&str]) -> Self {
         let mut command = Command::new(process::peer());
         command.arg("hammer").args(addresses).stdin(Stdio::piped()).stdout(Stdio::piped());
-        process::place(&mut command, Some(cgroup), Some(netns)).expect("a test's own cgroup can be joined");
+        process::place(&mut command, Some(cgroup.path()), Some(netns)).expect("a test's own cgroup can be joined");
         let mut child = command.spawn().expect("the helper program starts");
         let mut stdout = BufReader::new(child.stdout.take().expect("stdout is a pipe"));
         let mut line = String::new();

@@ -391,7 +391,7 @@ impl Load {
         let mut command = Command::new(process::peer());
         command.args(["load", &seed.to_string(), &threads.to_string(), &list(open), &list(refused)]);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        process::place(&mut command, Some(cgroup), Some(netns)).expect("a test's own cgroup can be joined");
+        process::place(&mut command, Some(cgroup.path()), Some(netns)).expect("a test's own cgroup can be joined");
         let mut child = command.spawn().expect("the helper program starts");
         let mut stdout = BufReader::new(child.stdout.take().expect("stdout is a pipe"));
         let mut line = String::new();

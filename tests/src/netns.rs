@@ -20,13 +20,11 @@ pub struct Netns {
 }
 
 impl Netns {
-    /// A namespace with a loopback interface, `fd01::/64` addresses ::1 to ::9 on it, and 10.1.0.0/16 wholly local.
-    ///
-    /// No other route: an untranslated connect to a VIP fails at once instead of leaving the machine.
+    /// A namespace with a loopback interface and no more.
     ///
     /// # Errors
     /// What the kernel or `ip` answered.
-    pub fn new() -> io::Result<Self> {
+    pub fn bare() -> io::Result<Self> {
         // The thread ends; the namespace stays as long as the descriptor.
         let file = thread::scope(|scope| {
             let made = scope.spawn(|| {
@@ -37,6 +35,17 @@ impl Netns {
         })?;
         let netns = Self { file };
         netns.ip("link set lo up");
+        Ok(netns)
+    }
+
+    /// A namespace with a loopback interface, `fd01::/64` addresses ::1 to ::9 on it, and 10.1.0.0/16 wholly local.
+    ///
+    /// No other route: an untranslated connect to a VIP fails at once instead of leaving the machine.
+    ///
+    /// # Errors
+    /// What the kernel or `ip` answered.
+    pub fn new() -> io::Result<Self> {
+        let netns = Self::bare()?;
         netns.ip("route add local 10.1.0.0/16 dev lo");
         for n in 1..=9 {
             netns.ip(&format!("address add fd01::{n}/64 dev lo nodad"));
@@ -75,12 +84,18 @@ impl Netns {
 
     /// Joins this namespace and `other` by a veth pair, with an address (and prefix length) at each end.
     pub fn join(&self, address: &str, other: &Self, other_address: &str) {
-        let path = format!("/proc/{}/fd/{}", std::process::id(), other.file.as_raw_fd());
+        let path = other.path();
         self.ip(&format!("link add veth-there type veth peer name veth-back netns {path}"));
         self.ip(&format!("address add {address} dev veth-there nodad"));
         self.ip("link set veth-there up");
         other.ip(&format!("address add {other_address} dev veth-back nodad"));
         other.ip("link set veth-back up");
+    }
+
+    /// A name for it that lasts as long as it is held.
+    #[must_use]
+    pub fn path(&self) -> String {
+        format!("/proc/{}/fd/{}", std::process::id(), self.file.as_raw_fd())
     }
 
     /// A network in which every packet vanishes without an answer.

@@ -1,6 +1,6 @@
 //! Children: where they live, and how long they may take.
 
-use crate::{Cgroup, Netns, Outcome};
+use crate::{Netns, Outcome, cgroup};
 use nix::{
     sched::{CloneFlags, setns},
     sys::signal::{Signal, kill},
@@ -10,7 +10,7 @@ use std::{
     env,
     io::{self, Write},
     os::{fd::AsFd, unix::process::CommandExt},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::mpsc,
     thread,
@@ -24,8 +24,8 @@ const LIMIT: Duration = Duration::from_secs(60);
 ///
 /// # Errors
 /// Where these cannot be opened.
-pub fn place(command: &mut Command, cgroup: Option<&Cgroup>, netns: Option<&Netns>) -> io::Result<()> {
-    let mut procs = cgroup.map(Cgroup::procs).transpose()?;
+pub fn place(command: &mut Command, cgroup: Option<&Path>, netns: Option<&Netns>) -> io::Result<()> {
+    let mut procs = cgroup.map(cgroup::procs).transpose()?;
     let netns = netns.map(|n| n.as_fd().try_clone_to_owned()).transpose()?;
     let join = move || {
         if let Some(procs) = &mut procs {
@@ -41,19 +41,39 @@ pub fn place(command: &mut Command, cgroup: Option<&Cgroup>, netns: Option<&Netn
     Ok(())
 }
 
+/// How long one may take that packs, unpacks or installs things.
+const LONG: Duration = Duration::from_secs(300);
+
 /// Runs `command` to its end.
 pub fn run(command: &mut Command) -> Outcome {
+    run_with(command, Stdio::null())
+}
+
+/// As [`run`], for what may take minutes on a busy machine.
+pub fn run_long(command: &mut Command) -> Outcome {
+    run_within(LONG, command, Stdio::null())
+}
+
+/// As [`run`], with something to read.
+///
+/// # Panics
+/// As [`run`].
+pub fn run_with(command: &mut Command, input: Stdio) -> Outcome {
+    run_within(LIMIT, command, input)
+}
+
+fn run_within(limit: Duration, command: &mut Command, input: Stdio) -> Outcome {
     let shown = format!("{command:?}");
-    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let child = command.stdin(input).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
     let child = child.unwrap_or_else(|e| panic!("{shown} does not start: {e}"));
     let pid = child.id();
     let (sender, receiver) = mpsc::channel();
     let waiter = thread::spawn(move || sender.send(child.wait_with_output()));
-    let Ok(output) = receiver.recv_timeout(LIMIT) else {
+    let Ok(output) = receiver.recv_timeout(limit) else {
         // Not reaped before the thread ends, so the number is still this child's.
         signal(pid, Signal::SIGKILL);
         let _ = waiter.join();
-        panic!("{shown}: no end after {LIMIT:?}");
+        panic!("{shown}: no end after {limit:?}");
     };
     Outcome::new(&shown, output.expect("a child's output can be read"))
 }
@@ -85,7 +105,7 @@ pub(crate) fn peer() -> PathBuf {
 }
 
 /// A binary in the directory above the test's own (`target/debug/deps/TEST` → `target/debug/NAME`).
-fn beside(name: &str) -> PathBuf {
+pub(crate) fn beside(name: &str) -> PathBuf {
     let me = env::current_exe().expect("a test knows its own path");
     let directory = me.ancestors().find(|d| d.is_dir() && !d.ends_with("deps")).expect("a test lies in a directory");
     directory.join(name)

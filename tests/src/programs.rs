@@ -1,6 +1,7 @@
 //! Programs that nobody here wrote: servers that end with the test, and clients that run to their end.
 
 use crate::{Outcome, poll, ports::Port, process};
+use nix::sys::signal::Signal;
 use std::{
     env, fs,
     io::{BufRead, BufReader},
@@ -98,6 +99,12 @@ impl Server {
     #[must_use]
     pub fn dir(&self) -> &Path {
         self.dir.path()
+    }
+
+    /// Stops the process as it is, or lets it go on: it says nothing meanwhile, not even that it ends.
+    pub fn freeze(&self, frozen: bool) {
+        let signal = if frozen { Signal::SIGSTOP } else { Signal::SIGCONT };
+        crate::process::signal(self.child.id(), signal);
     }
 
     /// What it wrote.

@@ -98,14 +98,15 @@ impl Proxy {
         self.metrics().count("mesh_requests_rejected_total", &[("reason", reason)])
     }
 
-    /// How much memory the process holds, in KiB.
+    /// How much memory the process holds, in KiB, but for pages of its own file: which of those are there says how much
+    /// of the program ran before.
     ///
     /// # Panics
     /// Where it does not run.
     #[must_use]
     pub fn resident_kib(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("it runs");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a process has memory");
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("a process has memory");
         line.trim().trim_end_matches(" kB").parse().expect("a number")
     }
 }

@@ -23,7 +23,7 @@ impl Sockets {
     pub fn new(cgroup: &Cgroup, netns: &Netns) -> io::Result<Self> {
         let mut command = Command::new(process::peer());
         command.arg("sockets").stdin(Stdio::piped()).stdout(Stdio::piped());
-        process::place(&mut command, Some(cgroup), Some(netns))?;
+        process::place(&mut command, Some(cgroup.path()), Some(netns))?;
         let mut child = command.spawn()?;
         let stdin = child.stdin.take().ok_or_else(|| io::Error::other("no stdin"))?;
         let stdout = child.stdout.take().ok_or_else(|| io::Error::other("no stdout"))?;

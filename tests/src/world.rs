@@ -44,7 +44,15 @@ impl World {
     /// Where the cgroup cannot be made.
     #[must_use]
     pub fn inside(netns: Arc<Netns>) -> Self {
-        let cgroup = Cgroup::new().expect("a cgroup can be made");
+        Self::new_in(Cgroup::new().expect("a cgroup can be made"), netns)
+    }
+
+    /// Clients in this cgroup and this network namespace.
+    ///
+    /// # Panics
+    /// Where they do not start.
+    #[must_use]
+    pub fn new_in(cgroup: Cgroup, netns: Arc<Netns>) -> Self {
         let sockets = Sockets::new(&cgroup, &netns).expect("the helper program starts");
         Self { sockets, cgroup, netns }
     }
@@ -61,10 +69,16 @@ impl World {
     /// Where they cannot be made.
     #[must_use]
     pub fn pod(&self, name: &str) -> Self {
-        let cgroup = self.cgroup.below(name);
-        let netns = Arc::new(Netns::new().expect("a network namespace can be made"));
-        let sockets = Sockets::new(&cgroup, &netns).expect("the helper program starts");
-        Self { sockets, cgroup, netns }
+        Self::new_in(self.cgroup.below(name), Arc::new(Netns::new().expect("a network namespace can be made")))
+    }
+
+    /// A cgroup of this name below this one, with clients in the same network namespace. To be dropped first.
+    ///
+    /// # Panics
+    /// Where they cannot be made.
+    #[must_use]
+    pub fn child(&self, name: &str) -> Self {
+        Self::new_in(self.cgroup.below(name), self.netns.clone())
     }
 
     /// Removes the cgroup and makes another one under the same name, with clients of its own.
@@ -203,7 +217,8 @@ impl World {
     pub fn holding(&self, address: &str, bytes: u64) -> Child {
         let mut command = Command::new(process::peer());
         command.args(["hold", address, &bytes.to_string()]);
-        process::place(&mut command, Some(&self.cgroup), Some(&self.netns)).expect("a test's cgroup can be joined");
+        process::place(&mut command, Some(self.cgroup.path()), Some(&self.netns))
+            .expect("a test's cgroup can be joined");
         command.spawn().expect("the helper program starts")
     }
 
@@ -218,7 +233,7 @@ impl World {
     fn run_in(&self, cgroup: &Cgroup, program: &str, arguments: &[&str]) -> Outcome {
         let mut command = Command::new(program);
         command.args(arguments);
-        process::place(&mut command, Some(cgroup), Some(&self.netns)).expect("a test's cgroup can be joined");
+        process::place(&mut command, Some(cgroup.path()), Some(&self.netns)).expect("a test's cgroup can be joined");
         process::run(&mut command)
     }
 

@@ -167,7 +167,8 @@ impl Pair<'_> {
             if quiet.1 > 40 { Ok(()) } else { Err(format!("{now} bytes")) }
         });
         let taken = quiet.0 - before;
-        assert!(taken > 65_536 && taken < written, "{taken} of {written}");
+        // Linux 6.1 takes its first window and no more, newer ones grow it.
+        assert!((65_536..written).contains(&taken), "{taken} of {written}");
         self.sent += taken;
         written
     }

@@ -27,7 +27,7 @@ fn a_cgroup_goes_away_with_the_processes_in_it() {
     let path = cgroup.path().to_owned();
     let mut command = Command::new("sleep");
     command.arg("600");
-    mesh_tests::process::place(&mut command, Some(&cgroup), Some(world.netns())).unwrap();
+    mesh_tests::process::place(&mut command, Some(cgroup.path()), Some(world.netns())).unwrap();
     let mut child = command.spawn().unwrap();
     drop(cgroup);
     assert!(!path.exists());

@@ -1,8 +1,12 @@
 //! Messages of HTTP/1.1 on their way through the proxy: what client and endpoint see of each other.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "in tests a broken expectation is a failure")]
 
-use mesh_tests::{Nginx, Proxy, Scripted, get, http_service, json, post, program, programs, server};
-use std::{fmt::Write, fs, thread, time::Duration};
+use mesh_tests::{Nginx, Proxy, Scripted, get, http_service, http_with, json, post, program, programs, python, server};
+use std::{
+    fmt::Write,
+    fs, thread,
+    time::{Duration, Instant},
+};
 
 fn before(server: &Scripted) -> Proxy {
     Proxy::new(json!([http_service("web", &[&server.address()])]))
@@ -200,13 +204,56 @@ fn an_endpoint_may_refuse_a_body_before_it_is_sent() {
 #[test]
 fn early_hints_and_other_interim_answers_come_before_the_final_one() {
     let server = Scripted::each(|connection, _| {
-        connection.wire.send("HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n");
+        connection.wire.send("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n");
+        connection.wire.send("HTTP/1.1 103 Early Hints\r\nlink: </a>\r\nconnection: x-hop\r\nx-hop: 1\r\n\r\n");
+        thread::sleep(Duration::from_secs(1));
+        connection.answer(200, "final");
+    });
+    let proxy = Proxy::new(json!([http_with("web", &[&server.address()], json!({ "upstream": "http1" }))]));
+    let mut wire = proxy.dial();
+    for _ in 0..2 {
+        let begin = Instant::now();
+        wire.send(get("web", "/"));
+        assert_eq!(wire.head().unwrap().status(), 102);
+        let hints = wire.head().unwrap();
+        assert!(begin.elapsed() < Duration::from_millis(950), "they do not wait for the answer");
+        assert_eq!((hints.status(), hints.header("link"), hints.header("x-hop")), (103, Some("</a>"), None));
+        assert!(hints.header("via").is_some() && hints.header("content-length").is_none(), "{hints:?}");
+        assert_eq!(wire.answer().text(), "final");
+    }
+    // HTTP/1.0 does not know them.
+    let mut old = proxy.dial();
+    old.send("GET / HTTP/1.0\r\nhost: web\r\n\r\n");
+    assert_eq!(old.head().unwrap().status(), 200);
+    // And to a client of HTTP/2 they are said as well.
+    let python = python!("h2");
+    let said = python.run("h2_client.py", &[&proxy.address(), "web", "get"]).json();
+    assert_eq!((said["interims"].to_string(), said["status"].as_str()), ("[102,103]".into(), Some("200")), "{said}");
+}
+
+#[test]
+fn an_endpoint_that_says_interim_answers_without_end_is_502() {
+    let server = Scripted::each(|connection, request| {
+        let count: usize = request.target()[1..].parse().unwrap();
+        for _ in 0..count {
+            connection.wire.send("HTTP/1.1 103 Early Hints\r\n\r\n");
+        }
         connection.answer(200, "final");
     });
     let proxy = before(&server);
-    let mut wire = proxy.dial();
-    assert_eq!(wire.ask(get("web", "/")).text(), "final");
-    assert_eq!(wire.ask(get("web", "/")).text(), "final");
+    assert_eq!(proxy.ask(get("web", "/16")).text(), "final");
+    let answer = proxy.ask(get("web", "/17"));
+    assert_eq!((answer.status(), answer.reason()), (502, Some("bad_response")), "{answer:?}");
+}
+
+#[test]
+fn a_protocol_that_nobody_asked_for_is_502() {
+    let server = Scripted::each(|connection, _| {
+        connection.wire.send("HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n");
+    });
+    let proxy = before(&server);
+    let answer = proxy.ask(get("web", "/"));
+    assert_eq!((answer.status(), answer.reason()), (502, Some("bad_response")), "{answer:?}");
 }
 
 #[test]

@@ -1,8 +1,12 @@
 //! Connections to the VIP of an HTTP service, caught in the client's own network namespace.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "in tests a broken expectation is a failure")]
 
-use mesh_tests::{Backend, Daemon, Value, Wire, World, eventually, get, http_with, json, world};
-use std::{io::Write, thread, time::Duration};
+use mesh_tests::{Backend, Daemon, Value, Wire, World, eventually, get, holds, http_with, json, world};
+use std::{
+    io::{ErrorKind, Write},
+    thread,
+    time::Duration,
+};
 
 const VIP: &str = "10.96.0.10:80";
 const ENDPOINT: &str = "10.1.0.1:8080";
@@ -100,6 +104,26 @@ fn where_the_service_says_refuse_nothing_goes_past_the_proxy() {
 }
 
 #[test]
+fn the_explicit_proxy_serves_on_when_nobody_is_captured_in_its_namespace_any_more() {
+    let world = world!();
+    let _endpoint = endpoint(&world, "world");
+    let mut web = http_with("web", &[ENDPOINT], json!({}));
+    web["addresses"] = json!([VIP]);
+    let proxy = |config: &mut Value| config["proxy"] = json!({ "http": "127.0.0.1:3000", "workers": 2 });
+    let mut mesh = world.setup(json!([web])).with(proxy).in_netns(world.netns()).start();
+    until_captured(&world);
+    // Nothing is captured, and the listeners for it go.
+    mesh.set_services(json!([]));
+    eventually("nobody listens for what is captured", || match world.dial("127.0.0.1:15001") {
+        Err(e) if e.kind() == ErrorKind::ConnectionRefused => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    mesh.set_services(json!([web]));
+    let mut wire = Wire::over(world.dial("127.0.0.1:3000").unwrap().into());
+    assert_eq!(wire.ask(get("web", "/")).text(), "world 1.1 mesh");
+}
+
+#[test]
 fn a_daemon_killed_under_load_costs_only_what_it_had_in_hand() {
     let world = world!();
     let pod = world.pod("pod");
@@ -132,4 +156,83 @@ fn explain_says_who_serves_the_requests_of_a_captured_client() {
         assert_eq!(explained["endpoints"][0]["address"], ENDPOINT, "{explained}");
     }
     assert!(mesh.json(&["status"])["interception_ok"].is_boolean(), "and the daemon still answers");
+}
+
+/// The lines of the request log.
+fn requests(mesh: &Daemon) -> Vec<Value> {
+    let log = mesh.log();
+    let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    lines.filter(|line| line["target"] == "request").collect()
+}
+
+#[test]
+fn a_connection_that_is_no_http_is_logged_when_it_ends_with_what_went_over_it() {
+    let world = world!();
+    let pod = world.pod("pod");
+    let _endpoint = pod.echo(ENDPOINT);
+    let mesh = daemon(&world, &json!({ "protocol": "auto", "detect_timeout": "100ms" }));
+    // Nobody is captured before the daemon listens there, and direct connections are in no log.
+    let lines = eventually("a connection is logged", || {
+        let mut stream: std::net::TcpStream = pod.dial(VIP).unwrap().into();
+        stream.write_all(b"\x16\x03 no http").unwrap();
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
+        let mut text = Vec::new();
+        std::io::Read::read_to_end(&mut stream, &mut text).unwrap();
+        assert_eq!(text, b"\x16\x03 no http");
+        // Lines come within a quarter of a second.
+        thread::sleep(Duration::from_secs(1));
+        let lines = requests(&mesh);
+        if lines.is_empty() { Err("nothing") } else { Ok(lines) }
+    });
+    let line = &lines[0];
+    assert_eq!((&line["service"], &line["endpoint"]), (&json!("web"), &json!(ENDPOINT)), "{line}");
+    assert_eq!((&line["sent_bytes"], &line["received_bytes"], &line["attempts"]), (&json!(10), &json!(10), &json!(1)));
+    assert!(line["method"].is_null() && line["status"].is_null() && line["reason"].is_null(), "{line}");
+    assert!(line["duration_ms"].as_f64().unwrap() > 0.0 && line["client"].is_string(), "{line}");
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    // One that is cut off says so.
+    let stream: std::net::TcpStream = pod.dial(VIP).unwrap().into();
+    (&stream).write_all(b"\x16\x03 no http").unwrap();
+    thread::sleep(Duration::from_millis(300));
+    let socket = socket2::SockRef::from(&stream);
+    socket.set_linger(Some(Duration::ZERO)).unwrap();
+    drop(stream);
+    let lines = holds("it is logged too", || requests(&mesh), |lines| lines.len() == 2);
+    assert_eq!(lines[1]["reason"], "downstream_reset", "{lines:?}");
+    let picks = mesh.metrics().sum("mesh_picks_total", &[("service", "web")]).unwrap_or(0.0);
+    assert!(picks >= 2.0, "{picks}");
+    // Its upstream connections are counted by the kernel, if at all, and not by the proxy as well.
+    drop(mesh);
+}
+
+#[test]
+fn a_circuit_that_requests_open_is_logged_and_counted_once_in_the_kernels_tables() {
+    let world = world!();
+    let pod = world.pod("pod");
+    let mut breaker = json!({ "circuit_breaker": { "failure_threshold": 2, "reset_timeout": "30s", "max_open_percent": 100,
+                              "probe_interval": "30s" } });
+    breaker["retries"] = json!({ "attempts": 0 });
+    // It keeps no connection by which a worker could go on after its end.
+    let endpoint = Backend::new(pod.netns(), ENDPOINT, |stream| {
+        let mut wire = Wire::over(stream);
+        if let Ok(request) = wire.request() {
+            let body = request.header("via").unwrap_or("direct").to_owned();
+            let head = format!("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", body.len());
+            let _ = wire.stream().write_all(format!("{head}{body}").as_bytes());
+        }
+    });
+    let mesh = daemon(&world, &breaker);
+    until_captured(&pod);
+    drop(endpoint);
+    for _ in 0..6 {
+        assert!(ask(&pod).is_ok(), "the proxy answers");
+    }
+    let to_open = || mesh.metrics().count("mesh_circuit_transitions_total", &[("service", "web"), ("to", "open")]);
+    holds("it is counted", to_open, |n| *n > 0.0);
+    thread::sleep(Duration::from_millis(300));
+    assert_eq!(to_open(), 1.0);
+    let log = mesh.log();
+    let told: Vec<&str> = log.lines().filter(|line| line.contains("circuit closed → open")).collect();
+    assert_eq!(told.len(), 1, "{log}");
+    assert!(told[0].contains(ENDPOINT) && told[0].contains("\"web\""), "{}", told[0]);
 }

@@ -190,6 +190,32 @@ fn a_success_rate_below_the_floor_opens_it() {
 }
 
 #[test]
+fn the_success_rate_goes_by_what_counts_as_a_failure() {
+    let count = Arc::new(AtomicUsize::new(0));
+    let server = Scripted::new(move |connection| {
+        while connection.request().is_some() {
+            match count.fetch_add(1, Ordering::SeqCst) % 3 {
+                0 => connection.answer(200, "well"),
+                1 => connection.answer(500, "ill"),
+                _ => return connection.reset(),
+            };
+        }
+    });
+    for (counted, state) in [(json!(["connect_failure", "timeout"]), "closed"), (json!(["5xx"]), "open")] {
+        let mut breaker = quick(1000);
+        breaker["count"] = counted;
+        breaker["reset_timeout"] = json!("30s");
+        breaker["success_rate"] = json!({ "floor": 0.8, "window": "10s", "min_requests": 20 });
+        let proxy = Proxy::with(service(&[&server], breaker), |config| config["proxy"]["workers"] = json!(1));
+        let mut wire = proxy.dial();
+        for _ in 0..90 {
+            wire.ask(get("web", "/"));
+        }
+        circuit_is(&proxy, &server, state);
+    }
+}
+
+#[test]
 fn at_most_half_of_a_services_circuits_open() {
     let status = Arc::new(AtomicU16::new(500));
     let servers: Vec<Scripted> = (0..4).map(|_| obeying(&status)).collect();
@@ -216,4 +242,72 @@ fn a_circuit_that_is_tripped_by_hand_gets_nothing() {
     proxy.refuses(get("web", "/"), 503, "circuit_open");
     proxy.cli(&["circuit", "reset", "web"]).done();
     assert_eq!(wire.ask(get("web", "/")).status(), 200);
+}
+
+#[test]
+fn each_transition_is_logged_and_counted_once_without_a_kernel() {
+    let status = Arc::new(AtomicU16::new(500));
+    let (ill, well) = (obeying(&status), Scripted::named("well"));
+    let proxy = Proxy::with(service(&[&ill, &well], quick(3)), |config| config["proxy"]["workers"] = json!(1));
+    let mut wire = proxy.dial();
+    for _ in 0..10 {
+        wire.ask(get("web", "/"));
+    }
+    circuit_is(&proxy, &ill, "open");
+    status.store(200, Ordering::SeqCst);
+    eventually("a probe closes it", || {
+        wire.ask(get("web", "/"));
+        let row = proxy.endpoint("web", &ill.address());
+        if row["circuit"] == "closed" { Ok(()) } else { Err(row) }
+    });
+    let count = |to| proxy.metrics().count("mesh_circuit_transitions_total", &[("service", "web"), ("to", to)]);
+    assert_eq!(["open", "half_open", "closed"].map(count), [1.0; 3]);
+    let told = |what: &str| proxy.log().lines().filter(|line| line.contains(what)).count();
+    holds("the last is logged", || told("→ closed: the endpoint is back"), |n| *n > 0);
+    assert_eq!(["circuit closed → open", "open → half_open", "half_open → closed"].map(told), [1; 3]);
+}
+
+#[test]
+fn an_open_circuit_makes_other_zones_help_out_without_a_kernel() {
+    let status = Arc::new(AtomicU16::new(500));
+    let (ill, near, far) = (obeying(&status), Scripted::named("near"), Scripted::named("far"));
+    let zoned = |server: &Scripted, zone: &str| json!({ "address": server.address(), "zone": zone });
+    let mut services = service(&[&ill, &near, &far], quick(3));
+    services[0]["endpoints"] = json!([zoned(&ill, "here"), zoned(&near, "here"), zoned(&far, "there")]);
+    services[0]["circuit_breaker"]["reset_timeout"] = json!("60s");
+    let proxy = Proxy::with(services, |config| {
+        config["proxy"]["workers"] = json!(1);
+        config["node"] = json!({ "zone": "here", "state_dir": config["node"]["state_dir"] });
+    });
+    let mut wire = proxy.dial();
+    // In turn, of which the last but one is the third failure.
+    for _ in 0..6 {
+        wire.ask(get("web", "/"));
+    }
+    circuit_is(&proxy, &ill, "open");
+    assert_eq!(far.requests().len(), 0, "until then nobody went there");
+    let share = || {
+        let known = [near.requests().len(), far.requests().len()];
+        for _ in 0..70 {
+            wire.ask(get("web", "/"));
+        }
+        [near.requests().len() - known[0], far.requests().len() - known[1]]
+    };
+    // Half of the near ones are usable, which is 0.5 / 0.7 of what is enough.
+    holds("the far one helps out", share, |[near, far]| near + far == 70 && (15..=25).contains(far));
+    let picks = |tier| proxy.metrics().sum("mesh_picks_total", &[("service", "web"), ("tier", tier)]).unwrap_or(0.0);
+    assert!(picks("zone") > 50.0 && picks("remote") >= 15.0);
+    proxy.cli(&["circuit", "reset", "web"]).done();
+    status.store(200, Ordering::SeqCst);
+    holds(
+        "and no longer than needed",
+        || {
+            wire.ask(get("web", "/"));
+            far.requests().len()
+        },
+        {
+            let last = std::cell::Cell::new(usize::MAX);
+            move |now| last.replace(*now) == *now
+        },
+    );
 }

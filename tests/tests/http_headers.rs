@@ -43,7 +43,7 @@ fn te_trailers_is_the_one_coding_that_is_passed_on() {
     let server = Scripted::named("S");
     let proxy = before(&server);
     let seen = seen(&proxy, &server, "te: trailers, deflate\r\nconnection: te\r\n");
-    assert!(matches!(seen.header("te"), None | Some("trailers")), "{seen:?}");
+    assert_eq!((seen.header("te"), seen.header("connection")), (Some("trailers"), Some("te")), "{seen:?}");
 }
 
 #[test]
@@ -71,6 +71,87 @@ fn what_proxies_before_said_is_kept_and_added_to() {
     assert_eq!(seen.all("x-request-id"), ["mine"]);
     let via = seen.all("via").join(", ");
     assert!(via.starts_with("2 first, 1.1 "), "{via}");
+}
+
+#[test]
+fn an_answer_without_a_date_gets_one_and_so_do_those_of_the_proxy() {
+    let server = Scripted::named("S");
+    let proxy = before(&server);
+    for answer in [proxy.get("web"), proxy.get("nobody")] {
+        let dates = answer.all("date");
+        assert!(dates.len() == 1 && dates[0].ends_with(" GMT") && dates[0].len() == 29, "{answer:?}");
+    }
+}
+
+#[test]
+fn a_request_that_may_not_be_passed_on_is_answered_by_the_proxy() {
+    let server = Scripted::named("S");
+    let proxy = before(&server);
+    let asking = |method: &str, most: &str| {
+        proxy.ask(format!("{method} / HTTP/1.1\r\nhost: web\r\nmax-forwards: {most}\r\n\r\n"))
+    };
+    let answer = asking("OPTIONS", "0");
+    assert_eq!((answer.status(), answer.reason()), (200, Some("max_forwards")), "{answer:?}");
+    assert_eq!(asking("TRACE", "0").status(), 501);
+    assert!(server.requests().is_empty());
+    for (method, expected) in [("OPTIONS", "6"), ("TRACE", "6"), ("GET", "7")] {
+        assert_eq!(asking(method, "7").text(), "S");
+        assert_eq!(server.requests().pop().unwrap().header("max-forwards"), Some(expected), "{method}");
+    }
+}
+
+#[test]
+fn nobody_gets_through_in_http2_or_from_http_1_0_by_an_upgrade() {
+    let server = Scripted::named("S");
+    let proxy = before(&server);
+    for protocol in ["h2c", "H2C", "websocket, h2c", "h2c-16"] {
+        let lines = format!("connection: upgrade, http2-settings\r\nupgrade: {protocol}\r\nhttp2-settings: AAMA\r\n");
+        let seen = seen(&proxy, &server, &lines);
+        for name in ["connection", "upgrade", "http2-settings"] {
+            assert_eq!(seen.header(name), None, "{seen:?}");
+        }
+    }
+    let old = "GET / HTTP/1.0\r\nhost: web\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
+    assert_eq!(proxy.ask(old).status(), 200);
+    assert_eq!(server.requests().pop().unwrap().header("upgrade"), None);
+}
+
+#[test]
+fn the_host_of_a_target_is_the_host() {
+    let server = Scripted::named("S");
+    let proxy = before(&server);
+    let mut wire = proxy.dial();
+    for (line, target) in [
+        ("GET http://web/path?q HTTP/1.1\r\nhost: other", "/path?q"),
+        ("GET http://web HTTP/1.1\r\nhost: other", "/"),
+        ("OPTIONS http://web HTTP/1.1\r\nhost: other", "*"),
+        ("OPTIONS http://web/ HTTP/1.1\r\nhost:", "/"),
+        ("OPTIONS * HTTP/1.1\r\nhost: web", "*"),
+    ] {
+        assert_eq!(wire.ask(format!("{line}\r\n\r\n")).text(), "S", "{line}");
+        let seen = server.requests().pop().unwrap();
+        assert_eq!((seen.target(), &seen.all("host")[..]), (target, &["web"][..]), "{line}");
+    }
+    proxy.refuses("GET / HTTP/1.1\r\nhost:\r\n\r\n", 404, "unknown_service");
+    proxy.refuses("GET / HTTP/1.1\r\nhost: web\r\nhost: web\r\n\r\n", 400, "bad_request");
+    proxy.refuses("GET / HTTP/1.1\r\n\r\n", 400, "bad_request");
+}
+
+#[test]
+fn an_endpoint_that_closes_its_connection_does_not_close_that_of_the_client() {
+    let server = Scripted::new(|connection| {
+        let target = connection.request().unwrap().target().to_owned();
+        connection
+            .wire
+            .send(format!("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{target}", target.len()));
+    });
+    let proxy = before(&server);
+    let mut wire = proxy.dial();
+    wire.send(["/1", "/2", "/3"].map(|path| get("web", path)).concat());
+    for path in ["/1", "/2", "/3"] {
+        let answer = wire.answer();
+        assert_eq!((answer.text().as_str(), answer.header("connection")), (path, None), "{answer:?}");
+    }
 }
 
 #[test]

@@ -218,7 +218,7 @@ fn too_many_and_too_large_headers_are_431() {
         let _ = wire.try_answer();
     }
     let (first, more) = (once.saturating_sub(before), proxy.resident_kib().saturating_sub(once));
-    assert!(first < 24 << 10 && more < 8 << 10, "{first} KiB, then {more} KiB");
+    assert!(first < 8 << 10 && more < 2 << 10, "{first} KiB, then {more} KiB");
     // What clients send in earnest is not too large.
     let cookie = format!("cookie: {}\r\n", "c".repeat(12_000));
     assert_eq!(proxy.ask(format!("GET / HTTP/1.1\r\nhost: web\r\n{cookie}\r\n")).status(), 200);
@@ -288,4 +288,19 @@ fn a_thousand_that_say_nothing_keep_nobody_else_out() {
     // A bound for what a stranger can take, not the measure of what it costs: that is the benchmark's.
     assert!(each < 32, "{each} KiB each");
     drop(idle);
+}
+
+#[test]
+fn what_is_no_http_is_told_so_and_counted() {
+    let server = Scripted::named("web");
+    let proxy = before(&server);
+    for bytes in [&b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"[..], b"EHLO mail.internal\r\n"] {
+        let mut wire = proxy.dial();
+        wire.send(bytes);
+        let answer = wire.answer();
+        assert_eq!((answer.status(), answer.reason()), (400, Some("not_http")));
+        assert_eq!(answer.header("connection"), Some("close"));
+        assert_eq!(answer.text(), "mesh: not_http\n");
+    }
+    assert_eq!((proxy.rejected("not_http"), server.accepted()), (2.0, 0));
 }

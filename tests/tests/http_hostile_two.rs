@@ -4,7 +4,7 @@
 use mesh_tests::{Proxy, Python, Scripted, Value, http_with, json, python};
 
 /// How much more than before the process may hold after a flood.
-const BOUND_KIB: u64 = 16 * 1024;
+const BOUND_KIB: u64 = 8 * 1024;
 
 fn before(server: &Scripted) -> Proxy {
     Proxy::new(json!([http_with("web", &[&server.address()], json!({ "upstream": "http1" }))]))

@@ -359,3 +359,42 @@ fn userspace_mode_says_how_services_are_reached_and_is_not_ready() {
     mesh.cli(&["status"]).says(&["NOT at proxy.http"]).done();
     drop(taken);
 }
+
+#[test]
+fn without_a_kernel_the_proxy_counts_bytes_and_picks_of_requests_and_tunnels() {
+    let world = world!();
+    let _backend = backend(&world, "one", E1);
+    let mut web = http("web", &[E1]);
+    web["load_balancing"] = json!({ "policy": "peak_ewma" });
+    let mesh = daemon(&world, json!([web]));
+    let count = |name| mesh.metrics().count(name, &[("service", "web"), ("endpoint", E1)]);
+    assert_eq!([count("mesh_tcp_sent_bytes_total"), count("mesh_tcp_received_bytes_total")], [0.0; 2]);
+    let mut stream = world.dial(PROXY).unwrap();
+    stream.write_all(b"GET / HTTP/1.1\r\nhost: web\r\n\r\n").unwrap();
+    let mut answer = [0; 1024];
+    let n = stream.read(&mut answer).unwrap();
+    assert!(n > 0);
+    // What the endpoint sent: the head of `serve` and its body.
+    let answered = "HTTP/1.1 200 x\r\ncontent-length: 9\r\n\r\nI am one\n".len();
+    holds("bytes are counted", || count("mesh_tcp_received_bytes_total"), |n| *n == answered as f64);
+    let asked = count("mesh_tcp_sent_bytes_total");
+    assert!(asked > 60.0, "a head with what the proxy adds: {asked}");
+    let mut tunnel = world.dial(PROXY).unwrap();
+    tunnel.write_all(b"CONNECT web:80 HTTP/1.1\r\nhost: web:80\r\n\r\n").unwrap();
+    let n = tunnel.read(&mut answer).unwrap();
+    assert!(answer[..n].starts_with(b"HTTP/1.1 200"));
+    let request = b"GET / HTTP/1.1\r\n\r\n";
+    tunnel.write_all(request).unwrap();
+    let n = tunnel.read(&mut answer).unwrap();
+    assert_eq!(n, answered);
+    drop(tunnel);
+    assert_eq!(count("mesh_tcp_sent_bytes_total"), asked + request.len() as f64);
+    assert_eq!(count("mesh_tcp_received_bytes_total"), 2.0 * answered as f64);
+    let picks = [("service", "web"), ("policy", "peak_ewma"), ("tier", "any")];
+    assert_eq!(mesh.metrics().count("mesh_picks_total", &picks), 2.0);
+    let log = holds("the tunnel is logged", || mesh.log(), |log| log.contains("CONNECT"));
+    let line = log.lines().find(|line| line.contains("CONNECT")).unwrap();
+    let line: Value = serde_json::from_str(line).unwrap();
+    assert_eq!((&line["endpoint"], &line["status"]), (&json!(E1), &json!(200)), "{line}");
+    assert_eq!((&line["sent_bytes"], &line["received_bytes"]), (&json!(request.len()), &json!(answered)), "{line}");
+}

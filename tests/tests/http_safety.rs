@@ -1,7 +1,7 @@
 //! Safety valves: timeouts, limits and rates.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "in tests a broken expectation is a failure")]
 
-use mesh_tests::{Deaf, Proxy, Scripted, Value, Wire, eventually, get, http_with, json, post};
+use mesh_tests::{Deaf, Proxy, Scripted, Value, Wire, eventually, get, http_with, json, post, python};
 use std::{
     thread,
     time::{Duration, Instant},
@@ -177,4 +177,67 @@ fn a_connection_without_requests_is_closed_after_the_idle_timeout() {
     thread::sleep(Duration::from_millis(150));
     assert_eq!(wire.ask(get("web", "/0")).text(), "done");
     server.wait_until_idle();
+}
+
+/// An endpoint that sends as much as anybody takes.
+fn generous() -> Scripted {
+    Scripted::new(|connection| {
+        connection.request();
+        connection.wire.send("HTTP/1.1 200 OK\r\ncontent-length: 1000000000\r\n\r\n");
+        let piece = vec![b'x'; 1 << 16];
+        while connection.wire.send(&piece) {}
+    })
+}
+
+#[test]
+fn a_client_that_does_not_read_its_answer_is_left_after_the_idle_timeout() {
+    let server = generous();
+    let proxy = Proxy::new(alone(&server.address(), json!({ "idle_timeout": { "http": "1s" } })));
+    let mut wire = proxy.dial();
+    wire.send(get("web", "/"));
+    eventually("it is asked", || if server.requests().len() == 1 { Ok(()) } else { Err("not yet") });
+    takes(800, 8000, || server.wait_until_idle());
+    mesh_tests::holds("it is counted", || proxy.rejected("slow_reader"), |n| *n == 1.0);
+    let line = eventually("it is logged", || {
+        let log = proxy.log();
+        log.lines().find(|line| line.contains("slow_reader")).map(str::to_owned).ok_or(log)
+    });
+    assert!(line.contains("\"status\":200"), "{line}");
+    // What was sent before may be read; its end is none.
+    wire.head().unwrap();
+    wire.rest();
+    assert!(wire.received().len() < 1_000_000_000);
+}
+
+#[test]
+fn a_client_that_reads_slowly_and_an_endpoint_that_says_little_are_waited_for() {
+    let server = generous();
+    let proxy = Proxy::new(alone(&server.address(), json!({ "idle_timeout": { "http": "1s" } })));
+    let mut wire = proxy.dial();
+    wire.send(get("web", "/"));
+    wire.head().unwrap();
+    for _ in 0..10 {
+        thread::sleep(Duration::from_millis(400));
+        assert_eq!(wire.take(4 << 20).unwrap().len(), 4 << 20);
+    }
+    assert_eq!(proxy.rejected("slow_reader"), 0.0);
+    let silent = Scripted::each(|connection, _| {
+        connection.wire.send("HTTP/1.1 200 OK\r\ncontent-length: 8\r\n\r\nhalf");
+        thread::sleep(Duration::from_millis(2500));
+        connection.wire.send("half");
+    });
+    let proxy = Proxy::new(alone(&silent.address(), json!({ "idle_timeout": { "http": "1s" } })));
+    assert_eq!(proxy.get("web").text(), "halfhalf");
+}
+
+#[test]
+fn a_client_of_http2_that_does_not_read_its_answers_is_left_too() {
+    let python = python!("h2, hpack");
+    let server = generous();
+    let more = json!({ "upstream": "http1", "idle_timeout": { "http": "1s" } });
+    let proxy = Proxy::new(alone(&server.address(), more));
+    let said = python.run("h2_client.py", &[&proxy.address(), "web", "deaf", "6"]).json();
+    assert_eq!(said["ended"], "reset", "{said}");
+    server.wait_until_idle();
+    assert!(proxy.rejected("slow_reader") >= 1.0);
 }

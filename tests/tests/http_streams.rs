@@ -15,7 +15,7 @@ use std::{
 const GIB: u64 = 1 << 30;
 
 /// How much more than before the process may hold while a peer does not read: buffers of sockets are the kernel's.
-const BOUND_KIB: u64 = 16 * 1024;
+const BOUND_KIB: u64 = 8 * 1024;
 
 fn before(server: &Scripted) -> Proxy {
     Proxy::new(json!([http_service("web", &[&server.address()])]))

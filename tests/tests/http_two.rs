@@ -2,7 +2,10 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "in tests a broken expectation is a failure")]
 
 use mesh_tests::{Haproxy, Nginx, Proxy, Scripted, get, http_with, json, program, programs, python, server};
-use std::fs;
+use std::{
+    fs, thread,
+    time::{Duration, Instant},
+};
 
 fn before(address: &str, upstream: &str) -> Proxy {
     Proxy::new(json!([http_with("web", &[address], json!({ "upstream": upstream }))]))
@@ -101,6 +104,122 @@ fn large_bodies_arrive_whole_over_http2() {
 }
 
 #[test]
+fn early_hints_pass_from_http2_to_both_dialects() {
+    let python = python!("h2");
+    let endpoint = python.serve("h2_server.py", &["hints"]);
+    let proxy = before(&endpoint.address(), "http2");
+    let said = python.run("h2_client.py", &[&proxy.address(), "web", "get"]).json();
+    assert_eq!((said["interims"].to_string(), said["status"].as_str()), ("[103]".into(), Some("200")), "{said}");
+    let mut wire = proxy.dial();
+    wire.send(get("web", "/"));
+    let hints = wire.head().unwrap();
+    assert_eq!((hints.status(), hints.header("link")), (103, Some("</a>")));
+    assert_eq!(wire.answer().text(), "hello over h2");
+}
+
+#[test]
+fn answers_without_bodies_say_how_long_these_would_be() {
+    let python = python!("h2");
+    let server = Scripted::each(|connection, request| {
+        let status = request.target()[1..].parse().unwrap_or(200);
+        connection.wire.send(format!("HTTP/1.1 {status} X\r\ncontent-length: 6\r\netag: \"1\"\r\n\r\n"));
+    });
+    let proxy = before(&server.address(), "http1");
+    for (method, path, length) in [("HEAD", "/200", Some("6")), ("GET", "/304", Some("6")), ("GET", "/204", None)] {
+        let said = python.run("h2_client.py", &[&proxy.address(), "web", "ask", method, path]).json();
+        assert_eq!((said["ended"].as_str(), said["status"].as_str()), (Some("whole"), Some(&path[1..])), "{said}");
+        assert_eq!((said["body"].as_str(), said["headers"]["content-length"].as_str()), (Some(""), length), "{said}");
+    }
+    // And from HTTP/2 to HTTP/1.1.
+    let nginx = server!(Nginx::http2("N"));
+    let proxy = before(&nginx.address(), "http2");
+    let mut wire = proxy.dial();
+    wire.send("HEAD / HTTP/1.1\r\nhost: web\r\n\r\n");
+    let head = wire.head().unwrap();
+    assert_eq!((head.status(), head.header("content-length")), (200, Some("2")), "{head:?}");
+    assert_eq!(wire.ask(get("web", "/")).text(), "N\n");
+}
+
+#[test]
+fn trailers_of_http2_become_trailers_of_chunks_unless_they_would_speak_of_the_message() {
+    let python = python!("h2, hpack");
+    let server = Scripted::named("S");
+    let proxy = before(&server.address(), "http1");
+    python.run("h2_client.py", &[&proxy.address(), "web", "trailers"]).done();
+    let seen = server.requests().pop().unwrap();
+    assert_eq!((seen.text().as_str(), &seen.trailers[..]), ("body", &[("x-sum".to_owned(), "4".to_owned())][..]));
+}
+
+#[test]
+fn a_host_that_is_not_the_authority_is_refused() {
+    let python = python!("h2, hpack");
+    let server = Scripted::named("S");
+    let proxy = before(&server.address(), "http1");
+    let said = python.run("h2_client.py", &[&proxy.address(), "web", "bad_header", "host", "other"]).json();
+    assert_eq!(said["resets"].to_string(), "[1]", "{said}");
+    python.run("h2_client.py", &[&proxy.address(), "web", "bad_header", "host", "web"]).done();
+    assert_eq!(server.requests().len(), 1);
+    assert_eq!(server.requests()[0].all("host"), ["web"]);
+}
+
+#[test]
+fn a_client_that_has_closed_its_half_still_gets_its_answers() {
+    let python = python!("h2, hpack");
+    let endpoint = Scripted::each(|connection, _| {
+        thread::sleep(Duration::from_millis(300));
+        connection.answer(200, &"x".repeat(500_000));
+    });
+    let proxy = before(&endpoint.address(), "http1");
+    for pause in ["0", "0.1"] {
+        let said = python.run("h2_client.py", &[&proxy.address(), "web", "half_closed", pause]).json();
+        let seen = (said["ended"].as_str(), said["streams"].as_u64(), said["data"].as_u64());
+        assert_eq!(seen, (Some("closed"), Some(2), Some(1_000_000)), "{said}");
+    }
+}
+
+#[test]
+fn a_client_that_is_gone_is_noticed_at_once_also_by_a_regular_end() {
+    let python = python!("h2, hpack");
+    for what in ["gone", "half_sent"] {
+        let waiting = Scripted::new(|connection| {
+            connection.head();
+            let _ = connection.wire.rest();
+        });
+        let more = json!({ "upstream": "http1", "request_timeout": "0s" });
+        let proxy = Proxy::new(json!([http_with("web", &[&waiting.address()], more)]));
+        let begin = Instant::now();
+        python.run("h2_client.py", &[&proxy.address(), "web", what]).done();
+        waiting.wait_until_idle();
+        assert!(begin.elapsed() < Duration::from_secs(5), "{what}: {:?}", begin.elapsed());
+        assert_eq!(waiting.requests().len(), 1);
+    }
+}
+
+#[test]
+fn an_endpoint_that_hangs_is_given_up_and_one_that_takes_its_time_is_not() {
+    let python = python!("h2");
+    let endpoint = python.serve("h2_server.py", &["slow"]);
+    let more = json!({ "upstream": "http2", "request_timeout": "0s" });
+    let proxy = Proxy::with(json!([http_with("web", &[&endpoint.address()], more)]), |config| {
+        config["proxy"]["workers"] = json!(1);
+    });
+    let mut patient = proxy.dial();
+    patient.send(get("web", "/"));
+    patient.patience(Duration::from_secs(18));
+    assert!(patient.some().is_err(), "it lives: its answer is waited for");
+    endpoint.freeze(true);
+    let begin = Instant::now();
+    patient.patience(Duration::from_secs(30));
+    let answer = patient.answer();
+    assert_eq!((answer.status(), answer.reason()), (504, Some("request_timeout")), "{answer:?}");
+    assert!(begin.elapsed() > Duration::from_secs(5), "{:?}", begin.elapsed());
+    // The next one goes by a new connection.
+    endpoint.freeze(false);
+    patient.send(get("web", "/"));
+    mesh_tests::holds("it is asked again", || endpoint.log(), |log| log.contains("1 GET /"));
+}
+
+#[test]
 fn a_reset_by_the_endpoint_reaches_the_client() {
     let python = python!("h2");
     let endpoint = python.serve("h2_server.py", &["reset"]);
@@ -175,7 +294,7 @@ fn a_client_hears_goaway_when_the_daemon_drains() {
     let mut proxy = before(&haproxy.address(), "auto");
     let mut client = python.talk("h2_client.py", &[&proxy.address(), "web", "drained"]);
     assert_eq!(client.line(), "ready");
-    std::thread::sleep(std::time::Duration::from_millis(300));
+    thread::sleep(Duration::from_millis(300));
     assert!(proxy.terminate().success());
     let said: mesh_tests::Value = serde_json::from_str(&client.line()).unwrap();
     assert_eq!((said["goaway"].as_u64(), said["ended"].as_str()), (Some(0), Some("closed")), "{said}");

@@ -225,7 +225,8 @@ fn two_threads_that_connect_one_socket_agree_on_its_peer() {
             });
             both.map(|t| t.join().unwrap())
         });
-        assert!(first.is_ok() != second.is_ok(), "one of them is too late: {first:?} {second:?}");
+        // One of them is too late, unless it finds the other one waiting for the answer: then it waits for that too.
+        assert!(first.is_ok() || second.is_ok(), "{first:?} {second:?}");
         assert!([addr(VIP), addr("10.96.0.11:80")].contains(&peer(&client)), "{}", peer(&client));
     }
 }

@@ -13,7 +13,7 @@ fn talk(python: &Python, proxy: &Proxy, what: &[&str]) -> Value {
 
 macro_rules! one {
     ($more:expr) => {{
-        let python = python!("websockets");
+        let python = python!("websockets, h2, hpack");
         let server: Server = python.serve("websocket_server.py", &["W"]);
         let proxy = before(&server.address(), &$more);
         (python, server, proxy)
@@ -110,5 +110,48 @@ fn a_client_that_vanishes_ends_the_tunnel() {
     let answer = wire.ask("GET / HTTP/1.1\r\nhost: chat\r\nconnection: upgrade\r\nupgrade: odd/1\r\n\r\n");
     assert_eq!(answer.status(), 101, "{answer:?}");
     wire.reset();
+    server.wait_until_idle();
+}
+
+#[test]
+fn a_websocket_of_http2_is_an_upgrade_at_the_endpoint() {
+    let (python, _server, proxy) = one!(json!({}));
+    let ask = |protocol: &str| python.run("h2_client.py", &[&proxy.address(), "chat", "websocket", protocol]).json();
+    let said = ask("websocket");
+    assert_eq!((said["connect"].as_bool(), said["headers"][":status"].as_str()), (Some(true), Some("200")), "{said}");
+    for name in ["sec-websocket-accept", "upgrade", "connection"] {
+        assert!(said["headers"][name].is_null(), "{said}");
+    }
+    let seen = said["said"][0].as_str().unwrap().to_ascii_lowercase();
+    for line in ["upgrade: websocket", "connection: upgrade", "host: chat", "via: 2 mesh", "sec-websocket-version: 13"]
+    {
+        assert!(seen.contains(line), "{line}: {seen}");
+    }
+    assert_eq!((said["said"][1].as_u64(), said["said"][2].as_str()), (Some(40_000), Some("close 1000")), "{said}");
+    assert_eq!(said["ended"], "whole");
+    // Nothing else is bridged, and a refusal is an answer like any other.
+    let said = ask("connect-udp");
+    assert_eq!((said["headers"][":status"].as_str(), said["ended"].as_str()), (Some("501"), Some("whole")), "{said}");
+    let server = Scripted::each(|connection, _| {
+        connection.answer(403, "no");
+    });
+    let proxy = before(&server.address(), &json!({}));
+    let said = python.run("h2_client.py", &[&proxy.address(), "chat", "websocket", "websocket"]).json();
+    assert_eq!((said["headers"][":status"].as_str(), said["ended"].as_str()), (Some("403"), Some("whole")), "{said}");
+    assert_eq!(server.requests()[0].method(), "GET");
+}
+
+#[test]
+fn a_client_of_http2_that_vanishes_ends_its_websocket() {
+    let python = python!("h2, hpack");
+    let server = Scripted::new(|connection| {
+        connection.request();
+        connection.wire.send("HTTP/1.1 101 Switching\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n");
+        let _ = connection.wire.rest();
+    });
+    let proxy = before(&server.address(), &json!({}));
+    let mut client = python.talk("h2_client.py", &[&proxy.address(), "chat", "websocket", "websocket"]);
+    mesh_tests::holds("it is asked", || server.requests().len(), |n| *n == 1);
+    client.kill();
     server.wait_until_idle();
 }

@@ -1,6 +1,6 @@
 //! Builds the binary `mesh`, with the eBPF object inside.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use serde_json::Value;
@@ -38,6 +38,12 @@ pub(crate) fn run(profile: Profile) -> Result<PathBuf, String> {
         return Err(format!("{why}: cargo: {}", output.status));
     }
     executable(&String::from_utf8_lossy(&output.stdout)).ok_or_else(|| format!("{why}: cargo named no executable"))
+}
+
+/// Where cargo puts what it builds, as long as nothing but the environment says so.
+pub(crate) fn target_directory() -> PathBuf {
+    let target = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
+    target.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("target"))
 }
 
 /// The path of the binary `mesh` in cargo's messages, one JSON object a line.

@@ -1,4 +1,4 @@
-//! Ctrl-C ends demo and bench in order: it is noted here, and met at the next wait.
+//! Ctrl-C ends demo, bench and virtual machines in order: it is noted here, and met at the next wait.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};

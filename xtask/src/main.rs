@@ -1,8 +1,12 @@
 //! Everything a developer does with this repository, by name: `cargo xtask VERB`.
 
+mod arm64;
 mod bench;
 mod build;
+mod deb;
 mod demo;
+mod docs;
+mod image;
 mod interrupt;
 mod ports;
 mod prerequisites;
@@ -11,6 +15,7 @@ mod setup;
 mod test;
 #[allow(dead_code, reason = "shared with build scripts, which use another part of it")]
 mod toolchain;
+mod vm;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -39,18 +44,35 @@ enum Verb {
         #[arg(value_name = "FILTER")]
         filters: Vec<String>,
     },
-    /// Show a service with real backends and clients, and what happens when a backend dies
+    /// Show services with real backends and clients, and what happens when a backend dies, and when the daemon does
     Demo {
-        /// End after this time, like 60s (default: at Ctrl-C); the story itself takes about 15 s
+        /// End after this time, like 60s (default: at Ctrl-C); the story itself takes about 30 s
         #[arg(long, value_name = "TIME", value_parser = demo::parse_duration)]
         duration: Option<Duration>,
+        /// A mesh that is built already (default: build it, for release)
+        #[arg(long, value_name = "PATH")]
+        binary: Option<PathBuf>,
     },
+    /// Write the parts of docs/ that are generated from the code: keys, commands, metrics
+    Docs(docs::Options),
+    /// Compile everything for arm64, and with --run run what an emulator can run (docs/arm64.md)
+    CheckArm64(arm64::Options),
     /// Measure the proxy beside nginx, HAProxy and Envoy: CPU, latency, memory (docs/performance.md)
     Bench(bench::Options),
+    /// Write the container image, as a root file system and an OCI layout (docs/operations.md)
+    Image(image::Options),
+    /// Make the Debian package (docs/operations.md)
+    Deb(deb::Options),
+    /// Run the tests that face the kernel on other kernels, in virtual machines (docs/kernels.md)
+    Vm(vm::Options),
     #[command(hide = true)]
     DemoBackend { name: String, speech: demo::Speech, listen: SocketAddr },
     #[command(hide = true)]
-    DemoClient { speech: demo::Speech, vip: SocketAddr, cgroup: PathBuf, pause_ms: u64 },
+    DemoClient { speech: demo::Speech, vip: SocketAddr, cgroup: PathBuf, pause_ms: u64, questions: u64 },
+    #[command(hide = true)]
+    DemoRequest { vip: SocketAddr, cgroup: PathBuf, header: Option<String> },
+    #[command(hide = true)]
+    VmGuest { role: vm::Role },
 }
 
 fn main() -> ExitCode {
@@ -60,12 +82,19 @@ fn main() -> ExitCode {
             build::run(build::Profile::Release).map(|binary| println!("{}", binary.display())).map(|()| true)
         }
         Verb::Test { filters } => test::run_all(&filters),
-        Verb::Demo { duration } => demo::run(duration).map(|()| true),
+        Verb::Demo { duration, binary } => demo::run(duration, binary).map(|()| true),
+        Verb::Docs(options) => docs::run_all(&options).map(|()| true),
+        Verb::CheckArm64(options) => arm64::run_all(&options).map(|()| true),
         Verb::Bench(options) => bench::run(&options).map(|()| true),
+        Verb::Image(options) => image::run(&options).map(|()| true),
+        Verb::Deb(options) => deb::run(&options).map(|()| true),
+        Verb::Vm(options) => vm::run(&options),
+        Verb::VmGuest { role } => vm::guest(role).map(|()| true),
         Verb::DemoBackend { name, speech, listen } => demo::backend(&name, speech, listen).map(|()| true),
-        Verb::DemoClient { speech, vip, cgroup, pause_ms } => {
-            demo::client(speech, vip, &cgroup, Duration::from_millis(pause_ms)).map(|()| true)
+        Verb::DemoClient { speech, vip, cgroup, pause_ms, questions } => {
+            demo::client(speech, vip, &cgroup, Duration::from_millis(pause_ms), questions).map(|()| true)
         }
+        Verb::DemoRequest { vip, cgroup, header } => demo::request(vip, &cgroup, header.as_deref()).map(|()| true),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,

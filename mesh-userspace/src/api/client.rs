@@ -2,14 +2,21 @@
 
 use super::{
     door::Request,
+    events::{Parser, Received},
     line::Line,
-    routes, takeover,
-    types::{Changed, Circuit, Connection, Endpoint, Explanation, Service, Status},
+    logs::Logs,
+    routes::{self, Written},
+    takeover,
+    types::{
+        Changed, Circuit, Connection, Endpoint, Explanation, LogLevels, LogLine, Registered, RegistryInstance, Service,
+        Status, Trace, TraceSummary,
+    },
 };
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{
-    StatusCode,
+    Method, StatusCode,
+    body::Incoming,
     client::conn::http1,
     header::{CONNECTION, HOST, UPGRADE},
 };
@@ -160,12 +167,44 @@ impl Client {
         self.call(&Request::Circuits { service }).await
     }
 
+    /// Lines of the log. `request` is a [`Request::Logs`].
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn logs(&self, request: &Request) -> Result<Vec<LogLine>, ClientError> {
+        self.call(request).await
+    }
+
+    /// How much which module logs.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn log_levels(&self) -> Result<LogLevels, ClientError> {
+        self.call(&Request::LogLevels).await
+    }
+
     /// What a connection would meet. `request` is a [`Request::Explain`].
     ///
     /// # Errors
     /// [`ClientError`].
     pub async fn explain(&self, request: &Request) -> Result<Explanation, ClientError> {
         self.call(request).await
+    }
+
+    /// Traces. `request` is a [`Request::Traces`].
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn traces(&self, request: &Request) -> Result<Vec<TraceSummary>, ClientError> {
+        self.call(request).await
+    }
+
+    /// One trace.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn trace(&self, id: String) -> Result<Trace, ClientError> {
+        self.call(&Request::Trace { id }).await
     }
 
     /// The running configuration.
@@ -182,6 +221,88 @@ impl Client {
     /// [`ClientError`].
     pub async fn change(&self, request: &Request) -> Result<Changed, ClientError> {
         self.call(request).await
+    }
+
+    /// Registers an instance. `request` is a [`Request::Register`].
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn register(&self, request: &Request) -> Result<Registered, ClientError> {
+        self.call(request).await
+    }
+
+    /// Instances in the registry, all or those of a service.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn registry(&self, service: Option<String>) -> Result<Vec<RegistryInstance>, ClientError> {
+        self.call(&Request::Registry { service }).await
+    }
+
+    /// Watches a service, from the event after `after` on, if that can be had, and else from a snapshot on.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn watch(&self, service: &str, after: Option<u64>) -> Result<Events, ClientError> {
+        self.events(routes::watch(service), after).await
+    }
+
+    /// Follows lines of the log: those that are kept, and those that come; or those after the event `after`.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn follow_logs(&self, wanted: &Logs, after: Option<u64>) -> Result<Events, ClientError> {
+        self.events(routes::follow(wanted), after).await
+    }
+
+    /// Follows the node live: a snapshot, then what is different each second.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn live(&self) -> Result<Events, ClientError> {
+        self.events(routes::LIVE.to_owned(), None).await
+    }
+
+    /// What is told at `path`, whatever it is: its status and its bytes.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn get(&self, path: &str) -> Result<(StatusCode, Bytes), ClientError> {
+        let stream = self.connect().await?;
+        let patience = self.patience.unwrap_or(READ_PATIENCE);
+        let written = Written { method: Method::GET, path_and_query: path.to_owned(), body: Vec::new() };
+        let exchange = self.exchange(stream, written);
+        timeout(patience, exchange).await.unwrap_or_else(|_| Err(self.no_answer(format!("nothing in {patience:?}"))))
+    }
+
+    async fn events(&self, path: String, after: Option<u64>) -> Result<Events, ClientError> {
+        let stream = self.connect().await?;
+        let patience = self.patience.unwrap_or(READ_PATIENCE);
+        let watch = self.begin_watch(stream, path, after);
+        timeout(patience, watch).await.unwrap_or_else(|_| Err(self.no_answer(format!("nothing in {patience:?}"))))
+    }
+
+    async fn begin_watch(&self, stream: UnixStream, path: String, after: Option<u64>) -> Result<Events, ClientError> {
+        let broken = |e: hyper::Error| self.broken(&e);
+        let mut request = hyper::Request::get(path).header(HOST, "mesh");
+        if let Some(after) = after {
+            request = request.header("last-event-id", after);
+        }
+        let request = request.body(Full::<Bytes>::default());
+        let request = request.map_err(|e| self.malformed(format!("the request: {e}")))?;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+        tokio::spawn(connection);
+        let response = sender.send_request(request).await.map_err(broken)?;
+        if response.status() == StatusCode::OK {
+            return Ok(Events { client: self.clone(), body: response.into_body(), parser: Parser::default() });
+        }
+        let status = response.status();
+        let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
+        let body = body.map_err(|e| self.no_answer(format!("it ended in the middle: {e}")))?.to_bytes();
+        match self.understand::<serde_json::Value>(status, &body) {
+            Ok(_) => Err(self.malformed(format!("HTTP status {status} to a watch"))),
+            Err(e) => Err(e),
+        }
     }
 
     /// Asks the daemon to let this process take over. Nothing has been said on the line yet: this side begins.
@@ -255,8 +376,13 @@ impl Client {
     }
 
     async fn converse<T: DeserializeOwned>(&self, stream: UnixStream, request: &Request) -> Result<T, ClientError> {
-        let broken = |e: hyper::Error| self.broken(&e);
         let written = routes::write(request).map_err(|e| self.malformed(format!("the request: {e}")))?;
+        let (status, body) = self.exchange(stream, written).await?;
+        self.understand(status, &body)
+    }
+
+    async fn exchange(&self, stream: UnixStream, written: Written) -> Result<(StatusCode, Bytes), ClientError> {
+        let broken = |e: hyper::Error| self.broken(&e);
         let request = hyper::Request::builder()
             .method(written.method)
             .uri(written.path_and_query)
@@ -274,15 +400,14 @@ impl Client {
         };
         // The connection does the reading and writing; it has nothing to say that the exchange does not.
         let mut exchange = std::pin::pin!(exchange);
-        let (status, body) = tokio::select! {
-            result = &mut exchange => result?,
-            _ = connection => exchange.await?,
-        };
-        self.understand(status, &body)
+        tokio::select! {
+            result = &mut exchange => result,
+            _ = connection => exchange.await,
+        }
     }
 
     fn understand<T: DeserializeOwned>(&self, status: StatusCode, body: &[u8]) -> Result<T, ClientError> {
-        if status == StatusCode::OK {
+        if status == StatusCode::OK || status == StatusCode::CREATED {
             return serde_json::from_slice(body).map_err(|e| self.malformed(e.to_string()));
         }
         match serde_json::from_slice(body) {
@@ -301,6 +426,37 @@ impl Client {
 
     fn malformed(&self, why: impl Into<String>) -> ClientError {
         ClientError::Malformed { socket: self.socket.clone(), why: why.into() }
+    }
+}
+
+/// Events of the daemon, as they happen.
+#[derive(Debug)]
+pub struct Events {
+    client: Client,
+    body: Incoming,
+    parser: Parser,
+}
+
+/// The daemon says something at least every 15 s.
+const SILENCE: Duration = Duration::from_secs(60);
+
+impl Events {
+    /// The next event, once there is one.
+    ///
+    /// # Errors
+    /// [`ClientError`] once the daemon has ended.
+    pub async fn next(&mut self) -> Result<Received, ClientError> {
+        loop {
+            if let Some(event) = self.parser.next() {
+                return Ok(event);
+            }
+            match timeout(SILENCE, self.body.frame()).await {
+                Ok(Some(Ok(frame))) => self.parser.feed(frame.data_ref().map_or(&[], |data| &data[..])),
+                Ok(Some(Err(e))) => return Err(self.client.broken(&e)),
+                Ok(None) => return Err(self.client.no_answer("it ended")),
+                Err(_) => return Err(self.client.no_answer(format!("nothing in {SILENCE:?}"))),
+            }
+        }
     }
 }
 

@@ -1,8 +1,14 @@
 //! The daemon's surface as one enum, and who answers it.
 
 use super::{
+    feed::{self, Reader},
+    live::Viewer,
+    logs::Logs,
     takeover::HandOver,
-    types::{Changed, Circuit, Connection, ConnectionOrder, Endpoint, Explanation, Policy, Service, Status},
+    types::{
+        Changed, Circuit, Connection, ConnectionOrder, Endpoint, Explanation, LogLevels, LogLine, Policy, Registered,
+        RegistryInstance, Service, Status, Trace, TraceSummary,
+    },
 };
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, fmt, net::SocketAddr, pin::Pin, time::Duration};
@@ -29,6 +35,15 @@ pub enum Request {
         /// Only of this one.
         service: Option<String>,
     },
+    /// Lines of the log of requests and connections. A service that nothing is known of is [`Kind::NotFound`].
+    Logs(Box<Logs>),
+    /// How much which module logs.
+    LogLevels,
+    /// Changes how much a module logs.
+    SetLogLevel {
+        /// `MODULE=LEVEL`, or `LEVEL` for all that have none of their own.
+        directive: String,
+    },
     /// What a connection would meet now.
     Explain {
         /// The address dialled.
@@ -39,6 +54,13 @@ pub enum Request {
         path: Option<String>,
         /// The zone of the client, instead of the node's own.
         zone: Option<String>,
+    },
+    /// Traces of requests, the newest first. A service that is not known is [`Kind::NotFound`].
+    Traces(Traces),
+    /// One trace, in full. One that is not there is [`Kind::NotFound`].
+    Trace {
+        /// Its id, 32 hexadecimal digits.
+        id: String,
     },
     /// The running configuration, defaults filled in.
     ConfigDump,
@@ -112,6 +134,53 @@ pub enum Request {
         /// Whether every hook passes everything untouched.
         on: bool,
     },
+    /// Instances in the registry, all or those of a service. An unknown name is [`Kind::NotFound`].
+    Registry {
+        /// Only those of this one.
+        service: Option<String>,
+    },
+    /// One instance in the registry. An unknown one is [`Kind::NotFound`].
+    Instance {
+        /// Of this service.
+        service: String,
+        /// What it is called.
+        id: String,
+    },
+    /// Registers an instance, or changes it.
+    Register(Registration),
+    /// An instance is alive. An unknown one is [`Kind::NotFound`]: it has to register again.
+    Heartbeat {
+        /// Of this service.
+        service: String,
+        /// What it is called.
+        id: String,
+    },
+    /// Deregisters an instance. An unknown one is [`Kind::NotFound`].
+    Deregister {
+        /// Of this service.
+        service: String,
+        /// What it is called.
+        id: String,
+    },
+}
+
+/// An instance that is to be registered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Registration {
+    /// The service it serves.
+    pub service: String,
+    /// What it is called; unique within its service.
+    pub id: String,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Its share of connections; 0 gets none.
+    pub weight: u16,
+    /// Its zone; empty: not known.
+    pub zone: String,
+    /// Whatever it wants others to know; 64 KiB at most.
+    pub metadata: BTreeMap<String, String>,
+    /// For how long it counts without being heard of, `1s` to `24h`; `None`: as configured.
+    pub ttl: Option<String>,
 }
 
 /// Which live connections are asked for, and in which order.
@@ -127,6 +196,15 @@ pub struct Connections {
     pub limit: Option<u32>,
 }
 
+/// Which traces are asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Traces {
+    /// Only those of requests for this service.
+    pub service: Option<String>,
+    /// No more than so many, the newest.
+    pub limit: Option<u32>,
+}
+
 impl Request {
     /// Whether it changes anything. Such requests are taken at the admin socket only.
     #[must_use]
@@ -137,8 +215,14 @@ impl Request {
             | Self::Endpoints { .. }
             | Self::Connections(_)
             | Self::Circuits { .. }
+            | Self::Logs(_)
+            | Self::LogLevels
             | Self::Explain { .. }
-            | Self::ConfigDump => false,
+            | Self::Traces(_)
+            | Self::Trace { .. }
+            | Self::ConfigDump
+            | Self::Registry { .. }
+            | Self::Instance { .. } => false,
             Self::ConfigReload
             | Self::EndpointDrain { .. }
             | Self::EndpointUndrain { .. }
@@ -147,7 +231,11 @@ impl Request {
             | Self::CircuitTrip { .. }
             | Self::CircuitReset { .. }
             | Self::CircuitSet { .. }
-            | Self::Bypass { .. } => true,
+            | Self::Bypass { .. }
+            | Self::SetLogLevel { .. }
+            | Self::Register(_)
+            | Self::Heartbeat { .. }
+            | Self::Deregister { .. } => true,
         }
     }
 }
@@ -166,11 +254,25 @@ pub enum Response {
     Connections(Vec<Connection>),
     /// To [`Request::Circuits`], sorted by service, then address.
     Circuits(Vec<Circuit>),
+    /// To [`Request::Logs`], as they ended, the newest last.
+    Logs(Vec<LogLine>),
+    /// To [`Request::LogLevels`].
+    LogLevels(LogLevels),
     /// To [`Request::Explain`].
     Explanation(Box<Explanation>),
+    /// To [`Request::Traces`], the newest first.
+    Traces(Vec<TraceSummary>),
+    /// To [`Request::Trace`].
+    Trace(Box<Trace>),
     /// To [`Request::ConfigDump`]: the document, its keys in the order of the reference, no secrets.
     Config(serde_json::Value),
-    /// To every request that writes.
+    /// To [`Request::Registry`], sorted by service, then address.
+    Registry(Vec<RegistryInstance>),
+    /// To [`Request::Instance`].
+    Instance(Box<RegistryInstance>),
+    /// To [`Request::Register`].
+    Registered(Registered),
+    /// To every other request that writes.
     Changed(Changed),
 }
 
@@ -190,6 +292,8 @@ pub struct Refusal {
 pub enum Kind {
     /// The request makes no sense as it stands.
     Invalid,
+    /// It is too much.
+    TooLarge,
     /// It names what is not there.
     NotFound,
     /// It makes no sense in the present state.
@@ -286,4 +390,15 @@ pub trait Door: Send + Sync + 'static {
     /// # Errors
     /// [`Refusal`], while another takeover is under way, or where there is nothing to be taken over.
     fn take_over(&self) -> Result<HandOver, Refusal>;
+
+    /// The endpoints of a service, and from then on what changes: from the event after `after` on, if that can be had, and
+    /// else from a snapshot on. An unknown name is [`Kind::NotFound`].
+    fn watch(&self, service: String, after: Option<u64>) -> BoxFuture<'_, Result<Reader, Refusal>>;
+
+    /// The lines that are kept, as [`Request::Logs`] has them, and from then on those that come: from the one after
+    /// `after` on, if that is given.
+    fn follow_logs(&self, wanted: Logs, after: Option<u64>) -> BoxFuture<'_, Result<Box<dyn feed::Source>, Refusal>>;
+
+    /// The whole node, and from then on what changes. Must not block.
+    fn live(&self) -> Viewer;
 }

@@ -1,14 +1,15 @@
 //! A door for tests: answers from memory, and remembers what it was asked.
 
 use super::{
-    Addresses, BoxFuture, Changed, Client, Door, HandOver, Health, HealthComponent, Inherited, Kind, Listeners,
-    Readiness, Refusal, Request, Response, sample, serve,
+    Addresses, BoxFuture, Changed, Client, Door, Event, EventSource, Feed, HandOver, Health, HealthComponent,
+    Inherited, Kind, Listeners, Logs, Reader, Readiness, Refusal, Registered, Registration, Request, Response, Screen,
+    Viewer, sample, serve,
 };
 use std::{
     net::SocketAddr,
     path::PathBuf,
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -24,6 +25,10 @@ pub(crate) struct FakeDoor {
     pub(crate) reloaded: AtomicBool,
     /// Another daemon has been let in.
     pub(crate) taken_over: AtomicBool,
+    /// What is watched of every service.
+    pub(crate) feed: OnceLock<Arc<Feed>>,
+    /// What is seen of the node live.
+    pub(crate) screen: Screen,
 }
 
 impl FakeDoor {
@@ -56,8 +61,20 @@ impl FakeDoor {
                     all.filter(|circuit| service.as_ref().is_none_or(|name| *name == circuit.service)).collect(),
                 )
             }
+            Request::Logs(wanted) => {
+                let all = sample::logs().into_iter();
+                Response::Logs(all.take(wanted.limit.map_or(usize::MAX, |limit| limit as usize)).collect())
+            }
+            Request::LogLevels => Response::LogLevels(sample::log_levels()),
+            Request::SetLogLevel { directive } => Response::Changed(Changed::new(format!("log level: {directive}"))),
             Request::Explain { host: Some(_), .. } => return Err(Refusal::unsupported("explain --host")),
             Request::Explain { .. } => Response::Explanation(Box::new(sample::explanation())),
+            Request::Traces(wanted) => {
+                let all = sample::traces().into_iter();
+                Response::Traces(all.take(wanted.limit.map_or(usize::MAX, |limit| limit as usize)).collect())
+            }
+            Request::Trace { id } if id == sample::trace().trace_id => Response::Trace(Box::new(sample::trace())),
+            Request::Trace { id } => return Err(Refusal::not_found(format!("no trace {id} here"))),
             Request::ConfigDump => Response::Config(sample::config()),
             Request::ConfigReload => {
                 tokio::time::sleep(Duration::from_millis(300)).await;
@@ -82,6 +99,18 @@ impl FakeDoor {
                 Response::Changed(Changed::new(format!("{service}: threshold 5 → {}", failure_threshold.unwrap_or(5))))
             }
             Request::Bypass { .. } => return Err(Refusal::new(Kind::Unavailable, "no programs are attached")),
+            Request::Registry { .. } => Response::Registry(vec![sample::instance()]),
+            Request::Instance { .. } => Response::Instance(Box::new(sample::instance())),
+            Request::Register(Registration { service, id, .. }) => Response::Registered(Registered {
+                message: format!("{service}: {id} is registered"),
+                warnings: Vec::new(),
+                created: id != "known",
+                ttl: "60s".to_owned(),
+            }),
+            Request::Heartbeat { service, id } | Request::Deregister { service, id } => match id.as_str() {
+                "unknown" => return Err(Refusal::not_found(format!("{service}: {id} is not registered"))),
+                _ => Response::Changed(Changed::new(format!("{service}: {id} is known"))),
+            },
         })
     }
 }
@@ -103,6 +132,33 @@ impl Door for FakeDoor {
     fn ready(&self) -> Readiness {
         let ready = self.ready.load(Ordering::SeqCst);
         Readiness { ready, reasons: if ready { vec![] } else { vec!["programs are not attached".to_owned()] } }
+    }
+
+    fn watch(&self, service: String, after: Option<u64>) -> BoxFuture<'_, Result<Reader, Refusal>> {
+        Box::pin(async move {
+            if service == "unknown" {
+                return Err(Refusal::not_found("no service is named \"unknown\""));
+            }
+            let feed = self.feed.get_or_init(|| Feed::new(100));
+            let snapshot = Event { id: feed.last(), kind: "snapshot", data: "[]".into() };
+            Ok(after.and_then(|after| feed.resume(after)).unwrap_or_else(|| feed.read_from(snapshot)))
+        })
+    }
+
+    fn follow_logs(&self, wanted: Logs, after: Option<u64>) -> BoxFuture<'_, Result<Box<dyn EventSource>, Refusal>> {
+        Box::pin(async move {
+            if wanted.service.is_some_and(|service| service == "unknown") {
+                return Err(Refusal::not_found("no service is named \"unknown\""));
+            }
+            let feed = self.feed.get_or_init(|| Feed::new(100));
+            let data = serde_json::to_string(&sample::logs()[0]).unwrap().into();
+            let line = Event { id: feed.last(), kind: "line", data };
+            Ok(Box::new(after.and_then(|after| feed.resume(after)).unwrap_or_else(|| feed.read_from(line))) as _)
+        })
+    }
+
+    fn live(&self) -> Viewer {
+        self.screen.look()
     }
 
     fn take_over(&self) -> Result<HandOver, Refusal> {

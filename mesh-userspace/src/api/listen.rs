@@ -43,14 +43,23 @@ impl Inherited {
         match what {
             Passed::Tcp => self.tcp.push(descriptor.into()),
             Passed::Socket { device, inode } => self.socket = Some((descriptor.into(), (*device, *inode))),
-            Passed::Lock { .. } | Passed::Proxy | Passed::Capture { .. } | Passed::Unknown => return Some(descriptor),
+            Passed::Lock { .. }
+            | Passed::Proxy
+            | Passed::Capture { .. }
+            | Passed::NameServer { .. }
+            | Passed::Unknown => return Some(descriptor),
         }
         None
     }
 
-    fn take_tcp(&mut self, address: SocketAddr) -> Option<io::Result<TcpListener>> {
+    /// The listener at `address`, to be served elsewhere.
+    pub fn take(&mut self, address: SocketAddr) -> Option<net::TcpListener> {
         let found = self.tcp.iter().position(|l| l.local_addr().is_ok_and(|local| local == address))?;
-        let listener = self.tcp.swap_remove(found);
+        Some(self.tcp.swap_remove(found))
+    }
+
+    fn take_tcp(&mut self, address: SocketAddr) -> Option<io::Result<TcpListener>> {
+        let listener = self.take(address)?;
         Some(listener.set_nonblocking(true).and_then(|()| TcpListener::from_std(listener)))
     }
 

@@ -7,28 +7,48 @@
 mod admin_socket;
 mod client;
 mod door;
-mod html;
+mod events;
+mod feed;
+mod host;
 mod line;
 mod listen;
+mod live;
+mod logs;
+mod page;
 mod query;
+mod registration;
 mod routes;
 pub mod server;
+mod strangers;
 mod stream;
 mod takeover;
+mod token;
 pub mod types;
+mod unique;
 
-pub use client::{Client, ClientError};
-pub use door::{BoxFuture, Connections, Door, Health, HealthComponent, Kind, Readiness, Refusal, Request, Response};
+pub use client::{Client, ClientError, Events};
+pub use door::{
+    BoxFuture, Connections, Door, Health, HealthComponent, Kind, Readiness, Refusal, Registration, Request, Response,
+    Traces,
+};
+pub use events::Received;
+pub use feed::{Event, Feed, KEPT, Read, Reader, Source as EventSource};
 pub use line::{Line, LineError};
 pub use listen::{Addresses, BindError, Inherited, Listeners, SocketFile};
-pub use server::serve;
-pub use takeover::{Estate, Farewell, Greeting, HandOver, MOST_PASSED, MorePassed, Passed, Ready, RuntimeChange};
+pub use live::{Screen, Viewer};
+pub use logs::{DEFAULT_LIMIT, DurationBound, FilterError, Logs, Methods, PathPattern, Since, Statuses, TraceStart};
+pub use server::{RegistryDoor, serve, serve_registry};
+pub use takeover::{
+    Discovered, Estate, Farewell, Greeting, HandOver, MOST_PASSED, MorePassed, Passed, Ready, RuntimeChange,
+};
 pub use types::*;
 
 #[cfg(test)]
 mod client_tests;
 #[cfg(test)]
 pub(crate) mod fake;
+#[cfg(test)]
+mod registry_tests;
 #[cfg(test)]
 pub(crate) mod sample;
 #[cfg(test)]

@@ -1,7 +1,12 @@
 //! Parameters of a query, and percent-encoding.
 
 use super::{routes::HttpError, types::UnknownWord};
-use std::{borrow::Cow, fmt::Write as _, net::SocketAddr, str::FromStr};
+use std::{
+    borrow::Cow,
+    fmt::{self, Write as _},
+    net::SocketAddr,
+    str::FromStr,
+};
 
 /// The parameters of a query, each at most once.
 pub(super) struct Parameters(Vec<(String, String)>);
@@ -48,6 +53,11 @@ impl Parameters {
     }
 
     pub(super) fn take_word<T: FromStr<Err = UnknownWord>>(&mut self, name: &str) -> Result<Option<T>, HttpError> {
+        self.take_parsed(name)
+    }
+
+    /// A value that says itself what is expected of it.
+    pub(super) fn take_parsed<T: FromStr<Err: fmt::Display>>(&mut self, name: &str) -> Result<Option<T>, HttpError> {
         let parse = |value: String| value.parse().map_err(|e| HttpError::invalid(format!("{name}: {e}")));
         self.take(name)?.map(parse).transpose()
     }

@@ -38,10 +38,22 @@ pub struct Estate {
     pub pid: u32,
     /// Whether its programs intercept connections.
     pub intercepts: bool,
+    /// What sources of services told it.
+    #[serde(default)]
+    pub discovered: Discovered,
     /// What operators changed while it ran.
     pub changes: Vec<RuntimeChange>,
     /// What the descriptors are, in their order.
     pub descriptors: Vec<Passed>,
+}
+
+/// What sources of services told a daemon, written down.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Discovered {
+    /// The directory in which it stands.
+    pub directory: PathBuf,
+    /// The sources that told all they know.
+    pub sources: Vec<String>,
 }
 
 /// What an operator changed.
@@ -111,6 +123,11 @@ pub enum Passed {
         ipv6: bool,
         /// The worker that accepts.
         worker: usize,
+    },
+    /// A socket of the DNS server.
+    NameServer {
+        /// Whether it is that for UDP, not a TCP listener.
+        udp: bool,
     },
     /// Something that this version does not know.
     #[serde(other)]

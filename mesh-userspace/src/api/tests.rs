@@ -179,7 +179,11 @@ async fn tcp_has_everything_that_changes_nothing() {
         raw.json();
     }
     let page = get(served.tcp, "/").await;
-    assert!(page.status == 200 && page.head.contains("text/html") && page.body.contains("/v1/endpoints"));
+    assert!(page.status == 200 && page.head.contains("text/html") && page.body.contains("<title>mesh</title>"));
+    for header in ["content-security-policy: default-src 'none'; ", "x-frame-options: deny", "cache-control: no-cache"]
+    {
+        assert!(page.head.contains(&format!("\r\n{header}")), "{header} in {}", page.head);
+    }
 }
 
 #[tokio::test]
@@ -256,22 +260,6 @@ async fn an_unknown_path_is_answered_with_the_known_ones() {
     }
     assert_eq!(get(served.tcp, "/v1/%73tatus").await.status, 200);
     assert!(post(&served, "/v2", "").await.error().1.contains("/v1/lb"));
-}
-
-#[tokio::test]
-async fn what_is_not_built_yet_is_refused_by_name() {
-    let served = Served::start().await;
-    for (method, path) in [
-        ("GET", "/v1/traces"),
-        ("GET", "/v1/logs?limit=3"),
-        ("GET", "/v1/watch/services/checkout"),
-        ("PUT", "/v1/registry/checkout/a"),
-    ] {
-        let raw = request(served.tcp, method, path).await;
-        let (kind, message) = raw.error();
-        assert_eq!((raw.status, kind.as_str()), (501, "unsupported"), "{path}");
-        assert!(message.ends_with(": not supported yet") && message.starts_with("/v1/"), "{message}");
-    }
 }
 
 #[tokio::test]
@@ -531,4 +519,76 @@ async fn a_takeover_is_begun_by_an_upgrade_at_the_admin_socket() {
     assert_eq!(answer.status, 426);
     assert!(answer.error().1.contains("Upgrade: mesh-takeover/1"), "{}", answer.body);
     assert!(!served.door.taken_over.load(Ordering::SeqCst));
+}
+
+#[tokio::test]
+async fn a_request_for_a_name_that_anybody_can_own_is_not_answered() {
+    let served = Served::start().await;
+    let ask = async |address, host: &str| {
+        send(address, format!("GET /health HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n").as_bytes()).await
+    };
+    for address in [served.tcp, served.metrics] {
+        let refused = ask(address, "rebound.example:9901").await;
+        assert_eq!((refused.status, refused.error().0.as_str()), (421, "misdirected"));
+        for host in ["localhost:9901", "127.0.0.1", "node-a"] {
+            assert_eq!(ask(address, host).await.status, 200, "{host}");
+        }
+    }
+    let absolute =
+        send(served.tcp, b"GET http://rebound.example/health HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    assert_eq!(absolute.await.status, 421);
+}
+
+/// Watches the node, and reads until `text` has come.
+async fn watch_live(address: SocketAddr, text: &str) -> (TcpStream, String) {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(b"GET /v1/watch/live HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    let read = read_until(&mut stream, text).await;
+    (stream, read)
+}
+
+async fn read_until(stream: &mut TcpStream, text: &str) -> String {
+    let mut read = Vec::new();
+    loop {
+        let piece = timeout(Duration::from_secs(20), stream.read_buf(&mut read)).await.expect("it goes on").unwrap();
+        let so_far = String::from_utf8_lossy(&read);
+        if so_far.contains(text) {
+            return so_far.into_owned();
+        }
+        assert!(piece > 0, "ended: {so_far}");
+    }
+}
+
+#[tokio::test]
+async fn the_node_is_watched_from_a_snapshot_on_by_as_many_as_there_is_room_for() {
+    let served = Served::start().await;
+    let screen = &served.door.screen;
+    assert!(!screen.is_watched());
+    let (mut first, head) = watch_live(served.tcp, "\r\n\r\n").await;
+    assert!(head.contains("content-type: text/event-stream"), "{head}");
+    let mut live = sample::live();
+    screen.show(live.clone());
+    let snapshot = read_until(&mut first, "\n\n").await;
+    assert!(snapshot.contains("id: 1\nevent: snapshot\ndata: {\"time\":"), "{snapshot}");
+    live.status.bypass = true;
+    screen.show(live);
+    let delta = read_until(&mut first, "\n\n").await;
+    assert!(delta.contains("id: 2\nevent: delta\n") && delta.contains("\"status\":{\"bypass\":true}"), "{delta}");
+    let mut others = Vec::new();
+    for _ in 1..64 {
+        // Whoever comes later begins with what is shown at the moment.
+        others.push(watch_live(served.tcp, "id: 2\nevent: snapshot").await);
+    }
+    let one_more = get(served.tcp, "/v1/watch/live").await;
+    assert_eq!((one_more.status, one_more.error().0.as_str()), (503, "unavailable"));
+    // Whoever asks has a place all the same.
+    assert_eq!(get(served.tcp, "/v1/status").await.status, 200);
+    drop((first, others));
+    let until = Instant::now() + Duration::from_secs(20);
+    while screen.is_watched() {
+        assert!(Instant::now() < until, "places are free again");
+        // That a client is gone is noticed when it is sent something.
+        screen.show(sample::live());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }

@@ -3,7 +3,7 @@
 use super::{daemon::Daemon, door::Doorkeeper, succession::Succession};
 use crate::api::{self, Addresses, Inherited, Listeners, Passed, SocketFile};
 use std::{os::fd::OwnedFd, sync::Arc, thread};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 /// Admin servers whose listeners are open and that do not answer yet.
 pub(super) struct Admin {
@@ -20,7 +20,7 @@ pub(super) struct Admin {
 /// Admin servers that answer.
 pub(super) struct Serving {
     thread: thread::JoinHandle<()>,
-    stop: oneshot::Sender<()>,
+    stop: Option<oneshot::Sender<()>>,
 }
 
 impl Admin {
@@ -43,10 +43,20 @@ impl Admin {
                 drop(bound.send(copies.map(|c| (c, listeners.socket_file(), listeners.listen_address()))));
                 // Without a keeper the start failed; the listeners go as they came.
                 let Ok(keeper) = keeper.await else { return };
-                api::serve(listeners, keeper, async {
+                let (stop, stopping) = watch::channel(false);
+                let stopped = async {
                     let _ = stopped.await;
-                })
-                .await;
+                    let _ = stop.send(true);
+                };
+                let until = async || {
+                    let _ = stopping.clone().wait_for(|stopped| *stopped).await;
+                };
+                let places = keeper.0.registry.doors();
+                tokio::join!(
+                    stopped,
+                    api::serve(listeners, keeper.clone(), until()),
+                    api::serve_registry(places, keeper.clone(), until()),
+                );
             });
         };
         let thread = thread::Builder::new().name("admin".to_owned()).spawn(work).map_err(|e| e.to_string())?;
@@ -61,13 +71,21 @@ impl Admin {
     pub(super) fn serve(self, daemon: &Arc<Daemon>, succession: &Arc<Succession>) -> Result<Serving, String> {
         let sent = self.door.send(Arc::new(Doorkeeper(Arc::clone(daemon), Arc::clone(succession))));
         sent.map_err(|_| "the admin server has ended".to_owned())?;
-        Ok(Serving { thread: self.thread, stop: self.stop })
+        Ok(Serving { thread: self.thread, stop: Some(self.stop) })
     }
 }
 
 impl Serving {
-    pub(super) fn stop(self) {
-        let _ = self.stop.send(());
+    /// Takes no more requests; those under way are answered.
+    pub(super) fn end(&mut self) {
+        if let Some(stop) = self.stop.take() {
+            // It fails only if the servers have ended.
+            let _ = stop.send(());
+        }
+    }
+
+    pub(super) fn stop(mut self) {
+        self.end();
         let _ = self.thread.join();
     }
 }

@@ -2,20 +2,21 @@
 
 use super::{
     counts::Counts,
-    daemon::{Daemon, FILES},
+    daemon::{Daemon, FILES, State},
     others,
     transitions::{self, Circuits},
 };
 use crate::{
-    api::{self, CircuitState, ConfigStatus, EndpointHealth, Memory, Mode, Refusal, Source, Status},
+    api::{self, CircuitState, ConfigStatus, EndpointHealth, Memory, Mode, Refusal, Source, Status, Time},
     config,
     datapath::{Datapath, Limits},
+    discovery,
     kernel::{Kernel, OtherProgram},
     model::{self, Endpoint, Health, Service},
     proxy::{self, ServiceState},
 };
 use mesh_common::{
-    endpoint::EndpointCounts,
+    endpoint::{EndpointCounts, EndpointTimes},
     names,
     reason::{Failure, Reason},
 };
@@ -23,6 +24,7 @@ use std::{
     collections::BTreeMap,
     fs,
     sync::{Arc, atomic::Ordering},
+    time::Duration,
 };
 
 impl Daemon {
@@ -35,7 +37,7 @@ impl Daemon {
         Ok(wanted.iter().map(|service| self.service(service, &counts, &circuits)).collect())
     }
 
-    fn service(&self, service: &Service, counts: &Counts<'_>, circuits: &Circuits<'_>) -> api::Service {
+    pub(super) fn service(&self, service: &Service, counts: &Counts<'_>, circuits: &Circuits<'_>) -> api::Service {
         let total: Vec<EndpointCounts> =
             service.endpoints.iter().map(|e| counts.endpoint(&service.name, e.address)).collect();
         let state = |e: &Endpoint| transitions::shown(circuits.word(&service.name, e.address), e.tripped);
@@ -47,6 +49,10 @@ impl Daemon {
             reasons.filter(|(_, n)| *n > 0).map(|(r, n)| (r.word().to_owned(), n)).collect()
         };
         let not_intercepted = self.not_intercepted(service, counts.datapath);
+        let responses_5xx_total = counts.requests(&service.name).map_or(0, |service| {
+            let own = &service.state().own_responses;
+            service.endpoints().map(|(_, e)| &e.responses).chain([own]).map(|responses| responses.sums().1).sum()
+        });
         let requests = counts.requests(&service.name).map(|s| s.state());
         let of_requests = |value: fn(&ServiceState) -> u64| requests.map_or(0, |state| value(state));
         let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
@@ -81,13 +87,17 @@ impl Daemon {
             connections_total: sum(|c| c.opened),
             connect_failures_total: sum(EndpointCounts::failed),
             retransmits_total: sum(|c| c.retransmits),
-            connects_local_trouble_total: reasons[Reason::LocalTrouble as usize],
+            connects_local_trouble_total: self
+                .kernel()
+                .is_some_and(Kernel::settles_all)
+                .then_some(reasons[Reason::LocalTrouble as usize]),
             sent_bytes_total: sum(|c| c.sent),
             received_bytes_total: sum(|c| c.received),
             connects_refused_total: by_reason(Reason::refuses),
             connects_passed_total: by_reason(Reason::passes),
             active_requests: of_requests(|s| s.active.load(Ordering::Relaxed).into()),
             requests_total: of_requests(|s| s.requests.iter().map(|n| n.load(Ordering::Relaxed)).sum()),
+            responses_5xx_total,
             requests_rejected_total: requests.map(|s| by_word(s.rejected.counts())).unwrap_or_default(),
         }
     }
@@ -127,19 +137,34 @@ impl Daemon {
         let wanted = wanted(state.snapshot.services(), service)?;
         let endpoints = wanted.iter().flat_map(|s| {
             let (counts, circuits) = (&counts, &circuits);
-            s.endpoints.iter().map(move |e| {
-                let times = counts.times(&s.name, e.address);
-                let (active_requests, latency_ewma_ms) = counts.requests_to(&s.name, e.address);
-                api::Endpoint {
-                    active_requests,
-                    latency_ewma_ms,
-                    health: health(counts.health(&s.name, e.address)),
-                    circuit: transitions::shown(circuits.word(&s.name, e.address), e.tripped),
-                    ..endpoint(s, e, &counts.endpoint(&s.name, e.address), times.connect.mean_ns())
-                }
-            })
+            s.endpoints.iter().map(move |e| endpoint(s, e, counts, circuits, &counts.times(&s.name, e.address)))
         });
         Ok(endpoints.collect())
+    }
+
+    /// Where services come from, sorted by name.
+    fn sources(&self, state: &State) -> Vec<Source> {
+        let ago = |at: Duration| Time::now().before(self.started.elapsed().saturating_sub(at));
+        let others = state.facts.sources().iter().map(|(source, seen)| Source {
+            name: source.word().to_owned(),
+            synced: seen.synced,
+            last_update: seen.last_update.map(ago),
+            error: seen.error.clone().or_else(|| match source {
+                discovery::Source::Registry => self.registry.trouble(),
+                _ => None,
+            }),
+            stale_since: seen.lost_at.map(ago),
+        });
+        let files = Source {
+            name: FILES.to_owned(),
+            synced: true,
+            last_update: Some(state.loaded_at),
+            error: state.error.clone(),
+            stale_since: None,
+        };
+        let mut sources: Vec<_> = others.chain([files]).collect();
+        sources.sort_by(|a, b| a.name.cmp(&b.name));
+        sources
     }
 
     pub(super) fn status(&self) -> Status {
@@ -162,9 +187,11 @@ impl Daemon {
         }
         let others = self.others().unwrap_or_default();
         warnings.extend(self.warnings_of_others(&others));
-        warnings.extend(state.warnings.iter().cloned());
+        warnings.extend(state.warnings());
+        warnings.extend(state.facts.problems().map(str::to_owned));
+        warnings.extend(state.facts.trouble());
+        warnings.extend(self.names.problem());
         warnings.extend(state.datapath.iter().flat_map(|d| d.problems().iter().cloned()));
-        let stats = state.config.dataplane.program_stats;
         let maps = self.maps(used.as_ref());
         Status {
             node: state.config.node.name.clone(),
@@ -179,13 +206,8 @@ impl Daemon {
                 loaded_at: Some(state.loaded_at),
                 error: state.error.clone(),
             },
-            programs: self.programs(stats),
-            sources: vec![Source {
-                name: FILES.to_owned(),
-                synced: true,
-                last_update: Some(state.loaded_at),
-                error: state.error.clone(),
-            }],
+            programs: self.programs(),
+            sources: self.sources(&state),
             services: snapshot.services().len() as u64,
             endpoints: snapshot.services().iter().map(|s| s.endpoints.len() as u64).sum(),
             // The kernel knows of all; without it there are those of the proxy.
@@ -204,22 +226,19 @@ impl Daemon {
         }
     }
 
-    fn programs(&self, stats: bool) -> Vec<api::Program> {
+    fn programs(&self) -> Vec<api::Program> {
         let mut programs: Vec<api::Program> = self
             .kernel()
             .map(|kernel| kernel.programs())
             .unwrap_or_default()
             .into_iter()
-            .map(|p| {
-                let runs = p.runs.filter(|_| stats);
-                api::Program {
-                    name: p.name.to_owned(),
-                    hook: p.hook.to_owned(),
-                    attached: p.missing.is_none(),
-                    missing_reason: p.missing,
-                    runs: runs.map(|(runs, _)| runs),
-                    mean_ns: runs.map(|(runs, ns)| ns.checked_div(runs).unwrap_or(0)),
-                }
+            .map(|p| api::Program {
+                name: p.name.to_owned(),
+                hook: p.hook.to_owned(),
+                attached: p.missing.is_none(),
+                missing_reason: p.missing,
+                runs: p.runs.map(|(runs, _)| runs),
+                mean_ns: p.runs.map(|(runs, ns)| ns.checked_div(runs).unwrap_or(0)),
             })
             .collect();
         programs.sort_by(|a, b| a.name.cmp(&b.name));
@@ -265,30 +284,41 @@ pub(super) fn wanted<'a>(services: &'a [Arc<Service>], name: Option<&str>) -> Re
     }
 }
 
-fn endpoint(service: &Service, endpoint: &Endpoint, counts: &EndpointCounts, connect_ns: Option<u64>) -> api::Endpoint {
+pub(super) fn endpoint(
+    service: &Service,
+    endpoint: &Endpoint,
+    all: &Counts<'_>,
+    circuits: &Circuits<'_>,
+    times: &EndpointTimes,
+) -> api::Endpoint {
+    let address = endpoint.address;
+    let counts = all.endpoint(&service.name, address);
+    let seen = all.requests_to(&service.name, address);
     let known = |text: &String| Some(text.clone()).filter(|t| !t.is_empty());
     let failures = Failure::ALL.into_iter().map(|f| (f.word().to_owned(), counts.failures[f as usize]));
     api::Endpoint {
         service: service.name.clone(),
-        address: endpoint.address,
+        address,
         weight: endpoint.weight,
         zone: known(&endpoint.zone),
-        health: EndpointHealth::Unknown,
-        circuit: CircuitState::Closed,
+        health: health(all.health(&service.name, address)),
+        circuit: transitions::shown(circuits.word(&service.name, address), endpoint.tripped),
         draining: endpoint.draining,
         active_connections: counts.active(),
-        active_requests: 0,
+        active_requests: seen.active,
         connections_total: counts.opened,
         connect_failures_total: counts.failed(),
         sent_bytes_total: counts.sent,
         received_bytes_total: counts.received,
-        latency_ewma_ms: None,
+        latency_ewma_ms: seen.latency_ms,
         retransmits_total: counts.retransmits,
-        connect_ms: connect_ns.map(|ns| ns as f64 / 1e6),
+        connect_ms: times.connect.mean_ns().map(|ns| ns as f64 / 1e6),
         region: known(&endpoint.region),
         node: known(&endpoint.node),
         picked_total: counts.picked,
         connections_closed_total: counts.closed,
+        responses_total: seen.responses,
+        responses_5xx_total: seen.responses_5xx,
         connect_failures: failures.filter(|(_, n)| *n > 0).collect(),
     }
 }

@@ -3,7 +3,7 @@
 use super::{
     answer::wanted,
     daemon::{Daemon, State},
-    door::{changed, nothing_left, refusal},
+    door::{changed, fact_to_persist, nothing_left, refusal},
     transitions::{Circuits, shown},
 };
 use crate::{
@@ -105,7 +105,7 @@ impl Daemon {
         let mut state = self.state_to_change()?;
         let before = find(&state, service)?.settings.breaker.clone();
         let mut written = None;
-        if persist && let Some(fact) = state.fact(service) {
+        if persist && let Some(fact) = fact_to_persist(&mut state, service)? {
             // The files must stay valid: what is open for longer at first must be allowed to be.
             let max_reset_timeout = change.reset_timeout.filter(|time| *time > fact.settings.breaker.max_reset_timeout);
             let BreakerOverride { failure_threshold, reset_timeout } = change;

@@ -3,6 +3,7 @@
 use super::daemon::Daemon;
 use crate::{
     api::{self, ConnectionClient, ConnectionOrder, Connections, Kind, Refusal},
+    discovery::kubernetes::Pods,
     kernel::{CgroupPaths, Connection},
     model::{Service, is_probe},
 };
@@ -57,7 +58,8 @@ impl Daemon {
         sort(&mut rows, wanted.sort);
         rows.truncate(wanted.limit.map_or(usize::MAX, |limit| limit as usize));
         let mut cgroups = CgroupPaths::new();
-        Ok(rows.iter().map(|row| told(row, now, &mut cgroups)).collect())
+        let pods = self.pods.load();
+        Ok(rows.iter().map(|row| told(row, now, &mut cgroups, &pods)).collect())
     }
 }
 
@@ -103,8 +105,9 @@ fn sort(rows: &mut Vec<Row<'_>>, order: Option<ConnectionOrder>) {
     }
 }
 
-fn told(row: &Row<'_>, now: u64, cgroups: &mut CgroupPaths) -> api::Connection {
+fn told(row: &Row<'_>, now: u64, cgroups: &mut CgroupPaths, pods: &Pods) -> api::Connection {
     let (live, record) = (&row.seen.live, &row.seen.live.record);
+    let cgroup = cgroups.path(record.cgroup).map(str::to_owned);
     let milliseconds = |ns: u64| ns as f64 / 1e6;
     api::Connection {
         service: row.service.map(str::to_owned),
@@ -113,7 +116,8 @@ fn told(row: &Row<'_>, now: u64, cgroups: &mut CgroupPaths) -> api::Connection {
             address: row.client,
             pid: Some(record.pid).filter(|pid| *pid > 0),
             command: command(&record.command),
-            cgroup: cgroups.path(record.cgroup).map(str::to_owned),
+            pod: cgroup.as_deref().and_then(|path| pods.of_cgroup(path)).map(str::to_owned),
+            cgroup,
             netns: Some(row.seen.namespace),
             cgroup_id: record.cgroup,
             netns_cookie: record.netns,
@@ -135,15 +139,15 @@ fn told(row: &Row<'_>, now: u64, cgroups: &mut CgroupPaths) -> api::Connection {
     }
 }
 
-fn endpoint(record: &Record) -> SocketAddr {
+pub(super) fn endpoint(record: &Record) -> SocketAddr {
     address(record.endpoint, record.endpoint_port)
 }
 
-fn original(record: &Record) -> SocketAddr {
+pub(super) fn original(record: &Record) -> SocketAddr {
     address(record.original, record.original_port)
 }
 
-fn client(record: &Record) -> Option<SocketAddr> {
+pub(super) fn client(record: &Record) -> Option<SocketAddr> {
     (record.local_port != 0).then(|| address(record.local, record.local_port))
 }
 
@@ -152,7 +156,7 @@ fn address(ip: Address, port: u16) -> SocketAddr {
 }
 
 /// A process's name, which is any bytes up to a zero.
-fn command(padded: &[u8]) -> Option<String> {
+pub(super) fn command(padded: &[u8]) -> Option<String> {
     let name = padded.split(|byte| *byte == 0).next().filter(|name| !name.is_empty())?;
     Some(String::from_utf8_lossy(name).into_owned())
 }

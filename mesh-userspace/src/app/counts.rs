@@ -5,11 +5,14 @@ use crate::{
     datapath::Datapath,
     kernel::Tables,
     model::Health,
+    policy::Tier,
     proxy::{self, EndpointState, Table},
+    telemetry::metrics::Picked,
 };
 use mesh_common::{
-    endpoint::{EndpointCounts, EndpointTimes, Picks},
+    endpoint::{EndpointCounts, EndpointTimes},
     reason::ServiceCounts,
+    service::Policy,
 };
 use std::{
     net::SocketAddr,
@@ -27,6 +30,18 @@ pub(super) struct Counts<'a> {
     table: Arc<Table>,
     /// On the clock of the proxy.
     now: Duration,
+}
+
+/// What the proxy has seen of an endpoint.
+#[derive(Default)]
+pub(super) struct Seen {
+    /// Requests that are on their way.
+    pub(super) active: u64,
+    /// How long its answers take to begin: an average; `None`: not measured.
+    pub(super) latency_ms: Option<f64>,
+    pub(super) responses: u64,
+    /// Those with a status of 500 or more.
+    pub(super) responses_5xx: u64,
 }
 
 impl<'a> Counts<'a> {
@@ -57,8 +72,23 @@ impl<'a> Counts<'a> {
         times.unwrap_or_default()
     }
 
-    pub(super) fn picks(&self, service: &str) -> Option<Box<Picks>> {
-        self.kernel.map(|(tables, datapath)| Box::new(datapath.picks(tables, service)))
+    /// What was picked, for connections and for requests: each policy and tier once. `connects`: whether the kernel has
+    /// any to tell, which costs a system call.
+    pub(super) fn picks(&self, service: &str, connects: bool) -> Vec<Picked> {
+        let own = self.requests(service).map(|service| service.state().picks.counts().collect::<Vec<_>>());
+        let own = own.unwrap_or_default().into_iter().map(|(policy, tier, n)| (policy.word(), tier.word(), n));
+        let mut picks: Vec<Picked> = own.collect();
+        let kernel = self.kernel.filter(|_| connects).map(|(tables, datapath)| datapath.picks(tables, service));
+        for (policy, tiers) in Policy::ALL.into_iter().zip(kernel.iter().flatten()) {
+            for (tier, n) in Tier::ALL.into_iter().zip(tiers).filter(|(_, n)| **n > 0) {
+                let (policy, tier) = (policy.word(), tier.word());
+                match picks.iter_mut().find(|(p, t, _)| (*p, *t) == (policy, tier)) {
+                    Some((_, _, all)) => *all += n,
+                    None => picks.push((policy, tier, *n)),
+                }
+            }
+        }
+        picks
     }
 
     pub(super) fn health(&self, service: &str, address: SocketAddr) -> Health {
@@ -75,13 +105,13 @@ impl<'a> Counts<'a> {
         self.table.service(service)
     }
 
-    /// Requests that are on their way to an endpoint, and how long its answers take to begin (an average, in
-    /// milliseconds).
-    pub(super) fn requests_to(&self, service: &str, address: SocketAddr) -> (u64, Option<f64>) {
+    /// What the proxy has seen of an endpoint.
+    pub(super) fn requests_to(&self, service: &str, address: SocketAddr) -> Seen {
         let endpoint = self.requests(service).and_then(|s| s.endpoint(address));
-        endpoint.map_or((0, None), |e: &Arc<EndpointState>| {
-            let latency = e.latency.get(self.now).map(|us| us / 1000.0);
-            (e.active.load(Ordering::Relaxed).into(), latency)
+        endpoint.map_or_else(Seen::default, |e: &Arc<EndpointState>| {
+            let latency_ms = e.latency.get(self.now).map(|us| us / 1000.0);
+            let (responses, responses_5xx) = e.responses.sums();
+            Seen { active: e.active.load(Ordering::Relaxed).into(), latency_ms, responses, responses_5xx }
         })
     }
 }

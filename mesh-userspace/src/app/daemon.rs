@@ -1,24 +1,42 @@
 //! The daemon's state: what is configured, what operators changed, what the kernel was told.
 
-use super::{bypass::BypassedCgroups, guard::Guard, host, http::Http, probe::Truth, recount::Recount};
+use super::{
+    bypass::BypassedCgroups,
+    counts::Counts,
+    departed::Departed,
+    discovery::{self, Discovery},
+    facts::Facts,
+    guard::Guard,
+    host,
+    http::Http,
+    logs::ProgramsLog,
+    names::Names,
+    probe::Truth,
+    recount::Recount,
+    registry::Registry,
+    watches::Watches,
+};
 use crate::{
-    api::{Mode, Time},
+    api::{Mode, Screen, Time},
     config::{self, Config},
     datapath::Datapath,
+    discovery::{Direct, kubernetes::Pods},
     health::Checker,
     kernel::{self, Kernel, Pins, Tables},
-    model::{Overrides, Service, Snapshot},
-    telemetry::log::{Levels, most_verbose},
+    model::{Node, Overrides, Service, Snapshot},
+    telemetry::{log::Levels, logs::Logs},
 };
+use arc_swap::ArcSwap;
 use mesh_common::settings::flags;
 use std::{
     collections::HashSet,
+    mem,
     path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::Instant,
+    time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
 /// The name under which the configuration files are listed as a source of services.
@@ -48,19 +66,39 @@ pub(super) struct Daemon {
     /// Where everything is pinned.
     pins: Pins,
     pub(super) levels: Levels,
+    /// What became of requests and connections.
+    pub(super) logs: Arc<Logs>,
+    /// The id of its first line: later than whatever a daemon before this one told.
+    pub(super) first_line: u64,
+    /// Connections that ended and that there was no room to tell of, as the kernel counts them.
+    pub(super) untold: AtomicU64,
     /// What was worth a word at the start and still holds.
     pub(super) notes: Vec<String>,
     pub(super) stopping: AtomicBool,
+    /// Which sources have not told yet all they know, for whoever must not wait for the state.
+    pub(super) unsynced: Mutex<Vec<String>>,
     /// Whether connects are really intercepted.
     pub(super) truth: Truth,
     pub(super) guard: Guard,
     pub(super) http: Http,
+    /// Who answers for the names of services.
+    pub(super) names: Names,
+    /// Whose connections are whose, in a cluster.
+    pub(super) pods: Arc<ArcSwap<Pods>>,
+    pub(super) registry: Registry,
+    pub(super) watches: Watches,
+    /// How sources are reached.
+    pub(super) direct: Direct,
+    /// Where the node is seen live.
+    pub(super) screen: Screen,
+    /// Sources of services besides the files.
+    pub(super) discovery: OnceLock<Discovery>,
     /// Who checks endpoints, where there is a kernel to be told.
     pub(super) checker: OnceLock<Checker>,
     /// The node's name where the configuration has none: that of the start, whatever the host is called since.
     host_name: String,
-    /// The most verbose level that the programs were loaded with.
-    programs_level: u8,
+    /// What the programs in the kernel log.
+    pub(super) programs_log: ProgramsLog,
     pub(super) recount: Mutex<Recount>,
     /// Held during a look at live connections.
     pub(super) looking: Mutex<()>,
@@ -79,16 +117,19 @@ pub(super) struct State {
     pub(super) error: Option<String>,
     /// Whether there was a main file: one that goes away is a mistake then, not an empty configuration.
     pub(super) had_main_file: bool,
-    pub(super) warnings: Vec<String>,
+    /// What is worth a word about the files.
+    findings: Vec<config::Finding>,
     fingerprint: u64,
-    /// What the configuration says.
-    facts: Vec<Arc<Service>>,
+    /// What files and sources say.
+    pub(super) facts: Facts,
     overrides: Overrides,
     /// The process of a daemon that is taking over: nothing is changed meanwhile.
     pub(super) frozen: Option<i32>,
     /// Facts with overrides.
     pub(super) snapshot: Arc<Snapshot>,
     pub(super) datapath: Option<Datapath>,
+    /// What is no longer in the snapshot.
+    pub(super) departed: Departed,
     /// Cgroups that are left alone, and when they are looked at again.
     pub(super) bypassed: Option<(BypassedCgroups, u64)>,
     /// When sets of other layouts are looked at again.
@@ -99,6 +140,18 @@ pub(super) struct State {
     recount_at: u64,
     pub(super) updates: u64,
     pub(super) reload_failures: u64,
+}
+
+/// What a daemon is made of, besides its [`State`]: each as in [`Daemon`].
+pub(super) struct Parts {
+    pub(super) named: Option<PathBuf>,
+    pub(super) mode: Mode,
+    pub(super) kernel: Result<Kernel, String>,
+    pub(super) cgroup: Option<PathBuf>,
+    pub(super) levels: Levels,
+    pub(super) logs: Arc<Logs>,
+    pub(super) notes: Vec<String>,
+    pub(super) registry: Registry,
 }
 
 /// What a reload did.
@@ -112,6 +165,13 @@ pub(super) enum Reloaded {
         /// What is worth a word.
         warnings: Vec<String>,
     },
+}
+
+/// Why a reload did nothing.
+pub(super) struct NotReloaded {
+    pub(super) why: String,
+    /// Whether nothing is wrong with the configuration: nothing can be changed for the moment.
+    pub(super) later: bool,
 }
 
 impl Reloaded {
@@ -129,9 +189,32 @@ impl Reloaded {
 }
 
 impl State {
-    /// What the configuration says of a service, runtime changes aside.
+    /// What the files say of a service, runtime changes aside.
     pub(super) fn fact(&mut self, service: &str) -> Option<&mut Service> {
-        self.facts.iter_mut().find(|s| s.name == service).map(Arc::make_mut)
+        self.facts.file(service)
+    }
+
+    /// Where this node is: as configured, else as a source knows it.
+    pub(super) fn node(&self) -> Node {
+        let mut node = self.config.node();
+        if let Some(place) = self.facts.place() {
+            if node.zone.is_empty() {
+                node.zone.clone_from(&place.zone);
+            }
+            if node.region.is_empty() {
+                node.region.clone_from(&place.region);
+            }
+        }
+        node
+    }
+
+    /// What is worth a word about the files, and holds with what sources say besides.
+    pub(super) fn warnings(&self) -> Vec<String> {
+        let holds = |finding: &&config::Finding| match &finding.lacks {
+            Some((service, lack)) => self.snapshot.service(service).is_none_or(|service| lack.is_of(service)),
+            None => true,
+        };
+        self.findings.iter().filter(holds).map(ToString::to_string).collect()
     }
 
     /// What operators changed.
@@ -141,13 +224,13 @@ impl State {
 
     /// The configuration, with all services.
     pub(super) fn whole_config(&self) -> Config {
-        self.config.with_services(&self.facts)
+        self.config.with_services(self.facts.files())
     }
 
     /// `facts` were taken out of what was `loaded`.
     pub(super) fn new(
         loaded: config::Loaded,
-        facts: Vec<Arc<Service>>,
+        facts: Facts,
         had_main_file: bool,
         overrides: Overrides,
         datapath: Option<Datapath>,
@@ -155,15 +238,16 @@ impl State {
     ) -> Self {
         Self {
             frozen: None,
-            snapshot: Arc::new(Snapshot::new(&facts, &overrides)),
+            snapshot: Arc::new(Snapshot::new(facts.services(), &overrides)),
             facts,
             overrides,
             datapath,
+            departed: Departed::default(),
             bypassed: bypassed.map(|bypassed| (bypassed, 0)),
             loaded_at: Time::now(),
             error: None,
             had_main_file,
-            warnings: loaded.warnings.iter().map(ToString::to_string).collect(),
+            findings: loaded.warnings,
             fingerprint: loaded.fingerprint,
             config: loaded.config,
             retire_at: 0,
@@ -176,17 +260,11 @@ impl State {
 }
 
 impl Daemon {
-    pub(super) fn new(
-        named: Option<PathBuf>,
-        mode: Mode,
-        kernel: Result<Kernel, String>,
-        cgroup: Option<PathBuf>,
-        levels: Levels,
-        notes: Vec<String>,
-        state: State,
-    ) -> Self {
+    pub(super) fn new(parts: Parts, state: State) -> Self {
+        let Parts { named, mode, kernel, cgroup, levels, logs, notes, registry } = parts;
         let pins = Pins::new(&state.config.dataplane.bpffs);
-        let programs_level = most_verbose(&state.config.telemetry.log.level);
+        let direct = Direct::new(state.config.dataplane.mark);
+        let programs_log = ProgramsLog::new(levels.directives().of_programs());
         Self {
             started: Instant::now(),
             named,
@@ -194,15 +272,30 @@ impl Daemon {
             kernel,
             cgroup,
             pins,
+            http: Http::new(&state.config, &logs),
             levels,
+            logs,
+            first_line: {
+                let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                u64::try_from(since.as_micros()).unwrap_or(0)
+            },
+            untold: AtomicU64::new(0),
             notes,
             stopping: AtomicBool::new(false),
+            // Whoever asks before sources are at work is told so.
+            unsynced: Mutex::new(discovery::unsynced(&state)),
             truth: Truth::default(),
             guard: Guard::default(),
-            http: Http::new(&state.config),
+            names: Names::default(),
+            pods: Arc::default(),
+            registry,
+            watches: Watches::default(),
+            direct,
+            screen: Screen::default(),
+            discovery: OnceLock::new(),
             checker: OnceLock::new(),
             host_name: host().name,
-            programs_level,
+            programs_log,
             recount: Mutex::default(),
             looking: Mutex::new(()),
             reloading: Mutex::new(()),
@@ -238,10 +331,22 @@ impl Daemon {
 
     /// Makes the snapshot and the kernel's tables say what facts and overrides say. Returns what did not fit.
     pub(super) fn publish(&self, state: &mut State) -> Vec<String> {
-        state.snapshot = Arc::new(Snapshot::new(&state.facts, &state.overrides));
+        state.facts.settle(self.started.elapsed());
+        let before =
+            mem::replace(&mut state.snapshot, Arc::new(Snapshot::new(state.facts.services(), &state.overrides)));
+        let mut departed = mem::take(&mut state.departed);
+        departed.note(&before, &state.snapshot, &Counts::new(self, state), self.started.elapsed());
+        state.departed = departed;
+        let node = state.node();
+        if let Some(datapath) = &mut state.datapath {
+            datapath.set_node(node);
+        }
         let problems = self.write_tables(state);
         self.publish_requests(state);
+        self.configure_logs(&state.config.telemetry);
+        self.names.publish(&state.facts);
         self.check(state);
+        self.watches.touch();
         problems
     }
 
@@ -260,6 +365,7 @@ impl Daemon {
 
     /// Does what was put off until now.
     pub(super) fn tick(&self) {
+        self.registry.look();
         let mut state = self.state();
         if state.may_change().is_err() {
             return;
@@ -272,6 +378,7 @@ impl Daemon {
             self.recount(&mut state);
         }
         self.refresh(&mut state);
+        self.names.try_again(&state.config.discovery.names(), &state.facts);
         if let (Some(tables), Some((bypassed, at))) = (self.tables(), &mut state.bypassed)
             && *at <= now()
         {
@@ -299,14 +406,14 @@ impl Daemon {
     /// Loads the configuration again, `because` of something: whole, or not at all. The log tells how it went.
     ///
     /// # Errors
-    /// Why it was refused; the running configuration stays.
-    pub(super) fn reload(&self, because: &str) -> Result<Reloaded, String> {
+    /// [`NotReloaded`]; the running configuration stays.
+    pub(super) fn reload(&self, because: &str) -> Result<Reloaded, NotReloaded> {
         let reloaded = self.load_again(because);
         kernel::give_back_memory();
         reloaded
     }
 
-    fn load_again(&self, because: &str) -> Result<Reloaded, String> {
+    fn load_again(&self, because: &str) -> Result<Reloaded, NotReloaded> {
         let _turn = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
         // Reading and checking may take long: not under the state's lock.
         let (main, _) = config::places(self.named.as_deref());
@@ -318,7 +425,7 @@ impl Daemon {
         if let Err(why) = state.may_change() {
             drop(state);
             tracing::error!("configuration not loaded ({because}): {why}");
-            return Err(why);
+            return Err(NotReloaded { why, later: true });
         }
         match loaded.and_then(|loaded| self.take(&mut state, loaded)) {
             Ok(reloaded) => {
@@ -336,7 +443,7 @@ impl Daemon {
                 state.error = Some(why.clone());
                 drop(state);
                 tracing::error!("configuration refused ({because}), the running one stays: {why}");
-                Err(why)
+                Err(NotReloaded { why, later: false })
             }
         }
     }
@@ -351,22 +458,25 @@ impl Daemon {
         if let Some(datapath) = &state.datapath {
             datapath.fits(&services)?;
         }
-        self.levels.set(&loaded.config.telemetry.log.level).map_err(|e| e.to_string())?;
-        let before = state.facts.len();
-        state.facts = services;
+        let place = self.registry.prepare(loaded.config.discovery.registry(), None).map_err(|e| e.to_string())?;
+        self.levels.configure(&loaded.config.telemetry.log.level).map_err(|e| e.to_string())?;
+        self.registry.settle(place);
+        let before = state.facts.files().len();
+        state.facts.configure(&loaded.config, services);
         state.config = loaded.config;
         state.fingerprint = loaded.fingerprint;
         state.loaded_at = Time::now();
         state.updates += 1;
-        state.warnings = loaded.warnings.iter().map(ToString::to_string).collect();
+        state.findings = loaded.warnings;
         let problems = self.publish(state);
-        let mut warnings = state.warnings.clone();
-        if self.kernel.is_ok() && most_verbose(&state.config.telemetry.log.level) > self.programs_level {
-            let more = "the programs in the kernel log as much as at the start: restart to see more of them";
-            warnings.push(more.to_owned());
+        if let Some(discovery) = self.discovery.get() {
+            discovery.work(&state.config, state.facts.names());
         }
+        self.names.work(&state.config.discovery.names(), &state.facts);
+        let mut warnings = state.warnings();
+        warnings.extend(self.follow_level());
         warnings.extend(problems);
-        Ok(Reloaded::Changed { services: (before, state.facts.len()), warnings })
+        Ok(Reloaded::Changed { services: (before, state.facts.files().len()), warnings })
     }
 
     /// Changes the overrides, and then everything that follows from them. Returns what did not fit.
@@ -375,7 +485,8 @@ impl Daemon {
         state: &mut State,
         change: impl FnOnce(&mut Overrides, &[Arc<Service>]) -> Result<(), E>,
     ) -> Result<Vec<String>, E> {
-        change(&mut state.overrides, &state.facts)?;
+        state.facts.settle(self.started.elapsed());
+        change(&mut state.overrides, state.facts.services())?;
         Ok(self.publish(state))
     }
 }

@@ -1,18 +1,18 @@
 //! The daemon behind the operator's door.
 
 use super::{
-    daemon::{Daemon, Reloaded, State},
+    daemon::{Daemon, NotReloaded, Reloaded, State},
     explain::Asked,
     succession::Succession,
 };
 use crate::{
     api::{
-        BoxFuture, Changed, Door, HandOver, Health, HealthComponent, Kind, Mode, Policy as Word, Readiness, Refusal,
-        Request, Response,
+        BoxFuture, Changed, Door, EventSource, HandOver, Health, HealthComponent, Kind, Logs, Mode, Policy as Word,
+        Reader, Readiness, Refusal, Request, Response, Viewer,
     },
     config,
     kernel::Kernel,
-    model::{BreakerOverride, Endpoint, OverrideError, Policy},
+    model::{BreakerOverride, Endpoint, OverrideError, Policy, Service},
     telemetry::metrics,
 };
 use mesh_common::settings::flags;
@@ -25,8 +25,14 @@ pub(super) struct Doorkeeper(pub(super) Arc<Daemon>, pub(super) Arc<Succession>)
 impl Door for Doorkeeper {
     fn handle(&self, request: Request) -> BoxFuture<'_, Result<Response, Refusal>> {
         let daemon = Arc::clone(&self.0);
-        // Reading files and large tables may block; other requests go on meanwhile.
         Box::pin(async move {
+            daemon.refuse_circles(&request)?;
+            // Thousands of them say again and again that they are alive: that must cost next to nothing.
+            let request = match daemon.registry.handle(request).await {
+                Ok(answer) => return answer,
+                Err(other) => other,
+            };
+            // Reading files and large tables may block; other requests go on meanwhile.
             let done = tokio::task::spawn_blocking(move || daemon.answer(request)).await;
             done.map_err(|e| Refusal::internal(format!("the request was not finished: {e}")))?
         })
@@ -40,7 +46,7 @@ impl Door for Doorkeeper {
         let component = |ok, detail| HealthComponent { ok, detail };
         let dataplane = match &self.0.kernel {
             Ok(kernel) => match kernel.detached() {
-                None => component(true, Some(format!("{} programs attached", kernel.attached()))),
+                None => component(true, Some(at_work(kernel))),
                 Some(why) => component(false, Some(format!("programs are {why}"))),
             },
             Err(why) => component(false, Some(why.clone())),
@@ -50,6 +56,7 @@ impl Door for Doorkeeper {
         let interception = component(works != Some(false), why);
         let mut components = vec![("dataplane", dataplane), ("interception", interception)];
         components.extend(self.0.http.health());
+        components.push(("registry", self.0.registry.health()));
         if let Some(others) = self.0.others() {
             let (others, warnings) = (others.len(), self.0.warnings_of_others(&others));
             let detail = match warnings.is_empty() {
@@ -63,46 +70,93 @@ impl Door for Doorkeeper {
     }
 
     fn ready(&self) -> Readiness {
-        let mut reasons = Vec::new();
-        match &self.0.kernel {
-            Err(why) => reasons.push(format!("no programs are attached: {why}; {}", self.0.http.reached())),
-            Ok(kernel) => match kernel.detached() {
-                Some(why) => reasons.push(format!("programs are {why}")),
-                // Whoever switched it off knows; in observe mode nothing is to be intercepted.
-                None if self.0.bypass() || self.0.mode == Mode::Observe => {}
-                None => {
-                    if let (Some(false), Some(why)) = self.0.interception() {
-                        reasons.push(format!("interception does not work: {why}"));
-                    }
-                }
-            },
-        }
-        if let Err(why) = self.0.http.liveness() {
-            reasons.push(why);
-        }
-        if self.0.is_stopping() {
-            reasons.push("the daemon is stopping".to_owned());
-        }
-        Readiness { ready: reasons.is_empty(), reasons }
+        self.0.readiness()
+    }
+
+    fn live(&self) -> Viewer {
+        self.0.screen.look()
     }
 
     fn take_over(&self) -> Result<HandOver, Refusal> {
         self.1.begin(&self.0)
     }
+
+    fn watch(&self, service: String, after: Option<u64>) -> BoxFuture<'_, Result<Reader, Refusal>> {
+        let daemon = Arc::clone(&self.0);
+        Box::pin(async move {
+            let done = tokio::task::spawn_blocking(move || daemon.watch(&service, after)).await;
+            done.map_err(|e| Refusal::internal(format!("the request was not finished: {e}")))?
+        })
+    }
+
+    fn follow_logs(
+        &self,
+        mut wanted: Logs,
+        after: Option<u64>,
+    ) -> BoxFuture<'_, Result<Box<dyn EventSource>, Refusal>> {
+        let daemon = Arc::clone(&self.0);
+        Box::pin(async move {
+            if let Some(endpoint) = &mut wanted.endpoint {
+                endpoint.set_ip(endpoint.ip().to_canonical());
+            }
+            let done = tokio::task::spawn_blocking(move || daemon.follow_logs(wanted, after)).await;
+            let follower = done.map_err(|e| Refusal::internal(format!("the request was not finished: {e}")))??;
+            Ok(Box::new(follower) as Box<dyn EventSource>)
+        })
+    }
+}
+
+/// How many programs are attached, and which are not.
+fn at_work(kernel: &Kernel) -> String {
+    let missing = kernel.programs().into_iter().filter(|program| program.missing.is_some());
+    let missing: Vec<String> = missing.map(|program| format!("{} ({})", program.name, program.hook)).collect();
+    let without = if missing.is_empty() { String::new() } else { format!("; left out: {}", missing.join(", ")) };
+    format!("{} programs attached{without}", kernel.attached())
 }
 
 impl Daemon {
+    /// Whether the node can be relied upon. Must not block.
+    pub(super) fn readiness(&self) -> Readiness {
+        let mut reasons = Vec::new();
+        match &self.kernel {
+            Err(why) => reasons.push(format!("no programs are attached: {why}; {}", self.http.reached())),
+            Ok(kernel) => match kernel.detached() {
+                Some(why) => reasons.push(format!("programs are {why}")),
+                // Whoever switched it off knows; in observe mode nothing is to be intercepted.
+                None if self.bypass() || self.mode == Mode::Observe => {}
+                None => {
+                    if let (Some(false), Some(why)) = self.interception() {
+                        reasons.push(format!("interception does not work: {why}"));
+                    }
+                }
+            },
+        }
+        if let Err(why) = self.http.liveness() {
+            reasons.push(why);
+        }
+        reasons.extend(self.unsynced().iter().cloned());
+        if self.is_stopping() {
+            reasons.push("the daemon is stopping".to_owned());
+        }
+        Readiness { ready: reasons.is_empty(), reasons }
+    }
+
     fn answer(&self, request: Request) -> Result<Response, Refusal> {
         match canonical(request) {
             Request::Status => Ok(Response::Status(Box::new(self.status()))),
             Request::Services { name } => self.services(name.as_deref()).map(Response::Services),
             Request::Endpoints { service } => self.endpoints(service.as_deref()).map(Response::Endpoints),
             Request::Connections(wanted) => self.connections(&wanted).map(Response::Connections),
+            Request::Logs(wanted) => self.logs(&wanted).map(Response::Logs),
+            Request::LogLevels => Ok(Response::LogLevels(self.log_levels())),
+            Request::SetLogLevel { directive } => self.set_log_level(&directive).map(Response::Changed),
             Request::Explain { address, host, path, zone } => {
                 let (host, path, zone) = (host.as_deref(), path.as_deref(), zone.as_deref());
                 let explained = self.explain(&Asked { address, host, path, zone })?;
                 Ok(Response::Explanation(Box::new(explained)))
             }
+            Request::Traces(wanted) => self.traces(&wanted).map(Response::Traces),
+            Request::Trace { id } => self.trace(&id).map(|found| Response::Trace(Box::new(found))),
             Request::ConfigDump => self.dump().map(Response::Config),
             Request::ConfigReload => self.reload_now().map(Response::Changed),
             Request::EndpointDrain { service, address, persist } => {
@@ -122,6 +176,13 @@ impl Daemon {
                 self.set_breaker(&service, BreakerOverride { failure_threshold, reset_timeout }, persist)
             }
             Request::Bypass { on } => self.set_bypass(on),
+            Request::Registry { service } => self.registered(service.as_deref()).map(Response::Registry),
+            Request::Instance { service, id } => {
+                self.registered_instance(&service, &id).map(|found| Response::Instance(Box::new(found)))
+            }
+            Request::Register(_) | Request::Heartbeat { .. } | Request::Deregister { .. } => {
+                Err(Refusal::internal("the registry did not take it"))
+            }
         }
     }
 
@@ -132,7 +193,10 @@ impl Daemon {
             Ok(Reloaded::Changed { services: (before, after), warnings }) => {
                 Ok(Changed { message: format!("configuration reloaded: services {before} → {after}"), warnings })
             }
-            Err(why) => Err(Refusal::invalid(format!("the running configuration stays: {why}"))),
+            Err(NotReloaded { why, later: false }) => {
+                Err(Refusal::invalid(format!("the running configuration stays: {why}")))
+            }
+            Err(NotReloaded { why, later: true }) => Err(Refusal::new(Kind::Unavailable, why)),
         }
     }
 
@@ -196,14 +260,11 @@ impl Daemon {
             return Err(Refusal::new(Kind::Conflict, why));
         }
         let before = state.snapshot.service(service).map(|s| s.policy.word());
-        let written = match state.fact(service) {
-            Some(fact) if persist => {
-                let written = self.persist(service, config::Change::Policy(new))?;
-                fact.policy = new;
-                Some(written)
-            }
-            _ => None,
-        };
+        let mut written = None;
+        if persist && let Some(fact) = fact_to_persist(&mut state, service)? {
+            written = Some(self.persist(service, config::Change::Policy(new))?);
+            fact.policy = new;
+        }
         let set = self.change(&mut state, |overrides, services| overrides.set_policy(services, service, new));
         let problems = set.map_err(refusal)?;
         drop(state);
@@ -220,9 +281,12 @@ impl Daemon {
         address: SocketAddr,
         change: EndpointChange,
     ) -> Result<Option<PathBuf>, Refusal> {
-        let Some(fact) = state.fact(service) else { return Ok(None) };
+        let Some(fact) = fact_to_persist(state, service)? else { return Ok(None) };
         let mut endpoints = fact.endpoints.clone();
-        let Some(endpoint) = endpoints.iter_mut().find(|e| e.address == address) else { return Ok(None) };
+        let Some(endpoint) = endpoints.iter_mut().find(|e| e.address == address) else {
+            let why = format!("{address} of {service} does not come from the files");
+            return Err(Refusal::new(Kind::Conflict, format!("--persist is not possible: {why}; {WITHOUT}")));
+        };
         change.apply(endpoint);
         let written = self.persist(service, config::Change::Endpoints(endpoints.clone()))?;
         // The files say so from now on, also to the next change that comes before they are read again.
@@ -280,6 +344,11 @@ fn canonical(mut request: Request) -> Request {
                 endpoint.set_ip(endpoint.ip().to_canonical());
             }
         }
+        Request::Logs(wanted) => {
+            if let Some(endpoint) = &mut wanted.endpoint {
+                endpoint.set_ip(endpoint.ip().to_canonical());
+            }
+        }
         _ => {}
     }
     request
@@ -327,4 +396,22 @@ pub(super) fn changed(message: String, written: Option<PathBuf>) -> Changed {
 
 pub(super) fn refusal(error: OverrideError) -> Refusal {
     Refusal::not_found(error.to_string())
+}
+
+/// What to do about a change that cannot be kept.
+const WITHOUT: &str = "change it where it comes from, or try without --persist";
+
+/// What the files say of a service, to be changed for good; `None`: there is no such service.
+///
+/// # Errors
+/// [`Refusal`], if the service is not from the files: what would be written there would be half a service.
+pub(super) fn fact_to_persist<'s>(state: &'s mut State, service: &str) -> Result<Option<&'s mut Service>, Refusal> {
+    let known = state.snapshot.service(service).is_some();
+    match state.fact(service) {
+        None if known => {
+            let why = format!("{service} does not come from the files");
+            Err(Refusal::new(Kind::Conflict, format!("--persist is not possible: {why}; {WITHOUT}")))
+        }
+        fact => Ok(fact),
+    }
 }

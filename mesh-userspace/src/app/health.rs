@@ -49,11 +49,7 @@ impl Daemon {
     pub(super) fn check(&self, state: &mut State) {
         let Some(checker) = self.checker.get() else { return };
         if let Some(datapath) = &mut state.datapath {
-            for service in state.snapshot.services().iter().filter(|s| s.settings.health_check.is_none()) {
-                for endpoint in &service.endpoints {
-                    datapath.set_health(service, endpoint.address, Health::Unknown, now());
-                }
-            }
+            datapath.forget_verdicts(&state.snapshot);
         }
         checker.set_targets(targets(&state.snapshot));
     }
@@ -170,20 +166,13 @@ fn targets(snapshot: &Snapshot) -> Vec<Target> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Endpoint, Overrides, Policy, Protocol, Service, Settings};
+    use crate::model::{Endpoint, Overrides, Service, Settings, tests::service as plain};
 
     fn service(name: &str, endpoints: u16, check: Option<HealthCheck>) -> Arc<Service> {
         let endpoint = |port| Endpoint::new(SocketAddr::from(([127, 0, 0, 1], port)));
-        Arc::new(Service {
-            name: name.to_owned(),
-            addresses: Vec::new(),
-            hosts: Vec::new(),
-            routes: Arc::default(),
-            protocol: Protocol::Tcp,
-            policy: Policy::RoundRobin,
-            settings: Arc::new(Settings { health_check: check, ..Settings::default() }),
-            endpoints: (1..=endpoints).map(endpoint).collect(),
-        })
+        let settings = Arc::new(Settings { health_check: check, ..Settings::default() });
+        let endpoints = (1..=endpoints).map(endpoint).collect();
+        Arc::new(Service { settings, endpoints, ..plain(name, &[]) })
     }
 
     #[test]

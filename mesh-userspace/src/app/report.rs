@@ -8,21 +8,23 @@ use super::{
 };
 use crate::{
     datapath::Datapath,
+    discovery::{Source, SourceState},
+    kernel::Kernel,
     model::{Endpoint, Health},
-    policy::Tier,
     telemetry::{
         HttpReport,
-        metrics::{EndpointReport, Report, ServiceReport},
+        metrics::{EndpointReport, LogsReport, Report, ServiceReport, Uncounted},
     },
 };
 use mesh_common::breaker;
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 impl Daemon {
     /// Everything that is exported as metrics.
     pub(super) fn report(&self) -> Report {
         self.count_live();
-        let state = self.state();
+        let mut state = self.state();
+        state.departed.expire(self.started.elapsed());
         let counts = Counts::new(self, &state);
         let circuits = Circuits::new(self, &state);
         let services = state.snapshot.services().iter().map(|service| {
@@ -44,28 +46,32 @@ impl Daemon {
             let endpoints: Vec<EndpointReport> = service.endpoints.iter().map(endpoint).collect();
             // A system call, so only where there is something to read.
             let picked = endpoints.iter().any(|e| e.counts.picked > 0);
-            let picks = picked.then(|| counts.picks(&service.name)).flatten();
+            let picks = counts.picks(&service.name, picked);
             ServiceReport { name: service.name.clone(), counts: counts.service(&service.name), picks, endpoints }
         });
-        let services = services.collect();
+        let mut services: Vec<ServiceReport> = services.collect();
+        state.departed.add_to(&mut services, self.tables());
+        let (gone, responses) = state.departed.requests();
         let requests = state.snapshot.services().iter().filter_map(|service| counts.requests(&service.name));
         let http = HttpReport {
-            services: requests.filter(|service| service.state().was_asked()).map(Arc::clone).collect(),
+            services: requests.filter(|service| service.state().was_asked()).chain(gone).map(Arc::clone).collect(),
+            departed: responses,
             rejected: self.http.shared.rejected.counts().collect(),
             connections: self.http.runs().then(|| self.http.shared.connections() as u64),
         };
         let used = state.datapath.as_ref().map(Datapath::used);
-        let programs = self.kernel().filter(|_| state.config.dataplane.program_stats).map(|k| k.programs());
+        let programs = self.kernel().map(Kernel::programs).unwrap_or_default();
         let maps = self.kernel().map(|kernel| kernel.maps()).unwrap_or_default();
         Report {
             services,
             http,
-            tiers: Tier::ALL.into_iter().map(Tier::word).collect(),
-            programs: programs
-                .unwrap_or_default()
-                .into_iter()
-                .filter_map(|p| p.runs.map(|(runs, ns)| (p.name, runs, ns)))
-                .collect(),
+            uncounted: match self.kernel() {
+                None => Uncounted::Kernel,
+                Some(kernel) if !kernel.settles_all() => Uncounted::LocalTrouble,
+                Some(_) => Uncounted::Nothing,
+            },
+            attached: programs.iter().map(|p| (p.name, p.missing.is_none())).collect(),
+            programs: programs.into_iter().filter_map(|p| p.runs.map(|(runs, ns)| (p.name, runs, ns))).collect(),
             maps: maps
                 .into_iter()
                 .map(|m| {
@@ -73,11 +79,35 @@ impl Daemon {
                     (m.name, entries, u64::from(m.capacity), m.bytes)
                 })
                 .collect(),
-            sources: vec![(FILES, true, state.updates, state.reload_failures)],
+            sources: {
+                let of_files = (FILES, true, state.updates, state.reload_failures);
+                let others = state.facts.sources().iter();
+                let errors = |source: Source, state: &SourceState| match source {
+                    Source::Registry => state.errors.saturating_add(self.registry.errors()),
+                    _ => state.errors,
+                };
+                others
+                    .map(|(s, state)| (s.word(), state.synced, state.updates, errors(*s, state)))
+                    .chain([of_files])
+                    .collect()
+            },
             reload_failures: state.reload_failures,
             interception_ok: self.interception().0,
             bypass: self.bypass(),
+            traces: self.http.tracing.report(),
             problems: state.datapath.as_ref().map_or(0, |d| d.problems().len() as u64),
+            logs: {
+                let (lines, bytes) = self.logs.ring.size();
+                LogsReport {
+                    told: self.logs.told(),
+                    dropped: [
+                        ("queue", self.logs.dropped()),
+                        ("stderr", self.levels.outlet().dropped()),
+                        ("kernel", self.untold.load(Ordering::Relaxed)),
+                    ],
+                    kept: (lines as u64, bytes as u64),
+                }
+            },
         }
     }
 }

@@ -4,36 +4,45 @@ use super::{
     admin::Admin,
     bypass::BypassedCgroups,
     cgroup,
-    daemon::{self, Daemon, State},
+    daemon::{self, Daemon, Parts, State},
+    discovery,
+    facts::{self, Facts},
     health, host, http,
     lock::{LockError, Locks},
-    probe,
+    logs, names, probe,
+    registry::Registry,
     source::Watch,
     succession::{End, Succession},
     takeover::{self, Inheritance},
-    transitions,
+    traces, transitions,
 };
 use crate::{
     api::{Addresses, Mode},
     config::{self, Config},
     datapath::{self, Datapath, Limits},
-    kernel::{self, Capacity, Kernel, KernelError, Options, Pins},
+    discovery::{Source, registry::Registrar},
+    kernel::{self, Capacity, Kernel, KernelError, Options, Pins, ProgramStatus},
     model::{Overrides, Service, Snapshot},
-    telemetry::log::{self, Levels},
+    telemetry::{
+        levels::Directives,
+        log::{self, Levels},
+        logs::Logs,
+    },
 };
 use mesh_common::settings::{Settings, flags};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::{
+    collections::BTreeSet,
     fs, io, mem,
     os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::{Path, PathBuf},
-    sync::{Arc, atomic::Ordering},
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
     time::Duration,
 };
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::oneshot,
-    time::{MissedTickBehavior, interval},
+    time::{MissedTickBehavior, interval, timeout},
 };
 
 /// How often files, postponed writes and the programs' log are looked at.
@@ -48,13 +57,20 @@ const BEAT: Duration = Duration::from_millis(250);
 /// # Errors
 /// Why it cannot start, and what to do about it.
 pub fn run(named: Option<PathBuf>, takeover: bool) -> Result<(), String> {
+    let large_pages = kernel::use_small_pages().err();
     let watch = Watch::new(named.as_deref());
     let mut loaded = config::load(named.as_deref(), &host()).map_err(|errors| errors.to_string())?;
-    let facts = loaded.config.take_services();
+    let files = loaded.config.take_services();
     let config = &loaded.config;
     let levels = start_log(config)?;
+    let stderr = (levels.outlet().clone(), levels.json());
+    let logs = Logs::start(logs::keeping(&config.telemetry), Some(stderr));
+    let logs = logs.map_err(|e| format!("requests cannot be logged: {e}"))?;
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
+    }
+    if let Some(error) = large_pages {
+        tracing::warn!(%error, "huge pages cannot be left out: the daemon takes more memory");
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
     // From here on a signal waits for its turn: one that comes during the start ends a daemon that is whole.
@@ -65,34 +81,45 @@ pub fn run(named: Option<PathBuf>, takeover: bool) -> Result<(), String> {
     allow_descriptors();
     prepare_state(&config.node.state_dir)?;
     let inheritance = if takeover { takeover::ask(&config.admin.socket)? } else { Inheritance::default() };
-    let Inheritance { predecessor, overrides, listeners, locks, proxy } = inheritance;
+    let Inheritance { predecessor, overrides, mut listeners, locks, proxy, names: name_sockets, discovered } =
+        inheritance;
     let mut locks = Locks::inheriting(locks);
     locks.add_file_in("state directory", &config.node.state_dir).map_err(|e| not_ours(&e))?;
+    // Only now: a daemon that is left has written down what it knows, and another one's files are none of ours to judge.
+    let registrar = Registrar::open(&config.node.state_dir, facts::own(config));
+    let facts = Facts::new(config, files, registrar.all_said(), &discovered);
     let addresses = Addresses {
         listen: Some(config.admin.listen.0),
         metrics_listen: config.admin.metrics_listen.0,
         socket: Some(config.admin.socket.clone()),
     };
     // Before anything is attached: a daemon that cannot be asked must not begin to intercept.
+    let registry = config.discovery.registry();
+    let inherited = registry.listen.and_then(|listen| listeners.take(listen));
+    let registry = Registry::new(registrar, registry, inherited).map_err(|e| e.to_string())?;
     let mut admin = Admin::bind(addresses, listeners)?;
     // A daemon that intercepts nothing must not follow one that does.
     let must_intercept = predecessor.as_ref().is_some_and(|p| p.intercepts);
-    let Prepared { mode, kernel, cgroup, notes } =
-        prepare(&loaded.config, &facts, &overrides, must_intercept, &mut locks)?;
+    let Prepared { mode, mut kernel, cgroup, mut notes } =
+        prepare(&loaded.config, facts.services(), &overrides, must_intercept, &mut locks)?;
+    if let Ok((kernel, ..)) = &mut kernel
+        && loaded.config.dataplane.program_stats
+        && let Err(e) = kernel.count_runs()
+    {
+        tracing::warn!("{e}");
+        notes.push(e.to_string());
+    }
     let (kernel, datapath, bypassed) = match kernel {
         Ok((kernel, datapath, bypassed)) => (Ok(kernel), Some(datapath), Some(bypassed)),
         // Requests are balanced all the same.
         Err(why) => (Err(why), Some(Datapath::detached(config.node())), None),
     };
-    let _stats = match config.dataplane.program_stats && kernel.is_ok() {
-        true => kernel::program_stats().inspect_err(|e| tracing::warn!("{e}")).ok(),
-        false => None,
-    };
     let had_main_file = config::places(named.as_deref()).0.exists();
     let state = State::new(loaded, facts, had_main_file, overrides, datapath, bypassed);
-    let mut daemon = Daemon::new(named, mode, kernel, cgroup, levels, notes, state);
-    let programs_log = daemon.kernel.as_mut().ok().and_then(Kernel::take_log);
-    let events = daemon.kernel.as_mut().ok().map(Kernel::take_events).transpose().map_err(|e| e.to_string())?;
+    let daemon = Daemon::new(Parts { named, mode, kernel, cgroup, levels, logs, notes, registry }, state);
+    daemon.programs_log.renew(daemon.kernel());
+    let events = daemon.kernel().map(Kernel::take_events).transpose().map_err(|e| e.to_string())?;
+    let endings = daemon.kernel().map(Kernel::take_endings).transpose().map_err(|e| e.to_string())?;
     let daemon = Arc::new(daemon);
     // Again, for whatever did not fit at first and for what there is to say about it.
     daemon.publish(&mut daemon.state());
@@ -103,31 +130,59 @@ pub fn run(named: Option<PathBuf>, takeover: bool) -> Result<(), String> {
     let (succession, end) = Succession::new(locks, mem::take(&mut admin.copies), socket_file.clone());
     // Before anybody is told that this daemon is ready, or that it can go.
     http::start(&daemon, proxy).map_err(|e| format!("the proxy cannot start: {e}"))?;
+    traces::start(&daemon).map_err(|e| format!("traces cannot be sent: {e}"))?;
+    names::start(&daemon, name_sockets).map_err(|e| format!("names cannot be answered: {e}"))?;
     if let Some(predecessor) = predecessor {
         predecessor.relieve();
     }
     if let Some(file) = socket_file {
         file.remove();
     }
-    let admin = admin.serve(&daemon, &succession)?;
+    discovery::begin(&daemon);
+    let mut admin = admin.serve(&daemon, &succession)?;
     if let Some(events) = events {
         let listener = Arc::clone(&daemon);
         let missed = move |netns, pid| listener.http.missed(netns, pid);
         transitions::follow(&daemon, events, missed).map_err(|e| format!("circuits cannot be followed: {e}"))?;
     }
+    let connections = endings.map(|endings| logs::follow(&daemon, endings)).transpose();
+    let connections = connections.map_err(|e| format!("connections cannot be logged: {e}"))?;
+    discovery::start(&daemon).map_err(|e| format!("discovery cannot start: {e}"))?;
+    if let Some(turned) = daemon.http.turned() {
+        transitions::follow_requests(&daemon, turned).map_err(|e| format!("circuits cannot be followed: {e}"))?;
+    }
     health::start(&daemon).map_err(|e| format!("endpoints cannot be checked: {e}"))?;
     let probing = probe::start(&daemon).map_err(|e| format!("the probe cannot start: {e}"))?;
-    let end = runtime.block_on(serve(&daemon, signals, watch, programs_log, end));
+    let end = runtime.block_on(serve(&daemon, signals, watch, end));
     // Not while another one is ready in its place.
     daemon.stopping.store(!matches!(end, Some(End::Followed)), Ordering::Relaxed);
     succession.close();
+    daemon.names.stop();
+    if !matches!(end, Some(End::Followed)) {
+        daemon.state().facts.save();
+    } else {
+        // Whoever asks from now on asks the other one, at the same listeners: this one knows less by the moment.
+        admin.end();
+    }
     daemon.truth.stop();
     let within = daemon.state().config.proxy.drain_timeout.get();
     daemon.http.drain(within, matches!(end, Some(End::Followed)));
+    // What sources said since it was last written down. Who follows knows it, and may have written more.
+    if !matches!(end, Some(End::Followed)) {
+        daemon.state().facts.save();
+    }
     // A probe that is under way ends at once, and takes its cgroup along.
     let _ = probing.join();
     admin.stop();
     daemon.http.stop();
+    // All requests are over, and told.
+    if let Some(connections) = connections {
+        connections.stop(!matches!(end, Some(End::Followed)));
+    }
+    daemon.logs.end();
+    daemon.registry.registrar.save();
+    // Last: a collector may take its time.
+    daemon.http.tracing.stop();
     match end {
         None => tracing::info!("stopped; the kernel goes on with what it was told last (`mesh unload` removes it)"),
         Some(End::Followed) => tracing::info!("stopped: another daemon goes on"),
@@ -195,12 +250,11 @@ fn prepare(
     match load(config, facts, overrides, observe, locks) {
         Ok((kernel, datapath, bypassed, cgroup)) => {
             let mut notes = kernel.notes.clone();
-            notes.extend(
-                kernel
-                    .programs()
-                    .into_iter()
-                    .filter_map(|p| p.missing.map(|why| format!("program {} ({}) is left out: {why}", p.name, p.hook))),
-            );
+            notes.extend(kernel.programs().into_iter().filter_map(|program| {
+                let ProgramStatus { name, hook, missing, without, .. } = program;
+                let lost = without.map(|lost| format!("; {lost}")).unwrap_or_default();
+                missing.map(|why| format!("program {name} ({hook}) is left out: {why}{lost}"))
+            }));
             if kernel.tables().settings().flags & flags::BYPASS != 0 {
                 tracing::warn!("bypass is still on from before: nothing is translated; `mesh bypass off` ends it");
             }
@@ -220,7 +274,11 @@ fn prepare(
             let notes = left_behind(config);
             Ok(Prepared { mode: Mode::Userspace, kernel: Err(why), cgroup: None, notes })
         }
-        Err(LoadError::Kernel(e)) => Err(format!("dataplane.mode {}: {e}", wanted.word())),
+        Err(LoadError::Kernel(e)) => Err(format!(
+            "dataplane.mode {}: {e}. `mesh check` shows what else is missing; dataplane.mode userspace intercepts nothing \
+             and needs none of it",
+            wanted.word()
+        )),
     }
 }
 
@@ -274,8 +332,8 @@ fn load(
     let mut kernel = kernel::load(&Options {
         object: kernel::OBJECT,
         pins: Some(&pins),
-        capacity: capacity(&config.dataplane, &datapath::needs(facts)),
-        log_level: log::most_verbose(&config.telemetry.log.level),
+        capacity: capacity(config, &datapath::needs(facts)),
+        log_level: Directives::parse(&config.telemetry.log.level).of_programs(),
         settings: Settings {
             flags: if observe { flags::OBSERVE } else { 0 },
             mark: u64::from(config.dataplane.mark.get()),
@@ -296,16 +354,15 @@ fn load(
     let mut bypassed = BypassedCgroups::new(&root, &config.dataplane.bypass.cgroups);
     bypassed.refresh(kernel.tables());
     kernel.tables().beat(daemon::now());
-    let notes = kernel.attach(&path)?;
+    let notes = kernel.attach(&path).inspect_err(|_| kernel.give_up())?;
     kernel.notes.extend(notes);
     Ok((kernel, datapath, bypassed, path))
 }
 
 /// After how many nanoseconds without a heartbeat the hooks let everything pass; 0: never.
 fn stale_after(config: &Config) -> u64 {
-    let in_kubernetes = || std::env::var_os("KUBERNETES_SERVICE_HOST").is_some_and(|host| !host.is_empty());
     let passthrough = match config.dataplane.when_stale {
-        config::WhenStale::Auto => in_kubernetes(),
+        config::WhenStale::Auto => facts::in_cluster(),
         config::WhenStale::Passthrough => true,
         config::WhenStale::LastKnown => false,
     };
@@ -316,16 +373,23 @@ fn nanoseconds(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// How much the tables must hold: as configured, else what the configuration needs with a quarter to spare, and no
-/// less than what a small node grows into without a restart.
-pub(super) fn capacity(config: &config::Dataplane, needs: &Limits) -> Capacity {
+/// How much the tables must hold: as configured, else what is known at the start needs with a quarter to spare, and no
+/// less than what a small node grows into without a restart; where services come from a cluster, a large one.
+pub(super) fn capacity(config: &Config, needs: &Limits) -> Capacity {
+    let used = discovery::used(config, BTreeSet::new());
+    let floors = match used.contains(&Source::Kubernetes) || used.contains(&Source::Etcd) {
+        // 5,000 services of 20 endpoints, with as many more ports and changes as are usual: some 90 MiB.
+        true => Limits { services: 16_384, vips: 32_768, endpoints: 131_072, slots: 1_048_576 },
+        false => Limits { services: 4096, vips: 8192, endpoints: 16_384, slots: 262_144 },
+    };
+    let config = &config.dataplane;
     let roomy = |needed: u32, floor: u32| needed.saturating_add(needed / 4).max(floor);
-    let services = config.max_services.exact().unwrap_or_else(|| roomy(needs.services, 4096));
+    let services = config.max_services.exact().unwrap_or_else(|| roomy(needs.services, floors.services));
     Capacity {
         services,
         vips: roomy(needs.vips, services.saturating_mul(2)),
-        endpoints: config.max_endpoints.exact().unwrap_or_else(|| roomy(needs.endpoints, 16_384)),
-        slots: config.max_slots.exact().unwrap_or_else(|| roomy(needs.slots.saturating_mul(2), 262_144)),
+        endpoints: config.max_endpoints.exact().unwrap_or_else(|| roomy(needs.endpoints, floors.endpoints)),
+        slots: config.max_slots.exact().unwrap_or_else(|| roomy(needs.slots.saturating_mul(2), floors.slots)),
     }
 }
 
@@ -346,12 +410,11 @@ impl Signals {
     }
 }
 
-/// Waits for signals, changed files and postponed work, until it is told to stop or another daemon takes over.
+/// Waits for signals and postponed work, and follows files, until it is told to stop or another daemon takes over.
 async fn serve(
     daemon: &Arc<Daemon>,
     mut signals: Signals,
-    mut watch: Watch,
-    mut programs_log: Option<impl FnMut() + Send>,
+    watch: Watch,
     mut end: oneshot::Receiver<End>,
 ) -> Option<End> {
     let mut ticks = interval(TICK);
@@ -366,6 +429,7 @@ async fn serve(
         );
     }
     tokio::spawn(beat(Arc::clone(daemon)));
+    tokio::spawn(follow_files(Arc::clone(daemon), watch));
     loop {
         tokio::select! {
             _ = signals.terminate.recv() => return None,
@@ -374,23 +438,42 @@ async fn serve(
             Ok(end) = &mut end => return Some(end),
             _ = signals.hang_up.recv() => reload(daemon, "SIGHUP").await,
             _ = ticks.tick() => {
-                // What changes during a takeover is looked at afterwards, by whoever is there.
-                if daemon.state().may_change().is_ok() && watch.changed() {
-                    reload(daemon, "the files changed").await;
-                }
                 let daemon = Arc::clone(daemon);
                 // Large tables take their time, and the heartbeat goes on meanwhile.
                 let _ = tokio::task::spawn_blocking(move || {
                     daemon.tick();
                     daemon.guard();
                     daemon.recount_active();
+                    daemon.programs_log.flush();
                 })
                 .await;
-                if let Some(flush) = &mut programs_log {
-                    flush();
-                }
             }
         }
+    }
+}
+
+/// Reloads whenever the files are others.
+async fn follow_files(daemon: Arc<Daemon>, watch: Watch) {
+    let stirred = watch.stirred();
+    let watch = Arc::new(Mutex::new(watch));
+    loop {
+        // What is mounted over the network stirs nothing here.
+        let _ = timeout(TICK, stirred.wait()).await;
+        let (daemon, watch) = (Arc::clone(&daemon), Arc::clone(&watch));
+        // Files may be far away, and the state in use for a while.
+        let _ = tokio::task::spawn_blocking(move || reload_changed(&daemon, &watch)).await;
+    }
+}
+
+/// Reloads if the files are others now.
+fn reload_changed(daemon: &Daemon, watch: &Mutex<Watch>) {
+    let mut watch = watch.lock().unwrap_or_else(PoisonError::into_inner);
+    // What changes during a takeover is looked at afterwards, by whoever is there.
+    if daemon.state().may_change().is_ok()
+        && watch.changed()
+        && daemon.reload("the files changed").is_err_and(|refused| refused.later)
+    {
+        watch.not_loaded();
     }
 }
 

@@ -9,8 +9,8 @@ use super::{
 };
 use crate::{
     api::{
-        Estate, Farewell, Greeting, HandOver, Kind, Line, LineError, MOST_PASSED, MorePassed, Passed, Ready, Refusal,
-        RuntimeChange, SocketFile,
+        Discovered, Estate, Farewell, Greeting, HandOver, Kind, Line, LineError, MOST_PASSED, MorePassed, Passed,
+        Ready, Refusal, RuntimeChange, SocketFile,
     },
     model::Override,
 };
@@ -20,7 +20,7 @@ use nix::{
     unistd::Pid,
 };
 use std::{
-    io,
+    fs, io,
     os::fd::{AsFd, OwnedFd},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -62,6 +62,8 @@ struct Frozen {
     settings: Option<Settings>,
     /// Whether the programs were attached.
     attached: bool,
+    /// What was written down for the other daemon.
+    discovered: Discovered,
 }
 
 /// The turn of one other daemon.
@@ -124,7 +126,7 @@ impl Succession {
         if let Some(file) = &self.file {
             file.leave();
         }
-        let done = match self.pass_on(daemon, line) {
+        let done = match self.pass_on(daemon, line, frozen.discovered.clone()) {
             Ok(()) => self.wait_for(line),
             Err(e) => Err(e),
         };
@@ -141,9 +143,9 @@ impl Succession {
     }
 
     /// Hands everything over.
-    fn pass_on(&self, daemon: &Daemon, line: &Line) -> Result<(), LineError> {
+    fn pass_on(&self, daemon: &Daemon, line: &Line, discovered: Discovered) -> Result<(), LineError> {
         let (what, descriptors) = self.descriptors(daemon).map_err(LineError::Io)?;
-        let estate = daemon.estate(what);
+        let estate = daemon.estate(what, discovered);
         let descriptors: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
         let (first, rest) = descriptors.split_at(descriptors.len().min(MOST_PASSED));
         line.send(&estate, first, PATIENCE)?;
@@ -160,7 +162,15 @@ impl Succession {
             .map(|(path, fd)| Ok((Passed::Lock { path }, fd)));
         let listeners = inner.listeners.iter().map(|(what, fd)| Ok((what.clone(), fd.try_clone()?)));
         let proxy = daemon.http.listeners()?.into_iter().map(Ok);
-        listeners.chain(locks).chain(proxy).collect::<io::Result<Vec<_>>>().map(|all| all.into_iter().unzip())
+        let names = daemon.names.sockets()?.into_iter().map(Ok);
+        let registry = daemon.registry.listener()?.into_iter().map(Ok);
+        listeners
+            .chain(locks)
+            .chain(proxy)
+            .chain(names)
+            .chain(registry)
+            .collect::<io::Result<Vec<_>>>()
+            .map(|all| all.into_iter().unzip())
     }
 
     /// Waits until the other daemon is at work, or is known to have gone.
@@ -229,12 +239,21 @@ impl Daemon {
     }
 
     fn freeze(&self, pid: i32) -> Frozen {
-        self.state().frozen = Some(pid);
+        let mut state = self.state();
+        state.frozen = Some(pid);
+        // The other daemon reads it.
+        let saved = state.facts.save();
+        let complete = state.facts.sources().iter().filter(|(_, seen)| saved && (seen.synced || seen.handed_over));
+        let sources = complete.map(|(source, _)| source.word().to_owned()).collect();
+        let directory = fs::canonicalize(&state.config.node.state_dir).unwrap_or_default();
+        self.registry.registrar.freeze();
+        drop(state);
         let attached = self.kernel().is_some_and(|kernel| kernel.detached().is_none());
-        Frozen { settings: self.tables().map(|tables| tables.settings()), attached }
+        let settings = self.tables().map(|tables| tables.settings());
+        Frozen { settings, attached, discovered: Discovered { directory, sources } }
     }
 
-    fn estate(&self, descriptors: Vec<Passed>) -> Estate {
+    fn estate(&self, descriptors: Vec<Passed>, discovered: Discovered) -> Estate {
         let state = self.state();
         let changes = state.overrides().list().map(|change| match change {
             Override::Policy { service, policy } => RuntimeChange::Policy { service, policy: policy.word().to_owned() },
@@ -251,6 +270,7 @@ impl Daemon {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
             intercepts: self.kernel().is_some(),
+            discovered,
             changes: changes.collect(),
             descriptors,
         }
@@ -283,6 +303,7 @@ impl Daemon {
         }
         state.frozen = None;
         drop(state);
+        self.registry.registrar.thaw();
         self.truth.doubt();
         Ok(())
     }

@@ -1,10 +1,10 @@
 //! `mesh run --takeover`: what a daemon gets from the one that it follows, and how it tells that one to go.
 
-use super::http::ProxyListeners;
+use super::{http::ProxyListeners, names::NameSockets};
 use crate::{
     api::{
-        Client, ClientError, Estate, Farewell, Greeting, Inherited, Line, LineError, MorePassed, Passed, Ready,
-        RuntimeChange,
+        Client, ClientError, Discovered, Estate, Farewell, Greeting, Inherited, Line, LineError, MorePassed, Passed,
+        Ready, RuntimeChange,
     },
     model::{BreakerOverride, Override, Overrides, Policy},
 };
@@ -21,6 +21,8 @@ pub(super) struct Inheritance {
     pub(super) listeners: Inherited,
     pub(super) locks: Vec<File>,
     pub(super) proxy: ProxyListeners,
+    pub(super) names: NameSockets,
+    pub(super) discovered: Discovered,
 }
 
 /// The daemon before this one: it answers who asks and changes nothing, until it is relieved or this process ends.
@@ -66,10 +68,12 @@ pub(super) fn ask(socket: &Path) -> Result<Inheritance, String> {
         return Err(garbled(LineError::Garbled(format!("{} descriptors are missing", estate.descriptors.len()))));
     }
     let (mut listeners, mut locks, mut proxy) = (Inherited::default(), Vec::new(), ProxyListeners::default());
+    let mut names = NameSockets::default();
     for (what, descriptor) in estate.descriptors.iter().zip(descriptors) {
         let rest = listeners.add(what, descriptor);
         match (what, rest) {
             (Passed::Lock { .. }, Some(lock)) => locks.push(File::from(lock)),
+            (Passed::NameServer { udp }, Some(socket)) => names.add(*udp, socket),
             (what, Some(listener)) => proxy.add(what, listener),
             (_, None) => {}
         }
@@ -83,7 +87,7 @@ pub(super) fn ask(socket: &Path) -> Result<Inheritance, String> {
         "taking over"
     );
     let predecessor = Some(Predecessor { line, pid: estate.pid, intercepts: estate.intercepts });
-    Ok(Inheritance { predecessor, overrides, listeners, locks, proxy })
+    Ok(Inheritance { predecessor, overrides, listeners, locks, proxy, names, discovered: estate.discovered })
 }
 
 /// A change that an operator made, if this version knows its kind.

@@ -1,4 +1,4 @@
-//! Circuits as the kernel turns them: heard, logged, followed; and what they are at a moment.
+//! Circuits as the kernel and requests turn them: heard, logged, followed; and what they are at a moment.
 
 use super::daemon::{Daemon, State, now};
 use crate::{
@@ -6,14 +6,24 @@ use crate::{
     datapath::{Datapath, Turned},
     kernel::{Event, Events, Tables},
     model::Service,
-    proxy::Table,
+    proxy::{self, Table},
 };
 use mesh_common::{
     breaker::{State as Circuit, Word},
     event::Transition,
 };
 use nix::poll::{PollFd, PollFlags, poll};
-use std::{io, net::SocketAddr, os::fd::AsFd, sync::Arc, thread, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    os::fd::AsFd,
+    sync::{
+        Arc,
+        mpsc::{Receiver, RecvTimeoutError},
+    },
+    thread,
+    time::Duration,
+};
 
 /// How long it may take until the daemon's end is noticed.
 const LOOK_UP: u16 = 500;
@@ -49,7 +59,48 @@ pub(super) fn follow(
     thread::Builder::new().name("circuits".to_owned()).spawn(follow).map(drop)
 }
 
+/// Hears of circuits that requests turned, in a thread of its own, as long as the daemon runs.
+///
+/// # Errors
+/// The system's, where there can be no thread.
+pub(super) fn follow_requests(daemon: &Arc<Daemon>, turned: Receiver<proxy::Turned>) -> io::Result<()> {
+    let daemon = Arc::clone(daemon);
+    let follow = move || {
+        while !daemon.is_stopping() {
+            match turned.recv_timeout(Duration::from_millis(LOOK_UP.into())) {
+                Ok(first) => daemon.requests_turned(std::iter::once(first).chain(turned.try_iter())),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    };
+    thread::Builder::new().name("request-circuits".to_owned()).spawn(follow).map(drop)
+}
+
 impl Daemon {
+    /// Requests turned circuits.
+    fn requests_turned(&self, turned: impl Iterator<Item = proxy::Turned>) {
+        let mut state = self.state();
+        let snapshot = Arc::clone(&state.snapshot);
+        let Some(datapath) = state.datapath.as_mut() else { return };
+        let table = self.http.shared.table.load();
+        for proxy::Turned { service: name, endpoint, from, to } in turned {
+            if let Some(service) = snapshot.service(&name) {
+                // As it is by now: workers tell in any order.
+                let now_is = match self.tables() {
+                    Some(tables) => datapath.circuit(tables, &name, endpoint),
+                    None => own_circuit(&table, &name, endpoint).unwrap_or_default(),
+                };
+                datapath.note(service, endpoint, now_is, now());
+            }
+            log(&Turned { service: name.to_string(), endpoint, from, to });
+        }
+        drop(table);
+        if state.may_change().is_ok() {
+            self.refresh(&mut state);
+        }
+    }
+
     /// Circuits turned.
     fn turned(&self, transitions: &[Transition]) {
         let mut state = self.state();
@@ -68,15 +119,20 @@ impl Daemon {
     /// Brings what was learned of endpoints into the tables.
     pub(super) fn refresh(&self, state: &mut State) {
         let Some(datapath) = state.datapath.as_mut() else { return };
-        if let Some(tables) = self.tables() {
-            datapath.due(tables, &state.snapshot, now());
-        }
+        let table = self.http.shared.table.load();
+        let circuit = |datapath: &Datapath, service: &str, endpoint| match self.tables() {
+            Some(tables) => datapath.circuit(tables, service, endpoint),
+            None => own_circuit(&table, service, endpoint).unwrap_or_default(),
+        };
+        datapath.due(circuit, &state.snapshot, now());
+        // What a circuit is changes even where no table does.
+        self.watches.touch();
         if !datapath.wants_refresh() {
             return;
         }
         let again_at = match self.tables() {
             Some(tables) => datapath.refresh(tables, &state.snapshot, now()),
-            None => datapath.note_snapshot(&state.snapshot, now()),
+            None => datapath.note_changes(&state.snapshot, now()),
         };
         if let Some(at) = again_at {
             state.again_at = Some(state.again_at.map_or(at, |before| before.min(at)));
@@ -94,7 +150,11 @@ impl Daemon {
         }
         let table = self.http.shared.table.load();
         let service = table.service(&service.name)?;
-        Some(service.state().close_circuit(service.endpoint(address)?))
+        let before = service.state().close_circuit(service.endpoint(address)?);
+        if let (Some(datapath), Some(facts)) = (state.datapath.as_mut(), state.snapshot.service(service.name())) {
+            datapath.note(facts, address, Word::default(), 0);
+        }
+        Some(before)
     }
 
     /// Looks whether the kernel counts open circuits right.
@@ -127,7 +187,7 @@ impl<'a> Circuits<'a> {
         let rows = self.tables.filter(|(_, datapath)| datapath.endpoint_row(service, address).is_some());
         match rows {
             Some((tables, datapath)) => Some(datapath.circuit(tables, service, address)),
-            None => Some(self.requests.service(service)?.endpoint(address)?.own_circuit()),
+            None => own_circuit(&self.requests, service, address),
         }
     }
 
@@ -140,6 +200,11 @@ impl<'a> Circuits<'a> {
     pub(super) fn time(&self, ms: u64) -> Time {
         self.time.after(Duration::from_millis(ms.saturating_sub(self.now_ms)))
     }
+}
+
+/// The circuit of an endpoint where no kernel has it; `None`: it has none.
+fn own_circuit(table: &Table, service: &str, endpoint: SocketAddr) -> Option<Word> {
+    Some(table.service(service)?.endpoint(endpoint)?.own_circuit())
 }
 
 /// The state of a circuit as operators see it: one that is held open is open.

@@ -1,9 +1,10 @@
 //! What can be typed.
 
-use crate::api::{ConnectionOrder, Policy};
+use super::register::{Deregister, Register};
+use crate::api::{ConnectionOrder, DurationBound, Methods, PathPattern, Policy, Since, Statuses, TraceStart};
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
-use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
 
 /// A service mesh for one node: TCP services balanced in the kernel.
 #[derive(Debug, Parser)]
@@ -12,25 +13,7 @@ pub(super) struct Arguments {
     #[command(flatten)]
     pub(super) options: Options,
     #[command(subcommand)]
-    pub(super) verb: AnyVerb,
-}
-
-/// What completion scripts offer: the same without what is not built yet. (They show even what help hides.)
-#[derive(Debug, Parser)]
-#[command(name = "mesh", version)]
-pub(super) struct Offered {
-    #[command(flatten)]
-    options: Options,
-    #[command(subcommand)]
-    verb: Verb,
-}
-
-#[derive(Debug, Subcommand)]
-pub(super) enum AnyVerb {
-    #[command(flatten)]
-    Built(Verb),
-    #[command(flatten)]
-    Later(LaterVerb),
+    pub(super) verb: Verb,
 }
 
 #[derive(Debug, Args)]
@@ -109,7 +92,7 @@ pub(super) enum Verb {
     Services {
         /// Only this one, with its endpoints
         name: Option<String>,
-        /// Show it again every second until interrupted
+        /// Show it again every second until interrupted; with a name and -o json print what changes, one line an event
         #[arg(long)]
         watch: bool,
         #[command(flatten)]
@@ -148,6 +131,41 @@ pub(super) enum Verb {
         listing: Listing,
     },
 
+    /// Show what became of requests and connections: the newest lines of the log, or those that come
+    Logs(Box<LogsArguments>),
+
+    /// Show how much which module of the daemon logs, or change it until the daemon restarts
+    LogLevel {
+        /// What to change: a module and its level, off, error, warn, info, debug or trace; a level alone is that of all
+        /// others
+        #[arg(value_name = "MODULE=LEVEL")]
+        directive: Option<String>,
+        #[command(flatten)]
+        listing: Listing,
+    },
+
+    /// Put what a maintainer would ask for into one archive, without secrets
+    ///
+    /// It holds the configuration, what the daemon answers about everything, its metrics and log, and what this host is.
+    /// Where no daemon runs it says so in the archive.
+    Bugreport {
+        /// The archive, which must not be there yet [default: mesh-bugreport-TIME.tar.gz here]
+        #[arg(long, value_name = "FILE")]
+        output: Option<PathBuf>,
+        /// The configuration [env: MESH_CONFIG] [default: /etc/mesh/mesh.yaml]
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
+
+    /// Watch services, endpoints and connections live, on the whole screen
+    ///
+    /// `?` shows the keys.
+    Top {
+        /// How long to wait between two looks, from 1s to 1h
+        #[arg(long, value_name = "TIME", value_parser = interval, default_value = "1s")]
+        interval: Duration,
+    },
+
     /// Say what a connection to an address would meet now, and why
     Explain {
         /// The address dialled
@@ -166,6 +184,23 @@ pub(super) enum Verb {
         listing: Listing,
     },
 
+    /// List requests whose traces were kept, the newest first; or show one trace, what took how long
+    ///
+    /// Kept are those that were sampled, those that failed, and those that were tried more than once.
+    Traces {
+        /// This trace, 32 hexadecimal digits
+        #[arg(value_name = "ID", value_parser = trace_id, conflicts_with_all = ["service", "limit"])]
+        id: Option<String>,
+        /// Only those of requests for this service
+        #[arg(long, value_name = "SERVICE")]
+        service: Option<String>,
+        /// No more than so many [default: 50 in a table, else all that are kept]
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+        limit: Option<u32>,
+        #[command(flatten)]
+        listing: Listing,
+    },
+
     /// Change how a service is balanced
     #[command(subcommand)]
     Lb(LbVerb),
@@ -178,6 +213,15 @@ pub(super) enum Verb {
         #[command(subcommand)]
         verb: Option<CircuitVerb>,
     },
+
+    /// Register an instance of a service
+    ///
+    /// It counts for its TTL; register it again in time, or let --keep do so.
+    // Boxed: it is larger than all others.
+    Register(Box<Register>),
+
+    /// Take an instance of a service out again
+    Deregister(Box<Deregister>),
 
     /// The kill switch: make every hook pass everything untouched, or translate again
     #[command(subcommand)]
@@ -200,43 +244,40 @@ pub(super) enum Verb {
     },
 }
 
-/// Commands of the contract that are not built yet: known by name, whatever follows.
-#[derive(Debug, Subcommand)]
-pub(super) enum LaterVerb {
-    #[command(hide = true, disable_help_flag = true)]
-    Register(Rest),
-    #[command(hide = true, disable_help_flag = true)]
-    Deregister(Rest),
-    #[command(hide = true, disable_help_flag = true)]
-    Top(Rest),
-    #[command(hide = true, disable_help_flag = true)]
-    Traces(Rest),
-    #[command(hide = true, disable_help_flag = true)]
-    Logs(Rest),
-    #[command(hide = true, disable_help_flag = true)]
-    LogLevel(Rest),
-    #[command(hide = true, disable_help_flag = true)]
-    Bugreport(Rest),
-}
-
-impl LaterVerb {
-    pub(super) const fn name(&self) -> &'static str {
-        match self {
-            Self::Register(_) => "register",
-            Self::Deregister(_) => "deregister",
-            Self::Top(_) => "top",
-            Self::Traces(_) => "traces",
-            Self::Logs(_) => "logs",
-            Self::LogLevel(_) => "log-level",
-            Self::Bugreport(_) => "bugreport",
-        }
-    }
-}
-
 #[derive(Debug, Args)]
-pub(super) struct Rest {
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
-    rest: Vec<OsString>,
+pub(super) struct LogsArguments {
+    /// Only those of this service
+    #[arg(long, value_name = "SERVICE")]
+    pub(super) service: Option<String>,
+    /// Only those to this endpoint
+    #[arg(long, value_name = "ADDRESS", value_parser = address)]
+    pub(super) endpoint: Option<SocketAddr>,
+    /// Only answers with this status: 503, 5xx, 400-499, or several with commas between
+    #[arg(long, value_name = "STATUS")]
+    pub(super) status: Option<Statuses>,
+    /// Only requests with this method, or one of several with commas between
+    #[arg(long, value_name = "METHOD")]
+    pub(super) method: Option<Methods>,
+    /// Only requests with a path that begins with this, or contains it where it has no / in front; * stands for anything
+    #[arg(long, value_name = "PATH")]
+    pub(super) path: Option<PathPattern>,
+    /// Only what took so long: '>100ms', '>=1s', '<1s'
+    #[arg(long, value_name = "BOUND")]
+    pub(super) duration: Option<DurationBound>,
+    /// Only those of this trace, by its id or the beginning of it
+    #[arg(long, value_name = "ID")]
+    pub(super) trace: Option<TraceStart>,
+    /// Only what was over since then: 5m ago, or a time such as 2026-01-31T12:00:00Z
+    #[arg(long, value_name = "WHEN")]
+    pub(super) since: Option<Since>,
+    /// No more than so many, the newest [default: 100]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) limit: Option<u32>,
+    /// Then show those that come, until interrupted
+    #[arg(short, long)]
+    pub(super) follow: bool,
+    #[command(flatten)]
+    pub(super) listing: Listing,
 }
 
 #[derive(Debug, Subcommand)]
@@ -367,7 +408,7 @@ pub(super) enum BypassVerb {
 }
 
 /// `ip:port`, with a reason that helps when it is none.
-fn address(text: &str) -> Result<SocketAddr, String> {
+pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
     if let Ok(address) = text.parse() {
         return Ok(address);
     }
@@ -380,14 +421,30 @@ fn address(text: &str) -> Result<SocketAddr, String> {
     })
 }
 
-fn weight(text: &str) -> Result<u16, String> {
+fn trace_id(text: &str) -> Result<String, String> {
+    let is_one = text.len() == 32 && text.bytes().all(|b| b.is_ascii_hexdigit());
+    is_one.then(|| text.to_ascii_lowercase()).ok_or_else(|| "expected 32 hexadecimal digits".to_owned())
+}
+
+pub(super) fn weight(text: &str) -> Result<u16, String> {
     text.parse().map_err(|_| "expected a whole number from 0 to 65535".to_owned())
 }
 
 fn reset_timeout(text: &str) -> Result<Duration, String> {
-    const ALLOWED: std::ops::RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(24 * 3600);
-    let time = humantime::parse_duration(text).ok().filter(|time| ALLOWED.contains(time));
-    let time = time.ok_or_else(|| "expected a duration from 100ms to 24h, such as 250ms, 5s or 1m30s".to_owned())?;
+    duration(
+        text,
+        Duration::from_millis(100)..=Duration::from_secs(24 * 3600),
+        "from 100ms to 24h, such as 250ms, 5s or 1m30s",
+    )
+}
+
+fn interval(text: &str) -> Result<Duration, String> {
+    duration(text, Duration::from_secs(1)..=Duration::from_secs(3600), "from 1s to 1h, such as 1s, 2500ms or 1m")
+}
+
+fn duration(text: &str, allowed: RangeInclusive<Duration>, expected: &str) -> Result<Duration, String> {
+    let time = humantime::parse_duration(text).ok().filter(|time| allowed.contains(time));
+    let time = time.ok_or_else(|| format!("expected a duration {expected}"))?;
     // Finer is not kept.
     Ok(Duration::from_millis(u64::try_from(time.as_millis()).unwrap_or(u64::MAX)))
 }

@@ -1,10 +1,11 @@
 //! From what was typed to what is to be done.
 
 use super::args::{
-    AnyVerb, Arguments, BypassVerb, CircuitName, CircuitVerb, Color, ConfigVerb, EndpointVerb, Format, LbVerb, Options,
-    Target, Verb,
+    Arguments, BypassVerb, CircuitName, CircuitVerb, Color, ConfigVerb, EndpointVerb, Format, LbVerb, LogsArguments,
+    Options, Target, Verb,
 };
-use crate::api::{Connections, Request};
+use super::register::{Deregister, Register};
+use crate::api::{Connections, Logs, Request, Traces};
 use clap::Parser;
 use clap_complete::Shell;
 use std::{
@@ -12,9 +13,13 @@ use std::{
     ffi::{OsStr, OsString},
     path::PathBuf,
     process::ExitCode,
+    time::Duration,
 };
 
 const DEFAULT_SOCKET: &str = "/run/mesh/admin.sock";
+
+/// Rows of `mesh traces` where nobody says how many.
+const TRACES: u32 = 50;
 
 /// Everything that can be asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +38,15 @@ pub enum Command {
         /// How to print what was found.
         show: Show,
     },
+    /// Put what a maintainer would ask for into an archive.
+    Bugreport {
+        /// The configuration that was named; `None`: the one at the default path, if there is one.
+        config: Option<PathBuf>,
+        /// The admin socket of the daemon that is asked.
+        socket: PathBuf,
+        /// The archive; `None`: one with a name of its own in the working directory.
+        output: Option<PathBuf>,
+    },
     /// Check a configuration.
     ConfigValidate {
         /// The file.
@@ -47,6 +61,10 @@ pub enum Command {
         /// Even while a daemon runs.
         force: bool,
     },
+    /// Register an instance in etcd.
+    EtcdRegister(Box<Register>),
+    /// Take an instance out of etcd.
+    EtcdDeregister(Box<Deregister>),
     /// Something that [`execute`](super::execute()) does.
     Client(ClientCommand),
 }
@@ -71,12 +89,18 @@ pub struct ClientCommand {
 pub(super) enum Action {
     /// Ask, and print the answer.
     Show { request: Request, format: Format, watch: bool },
+    /// Print lines of the log as they come.
+    Follow { wanted: Box<Logs>, format: Format },
+    /// Show everything live, asking so often.
+    Top(Duration),
     /// Change, and say what changed.
     Change(Request),
+    /// Register, and stay.
+    Keep(crate::api::Registration),
+    /// Deregister the instance at an address, whatever it is called.
+    Deregister { service: String, address: std::net::SocketAddr },
     /// Print a completion script.
     Completions(Shell),
-    /// In the contract and not built yet.
-    Later(&'static str),
 }
 
 /// The command in `arguments` (the program's name first).
@@ -106,18 +130,13 @@ where
     // An empty variable is one that is not set, as with most programs.
     let environment = |name: &str| environment(name).filter(|value| value != OsStr::new("")).map(PathBuf::from);
     let named = |config: Option<PathBuf>| config.or_else(|| environment("MESH_CONFIG"));
-    let client = |action| {
+    let socket = || {
         let socket = admin_socket.clone().or_else(|| environment("MESH_ADMIN_SOCKET"));
-        let socket = socket.unwrap_or_else(|| PathBuf::from(DEFAULT_SOCKET));
-        Command::Client(ClientCommand { socket, color, action })
+        socket.unwrap_or_else(|| PathBuf::from(DEFAULT_SOCKET))
     };
+    let client = |action| Command::Client(ClientCommand { socket: socket(), color, action });
     let show = |request, format| client(Action::Show { request, format, watch: false });
     let change = |request| client(Action::Change(request));
-    let later = |name| client(Action::Later(name));
-    let verb = match verb {
-        AnyVerb::Built(verb) => verb,
-        AnyVerb::Later(verb) => return Ok(later(verb.name())),
-    };
     let command = match verb {
         Verb::Run { config, takeover } => Command::Run { config: named(config), takeover },
         Verb::Check { config, listing } => {
@@ -138,8 +157,26 @@ where
             let request = Request::Connections(Connections { service, endpoint, sort, limit });
             client(Action::Show { request, format: listing.output, watch })
         }
+        Verb::Logs(asked) => {
+            let LogsArguments { service, endpoint, status, method, path, duration, trace, since, limit, .. } = *asked;
+            let wanted = Logs { service, endpoint, status, method, path, duration, trace, since, limit };
+            let format = asked.listing.output;
+            match asked.follow {
+                true => client(Action::Follow { wanted: Box::new(wanted), format }),
+                false => show(Request::Logs(Box::new(wanted)), format),
+            }
+        }
+        Verb::LogLevel { directive: Some(directive), .. } => change(Request::SetLogLevel { directive }),
+        Verb::LogLevel { directive: None, listing } => show(Request::LogLevels, listing.output),
+        Verb::Bugreport { output, config } => Command::Bugreport { config: named(config), socket: socket(), output },
+        Verb::Top { interval } => client(Action::Top(interval)),
         Verb::Explain { address, host, path, zone, listing } => {
             show(Request::Explain { address, host, path, zone }, listing.output)
+        }
+        Verb::Traces { id: Some(id), listing, .. } => show(Request::Trace { id }, listing.output),
+        Verb::Traces { id: None, service, limit, listing } => {
+            let limit = limit.or((listing.output == Format::Table).then_some(TRACES));
+            show(Request::Traces(Traces { service, limit }), listing.output)
         }
         Verb::Lb(LbVerb::Set { service, policy, persist }) => {
             change(Request::LbSet { service, policy, persist: persist.persist })
@@ -157,6 +194,14 @@ where
         Verb::Circuit {
             verb: Some(CircuitVerb::Set { service, failure_threshold, reset_timeout, persist }), ..
         } => change(Request::CircuitSet { service, failure_threshold, reset_timeout, persist: persist.persist }),
+        Verb::Register(what) if !what.etcd.endpoints.is_empty() => Command::EtcdRegister(what),
+        Verb::Register(what) => {
+            let keep = what.keep;
+            let registration = what.at_the_daemon();
+            if keep { client(Action::Keep(registration)) } else { change(Request::Register(registration)) }
+        }
+        Verb::Deregister(what) if !what.etcd.endpoints.is_empty() => Command::EtcdDeregister(what),
+        Verb::Deregister(what) => client(what.at_the_daemon()),
         Verb::Bypass(BypassVerb::On) => change(Request::Bypass { on: true }),
         Verb::Bypass(BypassVerb::Off) => change(Request::Bypass { on: false }),
         Verb::Completions { shell } => client(Action::Completions(shell)),

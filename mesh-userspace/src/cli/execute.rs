@@ -1,13 +1,20 @@
 //! Does what a [`ClientCommand`] says.
 
 use super::{
-    args::{Format, Offered},
+    args::{Arguments, Format},
     command::{Action, ClientCommand, Show},
+    events,
+    follow::follow,
+    keep::keep,
     output::{Style, complain, document, line, note, print},
     rates::Rated,
-    views, watch,
+    register::deregister,
+    top, views, watch,
 };
-use crate::api::{Check, Circuit, Client, ClientError, Endpoint, Explanation, Refusal, Request, Service, Status, Time};
+use crate::api::{
+    Changed, Check, Circuit, Client, ClientError, Endpoint, Explanation, LogLevels, LogLine, Request, Service, Status,
+    Time, Trace, TraceSummary,
+};
 use clap::CommandFactory;
 use clap_complete::Shell;
 use serde_json::Value;
@@ -21,16 +28,21 @@ const UNREACHABLE: u8 = 3;
 pub fn execute(command: ClientCommand) -> ExitCode {
     let ClientCommand { socket, color, action } = command;
     let result = match action {
-        Action::Later(name) => {
-            complain_later(name);
-            Err(ExitCode::FAILURE)
-        }
         Action::Completions(shell) => print(&completions(shell)),
+        Action::Show { request: Request::Services { name: Some(name) }, format: Format::Json, watch: true } => {
+            block_on(events::events(&Client::new(socket), &name))
+        }
         Action::Show { request, format, watch } => {
             let screen = Screen::new(Client::new(socket), request, format, Style::for_stdout(color));
             block_on(async { if watch { watch::watch(&screen).await } else { screen.show().await } })
         }
+        Action::Follow { wanted, format } => {
+            block_on(follow(&Client::new(socket), &wanted, format, Style::for_stdout(color)))
+        }
+        Action::Top(interval) => block_on(top::top(&Client::new(socket), interval, Style::for_stdout(color))),
         Action::Change(request) => block_on(change(&Client::new(socket), &request)),
+        Action::Keep(registration) => block_on(keep(&Client::new(socket), registration)),
+        Action::Deregister { service, address } => block_on(deregister(&Client::new(socket), service, address)),
     };
     result.err().unwrap_or(ExitCode::SUCCESS)
 }
@@ -51,16 +63,10 @@ pub fn report(check: &Check, show: Show) -> ExitCode {
     }
 }
 
-fn complain_later(name: &str) {
-    use std::io::Write;
-    // Its own form, without the leading `mesh:` of other complaints: the name of the command is the subject.
-    let _ = writeln!(std::io::stderr(), "mesh {}", Refusal::unsupported(name));
-}
-
 pub(super) fn completions(shell: Shell) -> String {
     // Into memory first: the generator panics where its writer fails.
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Offered::command(), "mesh", &mut script);
+    clap_complete::generate(shell, &mut Arguments::command(), "mesh", &mut script);
     String::from_utf8_lossy(&script).into_owned()
 }
 
@@ -74,8 +80,13 @@ fn block_on(work: impl Future<Output = Result<(), ExitCode>>) -> Result<(), Exit
     }
 }
 
-async fn change(client: &Client, request: &Request) -> Result<(), ExitCode> {
-    let changed = client.change(request).await.map_err(|e| failed(&e))?;
+/// Makes a change, and says what changed.
+pub(super) async fn change(client: &Client, request: &Request) -> Result<(), ExitCode> {
+    said(&client.change(request).await.map_err(|e| failed(&e))?)
+}
+
+/// Says what changed.
+pub(super) fn said(changed: &Changed) -> Result<(), ExitCode> {
     print(&format!("{}\n", super::output::harmless_lines(&changed.message)))?;
     for warning in &changed.warnings {
         note(&format!("warning: {warning}"));
@@ -105,7 +116,11 @@ pub(super) enum Shown {
     Endpoints(Vec<Endpoint>),
     Connections(Vec<Rated>),
     Circuits(Vec<Circuit>),
+    Logs(Vec<LogLine>),
+    LogLevels(LogLevels),
     Explanation(Box<Explanation>),
+    Traces(Vec<TraceSummary>),
+    Trace(Box<Trace>),
     Config(Value),
 }
 
@@ -144,7 +159,11 @@ impl Screen {
                 Shown::Connections(connections.into_iter().map(Rated::from).collect())
             }
             Request::Circuits { service } => Shown::Circuits(client.circuits(service.clone()).await?),
+            Request::Logs(_) => Shown::Logs(client.logs(&self.request).await?),
+            Request::LogLevels => Shown::LogLevels(client.log_levels().await?),
             Request::Explain { .. } => Shown::Explanation(Box::new(client.explain(&self.request).await?)),
+            Request::Traces(_) => Shown::Traces(client.traces(&self.request).await?),
+            Request::Trace { id } => Shown::Trace(Box::new(client.trace(id.clone()).await?)),
             Request::ConfigDump => Shown::Config(client.config().await?),
             _ => Shown::Status(Box::new(client.status().await?)),
         })
@@ -163,7 +182,13 @@ impl Screen {
             (Format::Table, Shown::Connections(connections)) => Ok(views::connections(connections, style)),
             (Format::Table, Shown::Circuits(circuits)) if circuits.is_empty() => Ok(String::new()),
             (Format::Table, Shown::Circuits(circuits)) => Ok(views::circuits(circuits, Time::now(), style)),
+            (Format::Table, Shown::Logs(lines)) if lines.is_empty() => Ok(String::new()),
+            (Format::Table, Shown::Logs(lines)) => Ok(views::logs(lines, style)),
+            (Format::Table, Shown::LogLevels(levels)) => Ok(views::log_levels(levels, style)),
             (Format::Table, Shown::Explanation(explanation)) => Ok(views::explanation(explanation, style)),
+            (Format::Table, Shown::Traces(traces)) if traces.is_empty() => Ok(String::new()),
+            (Format::Table, Shown::Traces(traces)) => Ok(views::traces(traces, style)),
+            (Format::Table, Shown::Trace(trace)) => Ok(views::trace(trace, columns(), style)),
             (_, Shown::Service(service, endpoints)) => Ok(views::service(service, endpoints, style)),
             (format, Shown::Config(config)) => document(config, format),
             (format, Shown::Status(status)) => document(status, format),
@@ -171,7 +196,11 @@ impl Screen {
             (format, Shown::Endpoints(endpoints)) => document(endpoints, format),
             (format, Shown::Connections(connections)) => document(connections, format),
             (format, Shown::Circuits(circuits)) => document(circuits, format),
+            (format, Shown::Logs(lines)) => document(lines, format),
+            (format, Shown::LogLevels(levels)) => document(levels, format),
             (format, Shown::Explanation(explanation)) => document(explanation, format),
+            (format, Shown::Traces(traces)) => document(traces, format),
+            (format, Shown::Trace(trace)) => document(trace, format),
         };
         text.map_err(|e| unprintable(&e))
     }
@@ -185,7 +214,11 @@ impl Screen {
             Shown::Endpoints(endpoints) => line(endpoints),
             Shown::Connections(connections) => line(connections),
             Shown::Circuits(circuits) => line(circuits),
+            Shown::Logs(lines) => line(lines),
+            Shown::LogLevels(levels) => line(levels),
             Shown::Explanation(explanation) => line(explanation),
+            Shown::Traces(traces) => line(traces),
+            Shown::Trace(trace) => line(trace),
             Shown::Config(config) => line(config),
         }
         .map_err(|e| unprintable(&e))
@@ -198,7 +231,9 @@ impl Screen {
             Shown::Services(services) if services.is_empty() => Some("no services"),
             Shown::Endpoints(endpoints) if endpoints.is_empty() => Some("no endpoints"),
             Shown::Connections(connections) if connections.is_empty() => Some("no connections"),
+            Shown::Logs(lines) if lines.is_empty() => Some("no lines"),
             Shown::Circuits(circuits) if circuits.is_empty() => Some("no endpoints, hence no circuits"),
+            Shown::Traces(traces) if traces.is_empty() => Some("no traces"),
             _ => None,
         }
     }
@@ -207,6 +242,13 @@ impl Screen {
     pub(super) const fn format(&self) -> Format {
         self.format
     }
+}
+
+/// How wide the terminal is.
+fn columns() -> usize {
+    /// Of one that does not say, and of what is none.
+    const USUAL: usize = 80;
+    terminal_size::terminal_size().map_or(USUAL, |(width, _)| usize::from(width.0))
 }
 
 fn unprintable(e: &str) -> ExitCode {

@@ -6,16 +6,29 @@
 
 mod args;
 mod command;
+mod events;
 mod execute;
+mod follow;
+mod keep;
 mod output;
 mod rates;
+mod register;
 mod table;
+mod top;
 mod units;
 mod views;
 mod watch;
 
 pub use command::{ClientCommand, Command, Show, parse};
 pub use execute::{execute, report};
+pub use output::harmless_lines;
+pub use register::{Deregister, EtcdOptions, Register};
+
+/// Every command with its options and what they do: for the reference, and for manual pages.
+#[must_use]
+pub fn definition() -> clap::Command {
+    <args::Arguments as clap::CommandFactory>::command()
+}
 
 #[cfg(test)]
 mod tests;

@@ -1,8 +1,9 @@
-//! What connections carry a second: the difference between two listings.
+//! What counts up a second: the difference between two listings.
 
+use super::units::approximate;
 use crate::api::Connection;
 use serde::Serialize;
-use std::{collections::HashMap, net::SocketAddr, time::Instant};
+use std::{collections::HashMap, hash::Hash, net::SocketAddr, time::Instant};
 
 /// A connection, and where it was seen before what it carries a second.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -32,34 +33,79 @@ impl From<Connection> for Rated {
 /// What tells a connection from every other one at the same time: its namespace and both ends.
 type Key = (Option<u64>, Option<SocketAddr>, SocketAddr);
 
-/// The listing before.
+/// The connections of the listing before.
 #[derive(Default)]
-pub(super) struct Before {
-    at: Option<Instant>,
-    /// Sent and received bytes.
-    carried: HashMap<Key, (u64, u64)>,
-}
+pub(super) struct Before(Totals<Key, 2>);
 
 impl Before {
     /// Says of each connection of a listing that was taken at `now` what it carried a second since the one before.
     pub(super) fn rate(&mut self, connections: &mut [Rated], now: Instant) {
-        let elapsed = self.at.map(|at| now.duration_since(at).as_secs_f64()).filter(|seconds| *seconds > 0.0);
-        let mut carried = HashMap::with_capacity(connections.len());
-        for rated in connections {
+        let carried = |rated: &Rated| {
             let c = &rated.connection;
-            let key = (c.client.netns, c.client.address, c.endpoint);
-            // One that is younger than the listing before has carried all it has since then.
-            let is_new = elapsed.is_some_and(|seconds| c.age_ms < seconds * 1000.0);
-            let before = if is_new { Some((0, 0)) } else { self.carried.get(&key).copied() };
-            let rate = |now: u64, before: Option<u64>| Some(now.saturating_sub(before?) as f64 / elapsed?);
-            rated.rates = Some(Rates {
-                sent: rate(c.sent_bytes, before.map(|b| b.0)),
-                received: rate(c.received_bytes, before.map(|b| b.1)),
-            });
-            carried.insert(key, (c.sent_bytes, c.received_bytes));
+            ((c.client.netns, c.client.address, c.endpoint), [c.sent_bytes, c.received_bytes])
+        };
+        // One that is younger than the listing before has carried all it has since then.
+        let is_new = |rated: &Rated, seconds: f64| rated.connection.age_ms < seconds * 1000.0;
+        let rates = self.0.rates(connections, now, carried, is_new);
+        for (rated, rates) in connections.iter_mut().zip(rates) {
+            rated.rates =
+                Some(Rates { sent: rates.map(|[sent, _]| sent), received: rates.map(|[_, received]| received) });
         }
-        (self.at, self.carried) = (Some(now), carried);
     }
+}
+
+/// The totals of the listing before, by what they belong to.
+pub(super) struct Totals<K, const N: usize> {
+    at: Option<Instant>,
+    of: HashMap<K, [u64; N]>,
+}
+
+// Not derived: that would ask for a default key.
+impl<K, const N: usize> Default for Totals<K, N> {
+    fn default() -> Self {
+        Self { at: None, of: HashMap::new() }
+    }
+}
+
+impl<K: Eq + Hash, const N: usize> Totals<K, N> {
+    /// By how much the totals of each row of a listing taken at `now` rose a second since the one before; `None` where
+    /// that cannot be told: it is the first, the row was not in it, or a total fell (whoever counts began anew).
+    /// `is_new` says of a row and a time in seconds whether all its totals come from that time.
+    pub(super) fn rates<R>(
+        &mut self,
+        rows: &[R],
+        now: Instant,
+        totals: impl Fn(&R) -> (K, [u64; N]),
+        is_new: impl Fn(&R, f64) -> bool,
+    ) -> Vec<Option<[f64; N]>> {
+        let elapsed = self.elapsed(now);
+        let mut of = HashMap::with_capacity(rows.len());
+        let rates = rows.iter().map(|row| {
+            let (key, now) = totals(row);
+            let before = match elapsed {
+                Some(seconds) if is_new(row, seconds) => Some([0; N]),
+                _ => self.of.get(&key).copied(),
+            };
+            of.insert(key, now);
+            rise(before?, now, elapsed?)
+        });
+        let rates = rates.collect();
+        (self.at, self.of) = (Some(now), of);
+        rates
+    }
+
+    /// Seconds since the listing before; `None`: there was none.
+    fn elapsed(&self, now: Instant) -> Option<f64> {
+        self.at.map(|at| now.saturating_duration_since(at).as_secs_f64()).filter(|seconds| *seconds > 0.0)
+    }
+}
+
+fn rise<const N: usize>(before: [u64; N], now: [u64; N], seconds: f64) -> Option<[f64; N]> {
+    let mut rates = [0.0; N];
+    for ((rate, now), before) in rates.iter_mut().zip(now).zip(before) {
+        *rate = approximate(now.checked_sub(before)?) / seconds;
+    }
+    Some(rates)
 }
 
 #[cfg(test)]
@@ -96,5 +142,18 @@ mod tests {
         connection.client.address = None;
         connection.age_ms = 5000.0;
         assert_eq!(rates(&mut before, &connection, start + Duration::from_secs(2)), (None, None));
+    }
+
+    #[test]
+    fn a_total_that_fell_has_no_rate_until_the_next_look() {
+        let (mut totals, start) = (Totals::<&str, 2>::default(), Instant::now());
+        let mut look = |seconds: u64, rows: &[(&'static str, [u64; 2])]| {
+            totals.rates(rows, start + Duration::from_secs(seconds), |row| *row, |_, _| false)
+        };
+        assert_eq!(look(0, &[("a", [10, 10])]), [None]);
+        assert_eq!(look(2, &[("a", [14, 10]), ("b", [7, 7])]), [Some([2.0, 0.0]), None]);
+        assert_eq!(look(3, &[("b", [8, 7]), ("a", [3, 10])]), [Some([1.0, 0.0]), None]);
+        assert_eq!(look(4, &[("a", [3, 11])]), [Some([0.0, 1.0])]);
+        assert_eq!(look(4, &[("a", [3, 11])]), [None], "no time has passed");
     }
 }

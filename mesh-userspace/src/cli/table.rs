@@ -1,6 +1,7 @@
 //! Columns of text.
 
 use super::output::{Look, Style, harmless};
+use unicode_width::UnicodeWidthStr;
 
 /// Blanks between two columns.
 const GAP: usize = 2;
@@ -16,6 +17,8 @@ pub(super) struct Table {
 struct Column {
     title: &'static str,
     right: bool,
+    /// It is no narrower, whatever is in it.
+    least: usize,
 }
 
 /// A cell: what it says and how it looks.
@@ -41,10 +44,16 @@ impl Table {
     /// A table with these columns; those that begin with `>` are numbers.
     pub(super) fn new(titles: &[&'static str]) -> Self {
         let columns = titles.iter().map(|title| match title.strip_prefix('>') {
-            Some(title) => Column { title, right: true },
-            None => Column { title, right: false },
+            Some(title) => Column { title, right: true, least: 0 },
+            None => Column { title, right: false, least: 0 },
         });
         Self { columns: columns.collect(), rows: Vec::new() }
+    }
+
+    /// The same with columns of at least these widths.
+    pub(super) fn at_least(mut self, widths: &[usize]) -> Self {
+        self.columns.iter_mut().zip(widths).for_each(|(column, width)| column.least = *width);
+        self
     }
 
     /// Adds a row, a cell for each column.
@@ -68,8 +77,9 @@ impl Table {
     /// The lines, each with its line break, each indented by `indent` spaces.
     pub(super) fn render(&self, style: Style, indent: usize) -> String {
         let width = |at: usize| {
-            let cells = self.rows.iter().filter_map(|row| row.get(at)).map(|field| field.text.chars().count());
-            cells.chain(self.columns.get(at).map(|column| column.title.chars().count())).max().unwrap_or(0)
+            let cells = self.rows.iter().filter_map(|row| row.get(at)).map(|field| field.text.width());
+            let column = self.columns.get(at).map(|column| column.title.width().max(column.least));
+            cells.chain(column).max().unwrap_or(0)
         };
         let widths: Vec<usize> = (0..self.columns.len()).map(width).collect();
         let header = self.columns.iter().map(|column| (Look::Bold, column.title));
@@ -80,7 +90,7 @@ impl Table {
             // Blanks are held back until something follows them, so that no line ends in any.
             let mut blanks = 0;
             for (((look, cell), column), width) in row.into_iter().zip(&self.columns).zip(&widths) {
-                let missing = width - cell.chars().count();
+                let missing = width - cell.width();
                 let (before, after) = if column.right { (missing, 0) } else { (0, missing) };
                 text.push_str(&" ".repeat(blanks + before));
                 text.push_str(&style.paint(look, cell));
@@ -110,6 +120,13 @@ mod tests {
     }
 
     #[test]
+    fn a_column_is_no_narrower_than_it_is_to_be() {
+        let mut table = Table::new(&["NAME", ">COUNT", "NOTE"]).at_least(&[6, 7, 0]);
+        table.row([Field::new("a"), Field::new("1"), Field::new("x")]);
+        assert_eq!(table.render(Style { color: false }, 0), "NAME      COUNT  NOTE\na             1  x\n");
+    }
+
+    #[test]
     fn colours_do_not_shift_columns() {
         let mut table = Table::new(&["NAME", "STATE"]);
         table.row([Field::new("a"), Field::look(Look::Good, "up")]);
@@ -128,6 +145,14 @@ mod tests {
         let mut table = Table::new(&["NAME"]);
         table.row([Field::new("evil\x1b[2J\nname")]);
         assert_eq!(table.render(Style { color: false }, 0), "NAME\nevil\\u{1b}[2J\\u{a}name\n");
+    }
+
+    #[test]
+    fn wide_characters_take_two_columns() {
+        let mut table = Table::new(&["NAME", "NOTE"]);
+        table.row([Field::new("日本"), Field::new("x")]);
+        table.row([Field::new("four"), Field::new("y")]);
+        assert_eq!(table.render(Style { color: false }, 0), "NAME  NOTE\n日本  x\nfour  y\n");
     }
 
     #[test]

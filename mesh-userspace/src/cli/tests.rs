@@ -9,7 +9,8 @@ use super::{
     views,
 };
 use crate::api::{
-    Circuit, Connection, ConnectionOrder, Connections, Policy, Request, Service, Status, Time, fake::Served, sample,
+    Circuit, Connection, ConnectionOrder, Connections, Logs, Policy, Registration, Request, Service, Status, Time,
+    fake::Served, sample,
 };
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
@@ -116,6 +117,8 @@ fn listings() {
     assert_eq!(show("mesh circuit -o json"), (circuits(None), Format::Json, false));
     assert_eq!(show("mesh circuit list -o yaml"), (circuits(None), Format::Yaml, false));
     assert_eq!(show("mesh circuit list checkout"), (circuits(Some("checkout")), Format::Table, false));
+    assert_eq!(action("mesh top"), Action::Top(Duration::from_secs(1)));
+    assert_eq!(action("mesh top --interval 1m30s"), Action::Top(Duration::from_secs(90)));
     let (request, ..) = show("mesh explain [fd00::1]:80 --host h --path /p --zone z");
     let expected = Request::Explain {
         address: "[fd00::1]:80".parse().unwrap(),
@@ -200,6 +203,9 @@ fn wrong_usage_says_what_was_expected() {
         ("mesh connections --limit 0", "0 is not in 1..="),
         ("mesh connections --limit all", "invalid digit"),
         ("mesh connections --endpoint 10.0.0.1", "the port is missing"),
+        ("mesh top --interval 999ms", "expected a duration from 1s to 1h"),
+        ("mesh top --interval 2", "expected a duration from 1s to 1h"),
+        ("mesh top checkout", "unexpected argument 'checkout'"),
         ("mesh circuit set a", "--failure-threshold <N>"),
         ("mesh circuit set a --persist", "--reset-timeout <D>"),
         ("mesh circuit set a --failure-threshold 1001", "1001 is not in 0..=1000"),
@@ -222,6 +228,48 @@ fn wrong_usage_says_what_was_expected() {
 }
 
 #[test]
+fn an_instance_is_called_by_its_address_unless_it_has_a_name() {
+    let registration = |id: &str, address: &str| Registration {
+        service: "web".to_owned(),
+        id: id.to_owned(),
+        address: address.parse().unwrap(),
+        weight: 1,
+        zone: String::new(),
+        metadata: [].into(),
+        ttl: None,
+    };
+    let plain = registration("10.0.0.1:80", "10.0.0.1:80");
+    assert_eq!(change("mesh register web 10.0.0.1:80"), Request::Register(plain.clone()));
+    assert_eq!(change("mesh register web [::ffff:10.0.0.1]:80"), Request::Register(plain.clone()));
+    assert_eq!(action("mesh register web 10.0.0.1:80 --keep"), Action::Keep(plain));
+    let line = "mesh register web [fd00::1]:80 --id a --weight 0 --zone z --ttl 1m30s --metadata v=1=2 --metadata e=";
+    let metadata = [("v".to_owned(), "1=2".to_owned()), ("e".to_owned(), String::new())].into();
+    let (zone, ttl) = ("z".to_owned(), Some("90000ms".to_owned()));
+    let all = Registration { weight: 0, zone, metadata, ttl, ..registration("a", "[fd00::1]:80") };
+    assert_eq!(change(line), Request::Register(all));
+    let deregister = |id: &str| Request::Deregister { service: "web".to_owned(), id: id.to_owned() };
+    for address in ["[fd00::1]:80", "[::ffff:10.0.0.1]:80"] {
+        let service = "web".to_owned();
+        let shown = address.replace("[::ffff:10.0.0.1]", "10.0.0.1").parse().unwrap();
+        assert_eq!(action(&format!("mesh deregister web {address}")), Action::Deregister { service, address: shown });
+    }
+    assert_eq!(change("mesh deregister web 10.0.0.1:80 --id a"), deregister("a"));
+    for (line, expected) in [
+        ("mesh register web", "<ADDRESS>"),
+        ("mesh register web web:80", "names are not looked up"),
+        ("mesh register web 10.0.0.1:80 --ttl 0s", "expected a duration from 1s to 24h"),
+        ("mesh register web 10.0.0.1:80 --ttl 10years", "expected a duration from 1s to 24h"),
+        ("mesh register web 10.0.0.1:80 --ttl 60", "expected a duration from 1s to 24h"),
+        ("mesh register web 10.0.0.1:80 --weight 65536", "from 0 to 65535"),
+        ("mesh register web 10.0.0.1:80 --metadata v", "expected KEY=VALUE"),
+        ("mesh register web 10.0.0.1:80 --metadata =v", "expected KEY=VALUE"),
+    ] {
+        let message = usage(line);
+        assert!(message.contains(expected), "{line}: {message}");
+    }
+}
+
+#[test]
 fn help_and_version_are_no_failure() {
     for line in ["mesh --help", "mesh -h", "mesh --version", "mesh endpoints --help", "mesh help lb set"] {
         assert_eq!(parse(line).unwrap_err().exit_code(), 0, "{line}");
@@ -230,17 +278,89 @@ fn help_and_version_are_no_failure() {
 }
 
 #[test]
-fn commands_not_built_yet_are_known_by_name_whatever_follows() {
-    for (line, name) in [
-        ("mesh register a 10.0.0.1:80 --ttl 60s --keep", "register"),
-        ("mesh deregister a 10.0.0.1:80", "deregister"),
-        ("mesh top", "top"),
-        ("mesh traces --limit 3", "traces"),
-        ("mesh logs --status 5xx --duration >100ms -- --follow", "logs"),
-        ("mesh log-level mesh=debug", "log-level"),
-        ("mesh bugreport", "bugreport"),
+fn lines_of_the_log_are_asked_for_with_every_filter() {
+    let line = "mesh logs --service web --endpoint 10.0.0.1:80 --status 5xx,404 --method get --path /api/* \
+                --duration >100ms --trace 0af7 --since 5m --limit 3 -o json";
+    let wanted = Logs {
+        service: Some("web".to_owned()),
+        endpoint: "10.0.0.1:80".parse().ok(),
+        status: "500-599,404".parse().ok(),
+        method: "GET".parse().ok(),
+        path: "/api/*".parse().ok(),
+        duration: ">100ms".parse().ok(),
+        trace: "0af7".parse().ok(),
+        since: "5m".parse().ok(),
+        limit: Some(3),
+    };
+    assert_eq!(show(line), (Request::Logs(Box::new(wanted)), Format::Json, false));
+    let all = Box::new(Logs::default());
+    assert_eq!(show("mesh logs"), (Request::Logs(all.clone()), Format::Table, false));
+    assert_eq!(action("mesh logs -f"), Action::Follow { wanted: all, format: Format::Table });
+    for (line, expected) in [
+        ("mesh logs --status 6", "expected a status such as 503, a class such as 5xx"),
+        ("mesh logs --duration 100ms", "expected a bound such as '>100ms'"),
+        ("mesh logs --since yesterday", "expected how long ago, such as 5m, or a time such as"),
+        ("mesh logs --method G(T", "expected a method such as GET"),
+        ("mesh logs --trace xyz", "expected the id of a trace"),
+        ("mesh logs --limit 0", "0 is not in"),
     ] {
-        assert_eq!(action(line), Action::Later(name), "{line}");
+        assert!(usage(line).contains(expected), "{line}: {}", usage(line));
+    }
+}
+
+#[test]
+fn levels_of_the_log_are_shown_or_changed() {
+    assert_eq!(show("mesh log-level -o yaml"), (Request::LogLevels, Format::Yaml, false));
+    assert_eq!(change("mesh log-level proxy=debug"), Request::SetLogLevel { directive: "proxy=debug".to_owned() });
+    assert_eq!(
+        views::log_levels(&sample::log_levels(), PLAIN),
+        "MODULE                 LEVEL\nmesh_userspace::proxy  debug\nall others             info\n"
+    );
+}
+
+#[test]
+fn a_bug_report_needs_no_daemon() {
+    let command = parse("mesh bugreport --output /tmp/a.tar.gz --admin-socket /run/b.sock").unwrap();
+    let (config, output) = (None, Some(PathBuf::from("/tmp/a.tar.gz")));
+    assert_eq!(command, Command::Bugreport { config, socket: "/run/b.sock".into(), output });
+}
+
+#[test]
+fn lines_of_the_log_as_a_table_and_one_by_one() {
+    let lines = sample::logs();
+    assert_eq!(
+        views::logs(&lines, PLAIN),
+        "\
+TIME                      SERVICE   ENDPOINT       CLIENT           STATUS  DURATION    SENT  RECEIVED  REASON          WHAT
+2026-01-31T12:00:00.000Z  checkout  10.0.1.5:8080  10.0.9.1:40000      503   12.5 ms     0 B   1.5 KiB  upstream_reset  GET /cart?\\u{1b}[2J
+2026-01-31T12:00:00.000Z  checkout  10.0.1.5:8080  [fd00::9]:40000       -     1m 1s  20 MiB   1.5 KiB  -               connection evil\\u{7}[4711]
+"
+    );
+    let first = views::log(&lines[0], true, PLAIN);
+    let second = views::log(&lines[1], false, PLAIN);
+    assert_eq!((first.lines().count(), second.lines().count()), (2, 1));
+    let column = |text: &str, word: &str| text.lines().last().unwrap().find(word).unwrap();
+    assert_eq!(column(&first, "10.0.1.5"), column(&second, "10.0.1.5"), "{first}{second}");
+    assert_eq!(column(&first, "GET"), column(&second, "connection"), "{first}{second}");
+}
+
+#[test]
+fn what_is_registered_in_etcd_needs_no_daemon() {
+    let line = "mesh register shop 10.0.0.1:80 --etcd http://a:2379,http://b:2379 --ttl 5s --zone z --keep";
+    let Ok(Command::EtcdRegister(what)) = parse(line) else { panic!("{line}") };
+    assert_eq!((what.ttl, what.zone.as_str(), what.keep), (Some(Duration::from_secs(5)), "z", true));
+    assert_eq!(what.etcd.endpoints, ["http://a:2379", "http://b:2379"]);
+    assert_eq!((what.etcd.prefix.as_str(), what.id, what.weight), ("/mesh/services", None, None));
+    assert!(matches!(parse("mesh deregister shop 10.0.0.1:80 --etcd http://a:2379"), Ok(Command::EtcdDeregister(_))));
+    for line in [
+        "mesh register shop 10.0.0.1:80 --etcd http://a:2379 --ttl 0s",
+        "mesh register shop 10.0.0.1:80 --etcd http://a:2379 --ttl 3650d",
+        "mesh register shop 10.0.0.1:80 --etcd http://a:2379 --etcd-user u",
+        "mesh register shop 10.0.0.1:80 --etcd http://a:2379 --etcd-cert c",
+        "mesh register shop 10.0.0.1:80 --etcd-ca c",
+        "mesh register shop 10.0.0.1 --etcd http://a:2379",
+    ] {
+        assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
     }
 }
 
@@ -254,24 +374,31 @@ fn help_offers_what_there_is() {
         "services",
         "endpoints",
         "connections",
+        "logs",
+        "log-level",
+        "bugreport",
+        "top",
         "explain",
+        "traces",
         "lb",
         "circuit",
+        "register",
+        "deregister",
         "bypass",
         "unload",
         "completions",
     ] {
         assert!(help.contains(&format!("\n  {name} ")), "{name}: {help}");
     }
-    assert!(!help.contains("bugreport"), "{help}");
 }
 
 #[test]
 fn completions_offer_what_there_is_in_every_shell() {
     for shell in <clap_complete::Shell as clap::ValueEnum>::value_variants() {
         let script = super::execute::completions(*shell);
-        assert!(script.contains("undrain") && script.contains("admin-socket"), "{shell}");
-        assert!(!script.contains("bugreport"), "{shell}");
+        for word in ["undrain", "admin-socket", "traces", "log-level"] {
+            assert!(script.contains(word), "{shell}: {word}");
+        }
     }
 }
 

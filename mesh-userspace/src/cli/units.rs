@@ -32,10 +32,27 @@ pub(super) fn bytes(number: u64) -> String {
 }
 
 /// `512 B/s`, `1.5 KiB/s`.
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "three digits of it are shown")]
 pub(super) fn rate(bytes_per_second: f64) -> String {
+    format!("{}/s", amount(bytes_per_second))
+}
+
+/// Bytes that need not be a whole number: `512 B`, `1.5 KiB`.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "three digits of it are shown")]
+pub(super) fn amount(number: f64) -> String {
     // The cast saturates: what is no number of bytes is none.
-    format!("{}/s", bytes(bytes_per_second.round() as u64))
+    bytes(number.round() as u64)
+}
+
+/// `0.25`, `12`, `1.5k`, `20M`: a number in a few columns.
+pub(super) fn short(number: f64) -> String {
+    const UNITS: [&str; 5] = ["", "k", "M", "G", "T"];
+    let (mut unit, mut value) = (0, number);
+    // 999.5 would be printed as 1000.
+    while value >= 999.5 && unit + 1 < UNITS.len() {
+        value /= 1000.0;
+        unit += 1;
+    }
+    format!("{}{}", three_digits(value), UNITS[unit])
 }
 
 /// `0.25 ms`, `12.5 ms`, `1.2 s`.
@@ -84,7 +101,7 @@ fn three_digits(value: f64) -> String {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "three digits of it are shown")]
-fn approximate(number: u64) -> f64 {
+pub(super) fn approximate(number: u64) -> f64 {
     number as f64
 }
 
@@ -122,6 +139,22 @@ mod tests {
     #[test]
     fn rates_are_bytes_a_second() {
         assert_eq!((rate(0.4), rate(1536.2), rate(-1.0)), ("0 B/s".into(), "1.5 KiB/s".into(), "0 B/s".into()));
+    }
+
+    #[test]
+    fn short_numbers_take_few_columns() {
+        let cases = [
+            (0.0, "0"),
+            (0.25, "0.25"),
+            (12.34, "12.3"),
+            (999.4, "999"),
+            (999.6, "1k"),
+            (1_234.0, "1.23k"),
+            (5e7, "50M"),
+        ];
+        for (number, text) in cases {
+            assert_eq!(short(number), text, "{number}");
+        }
     }
 
     #[test]

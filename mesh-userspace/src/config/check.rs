@@ -3,9 +3,8 @@
 use super::{
     field::{self, Step},
     judge::{judge, list},
-    later::Feature,
     report::{Place, Report},
-    shape::{Field, Shape, shape, supported},
+    shape::{Field, Shape, shape},
     suggest,
     text::Kind as TextKind,
     tree::{Entry, Kind, Node, quote},
@@ -49,10 +48,6 @@ impl Walk<'_> {
                 entries.retain(|entry| self.pair(entry, key, value));
                 true
             }
-            (Shape::Later(feature), _) => {
-                self.feature(node, feature);
-                false
-            }
             _ => match judge(shape, node, optional) {
                 Ok(()) => true,
                 Err((problem, remedy)) => {
@@ -69,20 +64,14 @@ impl Walk<'_> {
         entries.retain_mut(|entry| {
             let Some((name, field)) = fields.get_key_value(&*entry.key) else {
                 let known: Vec<_> = fields.keys().map(String::as_str).collect();
-                self.unknown(entry, &known, &supported(fields));
+                self.unknown(entry, &known);
                 return false;
             };
             // `services:` with nothing after it is what is left when the last item of a list is commented out.
-            if entry.value.is_null()
-                && matches!(field.shape, Shape::Map(_) | Shape::List(_) | Shape::Pairs { .. } | Shape::Later(_))
-            {
+            if entry.value.is_null() && matches!(field.shape, Shape::Map(_) | Shape::List(_) | Shape::Pairs { .. }) {
                 return false;
             }
             self.steps.push(Step::Key(name));
-            // A mistake in a feature is about the feature, which its key names.
-            if matches!(field.shape, Shape::Later(_)) {
-                entry.value.at = entry.at;
-            }
             let usable = self.value(&mut entry.value, &field.shape, !field.required);
             self.steps.pop();
             if !usable && field.required {
@@ -119,48 +108,20 @@ impl Walk<'_> {
         named.is_ok() && judged.is_ok()
     }
 
-    /// A key that is none of `known`; of these, `supported` are worth naming.
-    fn unknown(&mut self, entry: &Entry<'_>, known: &[&'static str], supported: &[&'static str]) {
+    /// A key that is none of `known`.
+    fn unknown(&mut self, entry: &Entry<'_>, known: &[&'static str]) {
         let remedy = if entry.key == "<<" {
             "merge keys are not supported: write the values out".to_owned()
         } else if let Some(near) = suggest::nearest(&entry.key, known.iter().copied()) {
             format!("did you mean {near}?")
         } else {
             match homes(&entry.key) {
-                [] => format!("expected one of {}", list(supported)),
+                [] => format!("expected one of {}", list(known)),
                 homes => format!("it belongs in {}", homes.join(" or ")),
             }
         };
         let steps = self.steps.iter().copied().chain([Step::Key(&entry.key)]);
         self.report.mistake(entry.at, field::name(steps), "unknown field", Some(remedy));
-    }
-
-    fn feature(&mut self, node: &Node<'_>, feature: &'static Feature) {
-        let depth = self.steps.len();
-        let asked = feature.asked(node);
-        for (prefix, entry) in asked.unknown {
-            let names = feature.names(&prefix);
-            self.steps.extend(feature.steps(&prefix));
-            self.unknown(entry, &names, &names);
-            self.steps.truncate(depth);
-        }
-        for (prefix, node) in asked.no_mapping {
-            let problem = format!("expected a mapping of {}, found {}", list(&feature.names(&prefix)), node.describe());
-            self.steps.extend(feature.steps(&prefix));
-            self.mistake(node.at, problem, Some("leave it out: it is not supported yet".to_owned()));
-            self.steps.truncate(depth);
-        }
-        if !asked.keys.is_empty() {
-            let problem = match asked.keys.as_slice() {
-                [""] => format!("not supported yet: {}", node.describe()),
-                keys => format!("not supported yet: {}", list(keys)),
-            };
-            let remedy = match feature.accepted(&asked.keys) {
-                Some(accepted) => format!("leave it out, or write {accepted}"),
-                None => "leave it out".to_owned(),
-            };
-            self.mistake(node.at, problem, Some(remedy));
-        }
     }
 
     fn mistake(&mut self, at: Place, problem: impl Into<String>, remedy: Option<String>) {

@@ -1,11 +1,14 @@
 //! Configuration ↔ facts.
 
 use super::{
-    CheckType, CircuitBreaker, Config, Endpoint, EndpointAddress, HealthCheck, Locality, Policy, Prefer, Protocol,
-    Service, Settings, StatusRange, Vip, convert_http, intern::Intern,
+    CheckType, CircuitBreaker, Config, Discovery, Enabled, Endpoint, EndpointAddress, HealthCheck, Locality, Node,
+    Policy, Prefer, Protocol, Registry, Service, Settings, StatusRange, Vip, convert_http, intern::Intern,
 };
-use crate::model;
-use std::sync::Arc;
+use crate::{
+    discovery::{self, Drawn, Source},
+    model,
+};
+use std::{net::IpAddr, sync::Arc};
 
 impl Config {
     /// The services as facts. Those with equal settings share them.
@@ -58,12 +61,100 @@ impl Config {
         whole
     }
 
+    /// What services draw from.
+    #[must_use]
+    pub fn drawn(&self, facts: &[Arc<model::Service>]) -> Drawn {
+        let mut drawn = Drawn::new();
+        for (service, fact) in self.services.iter().zip(facts) {
+            let named = |name: &Option<Box<str>>| name.as_deref().filter(|name| !name.is_empty()).map(str::to_owned);
+            let keys: Vec<(Source, String)> = [
+                named(&service.etcd).map(|name| (Source::Etcd, name)),
+                named(&service.kubernetes).map(|name| (Source::Kubernetes, name)),
+                named(&service.dns).map(|name| (Source::Dns, name)),
+                named(&service.srv).map(|name| (Source::Dns, format!("srv:{name}"))),
+            ]
+            .into_iter()
+            .flatten()
+            .collect();
+            if !keys.is_empty() {
+                drawn.insert(fact.name.clone(), keys);
+            }
+        }
+        drawn
+    }
+
     /// Where this node is.
     #[must_use]
     pub fn node(&self) -> model::Node {
         let node = &self.node;
         model::Node { name: node.name.clone(), zone: node.zone.clone(), region: node.region.clone() }
     }
+}
+
+impl Discovery {
+    /// The registry's settings.
+    #[must_use]
+    pub fn registry(&self) -> discovery::Registry {
+        let Registry { ttl, listen, token_file } = &self.registry;
+        discovery::Registry { ttl: ttl.get(), listen: listen.0, token_file: path(token_file) }
+    }
+
+    /// How names are looked up. `host` tells the addresses of this host.
+    #[must_use]
+    pub fn resolve(&self, host: impl FnOnce() -> Vec<IpAddr>) -> discovery::Resolve {
+        let own = self.dns_listen.0.map(|listen| discovery::Own::new(listen, host));
+        discovery::Resolve { refresh: self.dns.refresh.get(), servers: self.servers(), own }
+    }
+
+    /// The etcd cluster; `None`: none.
+    #[must_use]
+    pub fn etcd(&self) -> Option<discovery::Etcd> {
+        let etcd = &self.etcd;
+        (!etcd.endpoints.is_empty()).then(|| discovery::Etcd {
+            endpoints: etcd.endpoints.iter().map(|url| url.trim_end_matches('/').to_owned()).collect(),
+            prefix: etcd.prefix.clone(),
+            username: etcd.username.clone(),
+            password_file: path(&etcd.password_file),
+            ca_file: path(&etcd.ca_file),
+            cert_file: path(&etcd.cert_file),
+            key_file: path(&etcd.key_file),
+        })
+    }
+
+    /// The Kubernetes cluster; `None`: none. `in_cluster`: the daemon runs in one.
+    #[must_use]
+    pub fn kubernetes(&self, node: &Node, in_cluster: bool) -> Option<discovery::Kubernetes> {
+        let used = match self.kubernetes.enabled {
+            Enabled::Auto => in_cluster,
+            Enabled::True => true,
+            Enabled::False => false,
+        };
+        used.then(|| discovery::Kubernetes {
+            namespaces: self.kubernetes.namespaces.clone(),
+            selector: self.kubernetes.selector.clone(),
+            node: node.name.clone(),
+            zone: node.zone.clone(),
+        })
+    }
+
+    /// Names and addresses for services.
+    #[must_use]
+    pub fn names(&self) -> discovery::Names {
+        discovery::Names {
+            pool: self.vip_pool.0.map(|cidr| cidr.0),
+            listen: self.dns_listen.0,
+            servers: self.servers(),
+        }
+    }
+
+    fn servers(&self) -> Vec<std::net::SocketAddr> {
+        self.dns.servers.iter().map(|server| server.0).collect()
+    }
+}
+
+/// A path that was given; `None`: none.
+fn path(path: &std::path::Path) -> Option<std::path::PathBuf> {
+    (!path.as_os_str().is_empty()).then(|| path.to_path_buf())
 }
 
 impl From<&Settings> for model::Settings {

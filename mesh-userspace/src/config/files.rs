@@ -161,6 +161,7 @@ fn whole(path: &Path, problem: &str, remedy: Option<&str>) -> Finding {
         field: String::new(),
         problem: problem.to_owned(),
         remedy: remedy.map(str::to_owned),
+        lacks: None,
     }
 }
 

@@ -364,7 +364,7 @@ impl MaybeService {
     }
 }
 
-text_rule!(MaybeService, MaybeService::EXPECTED, { "maxLength": 253, "pattern": "^([a-z0-9]([a-z0-9.-]*[a-z0-9])?)?$" });
+text_rule!(MaybeService, MaybeService::EXPECTED, { "maxLength": 253, "pattern": "^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?([.][a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*)?$" });
 
 fn too_long(text: &str, longest: usize) -> Complaint {
     Complaint::new(format!("at most {longest} bytes")).remedy(format!("it has {}", text.len()))

@@ -1,7 +1,7 @@
 //! One value against its shape: is it right, and if not, what is wrong and what is to be done?
 
 use super::{
-    shape::{Shape, supported},
+    shape::Shape,
     suggest,
     tree::{Node, Scalar, quote},
 };
@@ -11,14 +11,16 @@ use super::{
 pub(super) fn judge(shape: &Shape, node: &Node<'_>, optional: bool) -> Result<(), (String, Option<String>)> {
     let scalar = node.scalar();
     match (shape, scalar) {
-        (Shape::Bool, Some(Scalar::Bool(_))) => return Ok(()),
+        (Shape::Bool | Shape::WordOrBool { .. }, Some(Scalar::Bool(_))) => return Ok(()),
         (
             Shape::Integer { min, max } | Shape::WordOrInteger { min, max, .. } | Shape::TextOrInteger { min, max, .. },
             Some(Scalar::Integer(number)),
         ) if (*min..=*max).contains(&number) => {
             return Ok(());
         }
-        (Shape::WordOrInteger { word, .. }, Some(Scalar::Text(text))) if text == word => return Ok(()),
+        (Shape::WordOrInteger { word, .. } | Shape::WordOrBool { word }, Some(Scalar::Text(text))) if text == word => {
+            return Ok(());
+        }
         (Shape::Word { words, .. }, Some(Scalar::Text(text))) if words.iter().any(|w| w == text) => return Ok(()),
         (Shape::Word { later, .. }, Some(Scalar::Text(text))) if later.contains(&text) => {
             return Err((format!("{text} is not supported yet; expected {}", expectation(shape)), None));
@@ -47,8 +49,10 @@ pub(super) fn judge(shape: &Shape, node: &Node<'_>, optional: bool) -> Result<()
 /// What a value of this shape is, in words that follow "expected".
 fn expectation(shape: &Shape) -> String {
     match shape {
-        Shape::Map(fields) => format!("a mapping of {}", list(&supported(fields))),
-        Shape::Later(_) => "a mapping".to_owned(),
+        Shape::Map(fields) => {
+            let names: Vec<_> = fields.keys().map(String::as_str).collect();
+            format!("a mapping of {}", list(&names))
+        }
         Shape::List(_) => "a list".to_owned(),
         Shape::Pairs { .. } => "a mapping of names to texts".to_owned(),
         Shape::Word { words, .. } if words.len() == 1 => words.concat(),
@@ -56,6 +60,7 @@ fn expectation(shape: &Shape) -> String {
         Shape::Text(kind) | Shape::TextOrInteger { kind, .. } => kind.expected.to_owned(),
         Shape::Number { min, max } => format!("a number from {min} to {max}"),
         Shape::Bool => "true or false".to_owned(),
+        Shape::WordOrBool { word } => format!("{word}, true or false"),
         Shape::Integer { min, max } => format!("a whole number from {min} to {max}"),
         Shape::WordOrInteger { word, min, max } => format!("{word} or a whole number from {min} to {max}"),
     }

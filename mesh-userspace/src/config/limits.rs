@@ -1,14 +1,12 @@
-//! What the settings of services may be, where their form does not say it already: bounds of durations, and rules over
+//! What the settings of services may be, where their form does not say it already: [`bounds`] of durations, and rules over
 //! several of them. A mistake is reported where the value is written, once, whoever inherits it.
 
 use super::{
-    Config,
-    duration::Duration,
+    Config, bounds,
     merge::Merged,
     report::{Place, Report},
     settings::{CheckType, Policy, Protocol, Settings},
 };
-use std::{ops::RangeInclusive, time::Duration as Time};
 
 /// The services of `config` and of `merged` are the same, in the same order.
 pub(super) fn check(config: &Config, merged: &Merged<'_>, report: &mut Report) {
@@ -78,9 +76,9 @@ const HTTP_ONLY: &[(&str, Differs)] = &[
 /// `written`: the place and the name of a key, where it is written.
 fn settings(settings: &Settings, written: &dyn Fn(&str) -> Option<(Place, String)>, report: &mut Report) {
     let Settings { load_balancing, health_check, circuit_breaker, .. } = settings;
-    for bounds in BOUNDS {
+    for bounds in bounds::SETTINGS {
         if let Some((at, field)) = written(bounds.path)
-            && let Err((problem, remedy)) = bounds.judge((bounds.get)(settings))
+            && let Err((problem, remedy)) = bounds.judge(settings)
         {
             report.mistake(at, field, problem, remedy);
         }
@@ -134,135 +132,6 @@ fn settings(settings: &Settings, written: &dyn Fn(&str) -> Option<(Place, String
             let remedy = format!("write max_reset_timeout: {reset} or more");
             report.mistake(at, field, problem, Some(remedy));
         }
-    }
-}
-
-/// What `circuit_breaker.failure_threshold` may be.
-pub const FAILURE_THRESHOLD: RangeInclusive<u32> = 0..=1000;
-/// What `circuit_breaker.reset_timeout` may be.
-pub const RESET_TIMEOUT: RangeInclusive<Time> = Time::from_millis(100)..=Time::from_secs(24 * 3600);
-
-/// Bounds of a duration.
-struct Bounds {
-    path: &'static str,
-    get: fn(&Settings) -> Duration,
-    min: Time,
-    max: Time,
-    /// What zero means, where it is allowed.
-    zero: Option<&'static str>,
-}
-
-const HOUR: Time = Time::from_secs(3600);
-
-const BOUNDS: &[Bounds] = &[
-    Bounds {
-        path: "connect_timeout",
-        get: |s| s.connect_timeout,
-        min: Time::from_millis(10),
-        max: Time::from_secs(600),
-        zero: Some("0s leaves it to the kernel"),
-    },
-    Bounds {
-        path: "request_timeout",
-        get: |s| s.request_timeout,
-        min: Time::from_millis(10),
-        max: Time::from_secs(24 * 3600),
-        zero: Some("0s switches it off"),
-    },
-    Bounds {
-        path: "detect_timeout",
-        get: |s| s.detect_timeout,
-        min: Time::from_millis(10),
-        max: Time::from_secs(60),
-        zero: None,
-    },
-    Bounds {
-        path: "idle_timeout.tcp",
-        get: |s| s.idle_timeout.tcp,
-        min: Time::from_millis(100),
-        max: Time::from_secs(720 * 3600),
-        zero: Some("0s keeps them for ever"),
-    },
-    Bounds {
-        path: "idle_timeout.http",
-        get: |s| s.idle_timeout.http,
-        min: Time::from_millis(100),
-        max: Time::from_secs(720 * 3600),
-        zero: Some("0s keeps them for ever"),
-    },
-    Bounds {
-        path: "circuit_breaker.success_rate.window",
-        get: |s| s.circuit_breaker.success_rate.window,
-        min: Time::from_secs(1),
-        max: Time::from_secs(600),
-        zero: None,
-    },
-    Bounds {
-        path: "retries.per_try_timeout",
-        get: |s| s.retries.per_try_timeout,
-        min: Time::from_millis(10),
-        max: HOUR,
-        zero: Some("0s is as long as the request"),
-    },
-    Bounds {
-        path: "retries.backoff.base",
-        get: |s| s.retries.backoff.base,
-        min: Time::from_millis(1),
-        max: Time::from_secs(60),
-        zero: Some("0s tries again at once"),
-    },
-    Bounds {
-        path: "retries.backoff.max",
-        get: |s| s.retries.backoff.max,
-        min: Time::from_millis(1),
-        max: Time::from_secs(600),
-        zero: Some("0s tries again at once"),
-    },
-    Bounds {
-        path: "health_check.interval",
-        get: |s| s.health_check.interval,
-        min: Time::from_millis(100),
-        max: HOUR,
-        zero: None,
-    },
-    Bounds {
-        path: "health_check.timeout",
-        get: |s| s.health_check.timeout,
-        min: Time::from_millis(10),
-        max: Time::from_secs(60),
-        zero: None,
-    },
-    Bounds {
-        path: "circuit_breaker.reset_timeout",
-        get: |s| s.circuit_breaker.reset_timeout,
-        min: *RESET_TIMEOUT.start(),
-        max: *RESET_TIMEOUT.end(),
-        zero: None,
-    },
-    Bounds {
-        path: "circuit_breaker.max_reset_timeout",
-        get: |s| s.circuit_breaker.max_reset_timeout,
-        min: *RESET_TIMEOUT.start(),
-        max: *RESET_TIMEOUT.end(),
-        zero: None,
-    },
-    Bounds {
-        path: "circuit_breaker.probe_interval",
-        get: |s| s.circuit_breaker.probe_interval,
-        min: Time::from_millis(100),
-        max: HOUR,
-        zero: None,
-    },
-];
-
-impl Bounds {
-    fn judge(&self, found: Duration) -> Result<(), (String, Option<String>)> {
-        let allowed = (self.min..=self.max).contains(&found.get()) || found.is_zero() && self.zero.is_some();
-        if allowed {
-            return Ok(());
-        }
-        let (min, max) = (Duration::from(self.min), Duration::from(self.max));
-        Err((format!("expected {min} to {max}, found {found}"), self.zero.map(str::to_owned)))
     }
 }
 

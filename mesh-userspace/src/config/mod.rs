@@ -6,12 +6,18 @@
 //! Only [`Files::read`] touches the file system.
 
 mod address;
+mod bounds;
+mod byte_size;
 mod check;
 mod cidr;
+mod collector;
 mod convert;
 mod convert_http;
 mod decimal;
 mod decode;
+mod describe;
+mod discovery;
+mod discovery_rules;
 mod duration;
 mod field;
 mod files;
@@ -46,16 +52,20 @@ mod types;
 mod yaml;
 
 pub use address::{EndpointAddress, Listen, MaybeListen, Vip};
+pub use bounds::{FAILURE_THRESHOLD, RESET_TIMEOUT};
+pub use byte_size::ByteSize;
 pub use cidr::Cidr;
+pub use collector::MaybeCollector;
 pub use decimal::{Decimal, Percent, Rate, Ratio};
+pub use describe::Template;
+pub use discovery::{Discovery, Dns, DnsServer, Enabled, Etcd, Kubernetes, MaybeCidr, Registry, check_etcd};
 pub use duration::Duration;
 pub use files::{DEFAULT_PATH, Files, places};
 pub use fraction::Fraction;
-pub use limits::{FAILURE_THRESHOLD, RESET_TIMEOUT};
 pub use path::Cgroup;
 pub use persist::{Change, PersistError, RUNTIME_FILE, persist, persisted};
 pub use reload::reload;
-pub use report::{Errors, Finding};
+pub use report::{Errors, Finding, Lack};
 pub use requests::{
     Backoff, Budget, Counted, HashOf, IdleTimeout, Limits, RateLimit, Retries, RetryReason, SuccessRate, Upstream,
     WhenDown,
@@ -186,7 +196,12 @@ fn decode(merged: &Merged<'_>) -> Result<Config, serde::de::value::Error> {
         .services
         .iter()
         .map(|service| {
+            let written = service.node.get("health_check").is_some();
             let mut service: Service = decode::decode(&service.node, defaults)?;
+            // Kubernetes checks its endpoints itself, and tells what it finds.
+            if !written && service.kubernetes.as_deref().is_some_and(|name| !name.is_empty()) {
+                std::sync::Arc::make_mut(&mut service.settings).health_check.r#type = CheckType::None;
+            }
             settings.share(&mut service.settings);
             Ok(service)
         })

@@ -1,9 +1,7 @@
 //! What may stand for a name.
 
 use super::text::{Complaint, text_rule};
-
-/// The longest name: that of a DNS name, so that a service can always have one.
-const LONGEST: usize = 253;
+use crate::model::{self, BadName, LONGEST_NAME as LONGEST};
 
 /// The rule for names of services.
 pub(super) struct ServiceName;
@@ -12,25 +10,12 @@ impl ServiceName {
     const EXPECTED: &str = "a name of a-z, 0-9, '.' and '-'";
 
     pub(super) fn check(name: &str) -> Result<(), Complaint> {
-        let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'.' || b == b'-';
-        if name.is_empty() {
-            Err(Complaint::new(Self::EXPECTED))
-        } else if name.len() > LONGEST {
-            Err(too_long(name))
-        } else if !name.bytes().all(inner) {
-            let complaint = Complaint::new(Self::EXPECTED);
-            let meant: String = name.to_ascii_lowercase().replace(['_', ' '], "-");
-            let right = meant.bytes().all(inner) && bounded(&meant);
-            Err(if right { complaint.remedy(format!("for example {meant}")) } else { complaint })
-        } else if !bounded(name) {
-            Err(Complaint::new("a name that starts and ends with a letter or a digit"))
-        } else {
-            Ok(())
-        }
+        model::check_service_name(name)
+            .map_err(|BadName { expected, remedy, .. }| Complaint { expected: expected.into(), remedy })
     }
 }
 
-text_rule!(ServiceName, ServiceName::EXPECTED, { "minLength": 1, "maxLength": 253, "pattern": "^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$" });
+text_rule!(ServiceName, ServiceName::EXPECTED, { "minLength": 1, "maxLength": 253, "pattern": "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?([.][a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*$" });
 
 /// The rule for the name of the node: what host names and Kubernetes' node names are made of; or empty for the default.
 pub(super) struct NodeName;
@@ -73,8 +58,8 @@ text_rule!(Label, "text", { "maxLength": 253, "pattern": "^[^\\x00-\\x1f\\x7f-\\
 /// The rule for what is logged: a level, directives `MODULE=LEVEL`, or both, separated by commas.
 pub(super) struct LogLevel;
 
-/// Levels, from few messages to many.
-const LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
+/// Levels, from no messages to many.
+const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
 impl LogLevel {
     pub(super) fn check(text: &str) -> Result<(), Complaint> {
@@ -94,7 +79,7 @@ impl LogLevel {
                 }
             };
             if !LEVELS.contains(&level) {
-                let complaint = Complaint::new("one of error, warn, info, debug, trace, or MODULE=LEVEL");
+                let complaint = Complaint::new("one of off, error, warn, info, debug, trace, or MODULE=LEVEL");
                 let near = super::suggest::nearest(level, LEVELS);
                 return Err(match near {
                     Some(near) => complaint.remedy(format!("did you mean {near}?")),
@@ -109,8 +94,8 @@ impl LogLevel {
     }
 }
 
-text_rule!(LogLevel, "one of error, warn, info, debug, trace, or MODULE=LEVEL", {
-    "pattern": "^ *([A-Za-z0-9_:]+=)?(error|warn|info|debug|trace) *(, *([A-Za-z0-9_:]+=)?(error|warn|info|debug|trace) *)*$"
+text_rule!(LogLevel, "one of off, error, warn, info, debug, trace, or MODULE=LEVEL", {
+    "pattern": "^ *([A-Za-z0-9_:]+=)?(off|error|warn|info|debug|trace) *(, *([A-Za-z0-9_:]+=)?(off|error|warn|info|debug|trace) *)*$"
 });
 
 fn bounded(name: &str) -> bool {

@@ -1,5 +1,6 @@
 //! What is said about a configuration: mistakes and warnings, each with its place.
 
+use crate::model;
 use serde::Serialize;
 use std::fmt;
 
@@ -18,6 +19,32 @@ pub struct Finding {
     pub problem: String,
     /// What to do about it, where that is not obvious.
     pub remedy: Option<String>,
+    /// Which service lacks what, where it may get it from others than the files: then this does not hold any more.
+    #[serde(skip)]
+    pub lacks: Option<(String, Lack)>,
+}
+
+/// What a service may lack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lack {
+    /// An address.
+    Address,
+    /// An endpoint.
+    Endpoint,
+    /// An endpoint for its IPv4 addresses.
+    Ipv4Endpoint,
+}
+
+impl Lack {
+    /// Whether this service lacks it.
+    #[must_use]
+    pub fn is_of(self, service: &model::Service) -> bool {
+        match self {
+            Self::Address => service.addresses.is_empty(),
+            Self::Endpoint => service.endpoints.is_empty(),
+            Self::Ipv4Endpoint => service.endpoints.iter().all(|e| e.address.is_ipv6()),
+        }
+    }
 }
 
 impl fmt::Display for Finding {
@@ -139,6 +166,20 @@ impl Report {
         self.warnings.keep(at, finding);
     }
 
+    /// Warns that a service lacks something.
+    pub(super) fn lacks(
+        &mut self,
+        (at, field): (Place, String),
+        service: &str,
+        lack: Lack,
+        problem: &str,
+        remedy: &str,
+    ) {
+        let problem = format!("the service {service} {problem}");
+        let finding = self.finding(at, field, problem, Some(remedy.to_owned()));
+        self.warnings.keep(at, Finding { lacks: Some((service.to_owned(), lack)), ..finding });
+    }
+
     /// Whether nothing is wrong so far.
     pub(super) fn is_clean(&self) -> bool {
         self.mistakes.findings.is_empty()
@@ -154,7 +195,15 @@ impl Report {
     }
 
     fn finding(&self, at: Place, field: String, problem: String, remedy: Option<String>) -> Finding {
-        Finding { file: self.file(at).to_owned(), line: at.line, column: at.column, field, problem, remedy }
+        Finding {
+            file: self.file(at).to_owned(),
+            line: at.line,
+            column: at.column,
+            field,
+            problem,
+            remedy,
+            lacks: None,
+        }
     }
 
     fn file(&self, at: Place) -> &str {

@@ -19,7 +19,8 @@ pub struct HashOf {
     /// HTTP: the value of this cookie; empty: of none.
     #[schemars(with = "CookieName")]
     pub cookie: String,
-    /// The address of the client.
+    /// The address of the client, as of TCP connections always. `false` without header and cookie is a mistake: nothing
+    /// would be left to hash.
     pub source: bool,
 }
 
@@ -33,9 +34,9 @@ impl Default for HashOf {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct IdleTimeout {
-    /// auto: of relayed TCP connections: 100ms to 720h; 0s: for ever.
+    /// `protocol: auto`: how long relayed TCP connections without bytes are kept.
     pub tcp: Duration,
-    /// Of HTTP connections without requests: 100ms to 720h; 0s: for ever.
+    /// How long HTTP connections without requests are kept.
     pub http: Duration,
 }
 
@@ -64,9 +65,9 @@ pub enum Counted {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct SuccessRate {
-    /// Its circuit opens below this part; 0: never.
+    /// Its circuit also opens where less than this part of its requests succeed, in thousandths; 0: never.
     pub floor: Ratio,
-    /// Over this time: 1s to 10m.
+    /// Over this time.
     pub window: Duration,
     /// With fewer requests in that time nothing is concluded.
     #[schemars(range(min = 1, max = 1_000_000))]
@@ -83,7 +84,7 @@ impl Default for SuccessRate {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Limits {
-    /// Upstream connections; 0: no limit.
+    /// Upstream connections of this node to the service; 0: no limit.
     #[schemars(range(min = 0))]
     pub max_connections: u32,
     /// Requests that wait for an upstream connection; 0: no limit.
@@ -119,9 +120,9 @@ pub struct Retries {
     /// Extra tries of a request; 0: none.
     #[schemars(range(min = 0, max = 10))]
     pub attempts: u32,
-    /// Reasons to try again. The last four only for methods that may be repeated.
+    /// Reasons to try again.
     pub on: Vec<RetryReason>,
-    /// How long one try may take to the head of the response: 10ms to 1h; 0s: as long as the request.
+    /// How long one try may take to the head of the response.
     pub per_try_timeout: Duration,
     /// The pauses before extra tries.
     pub backoff: Backoff,
@@ -166,9 +167,9 @@ pub enum RetryReason {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Backoff {
-    /// The pause before the first extra try at most: 1ms to 1m; 0s: none.
+    /// The pause before the first extra try is at random up to this, then up to twice this, and so on.
     pub base: Duration,
-    /// The longest pause: base to 10m.
+    /// The longest pause; not less than `base`.
     pub max: Duration,
 }
 
@@ -182,7 +183,7 @@ impl Default for Backoff {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Budget {
-    /// This part of its requests.
+    /// Extra tries of a service are at most this part of its requests of the last 10 s, in thousandths.
     pub ratio: Ratio,
     /// And so many a second besides.
     #[schemars(range(min = 0, max = 1_000_000))]

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 pub struct Route {
     /// Which requests; what is empty matches all.
     pub r#match: Match,
-    /// Services among which the requests are shared out by weight; empty: the service itself.
+    /// Services among which the requests are shared out by weight. Empty: the service itself.
     pub to: Vec<Target>,
     /// What is changed in the target of the request; what is empty stays.
     pub rewrite: Rewrite,
@@ -31,7 +31,7 @@ pub struct Route {
     pub mirror: Mirror,
     /// Faults for tests.
     pub fault: Fault,
-    /// In place of the service's own: 10ms to 24h; 0s: for ever.
+    /// In place of the service's own.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Duration")]
     pub request_timeout: Option<Duration>,
@@ -45,26 +45,27 @@ pub struct Route {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Match {
-    /// The whole path, without the query.
+    /// The whole path, without the query. Empty: any.
     #[schemars(with = "RoutePath")]
     pub path: String,
-    /// The path or a parent of it: /v2 matches /v2 and /v2/x, not /v2x.
+    /// The path or a parent of it: `/v2` matches `/v2` and `/v2/x`, not `/v2x`. Empty: any.
     #[schemars(with = "RoutePath")]
     pub path_prefix: String,
-    /// A regular expression for the whole path.
+    /// A regular expression for the whole path ([syntax](https://docs.rs/regex/latest/regex/#syntax)), compiled at most
+    /// 256 KiB. Empty: any.
     #[schemars(with = "PathRegex")]
     pub path_regex: String,
-    /// The method, such as GET.
+    /// The method, such as `GET`. Empty: any.
     #[schemars(with = "Method")]
     pub method: String,
-    /// The host, without its port; *.example.org matches every name below.
+    /// The host, without its port; `"*.example.org"` matches every name below. Empty: any.
     #[schemars(with = "HostPattern")]
     pub host: String,
-    /// Headers with their values, all of which a request has to have.
+    /// Headers with their values, all of which a request has to have; of several values of a header each counts.
     #[serde(with = "pairs")]
     #[schemars(with = "MatchedHeaders")]
     pub headers: Pairs,
-    /// Parameters of the query with their values, all of which it has to have.
+    /// Parameters with their values, all of which the query has to have, compared after decoding.
     #[serde(with = "pairs")]
     #[schemars(with = "MatchedQuery")]
     pub query: Pairs,
@@ -76,7 +77,7 @@ pub struct Target {
     /// Its name.
     #[schemars(with = "ServiceName")]
     pub service: String,
-    /// Its part; 0 gets nothing.
+    /// Its part; not every weight may be 0.
     #[serde(default = "one")]
     #[schemars(range(min = 0, max = 1_000_000))]
     pub weight: u32,
@@ -90,10 +91,10 @@ fn one() -> u32 {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Rewrite {
-    /// Replaces what `path_prefix` matched, or the whole path where the route matches otherwise.
+    /// Replaces what `path_prefix` matched, or the whole path where the route matches otherwise. Empty: it stays.
     #[schemars(with = "RoutePath")]
     pub path_prefix: String,
-    /// Replaces the host.
+    /// Replaces the host. Empty: it stays.
     #[schemars(with = "HostPort")]
     pub host: String,
 }
@@ -112,15 +113,15 @@ pub struct Headers {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct HeaderChanges {
-    /// In place of what there is.
+    /// Headers in place of what there is. Not those about the connection or the length of the message.
     #[serde(with = "pairs")]
     #[schemars(with = "ChangedHeaders")]
     pub set: Pairs,
-    /// Besides what there is.
+    /// Headers besides what there is.
     #[serde(with = "pairs")]
     #[schemars(with = "ChangedHeaders")]
     pub add: Pairs,
-    /// Taken away.
+    /// Names of headers that are taken away: removed first, then `set`, then `add`.
     #[schemars(with = "Vec<ChangedHeader>")]
     pub remove: Vec<String>,
 }
@@ -129,13 +130,13 @@ pub struct HeaderChanges {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Redirect {
-    /// 301, 302, 303, 307 or 308.
+    /// Its status: 301, 302, 303, 307 or 308.
     #[schemars(range(min = 301, max = 308))]
     pub status: u16,
-    /// The host, with or without a port.
+    /// The host, with or without a port, that the client is sent to. Empty: it stays.
     #[schemars(with = "HostPort")]
     pub host: String,
-    /// The path.
+    /// The path that the client is sent to. Empty: it stays.
     #[schemars(with = "RoutePath")]
     pub path: String,
 }
@@ -158,10 +159,10 @@ impl Redirect {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Mirror {
-    /// The service; empty: none.
+    /// A service that gets copies of requests; its answers are thrown away. Empty: none.
     #[schemars(with = "MaybeService")]
     pub service: String,
-    /// How many of a hundred requests are copied.
+    /// How many of a hundred requests are copied, in thousandths.
     pub percent: Percent,
 }
 
@@ -183,14 +184,14 @@ impl Mirror {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Fault {
-    /// How long a request waits: at most 10m.
+    /// How long a request waits.
     pub delay: Duration,
-    /// How many of a hundred requests wait.
+    /// How many of a hundred requests wait, in thousandths.
     pub delay_percent: Percent,
-    /// The status of the answer in place of the service's: 200 to 599; 0: none.
+    /// Requests are answered with this status, 200 to 599, and go nowhere; 0: none.
     #[schemars(range(min = 0, max = 599))]
     pub abort_status: u16,
-    /// How many of a hundred requests get it.
+    /// How many of a hundred requests get it, in thousandths.
     pub abort_percent: Percent,
 }
 
@@ -206,7 +207,7 @@ pub struct RouteRetries {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Vec<RetryReason>")]
     pub on: Option<Vec<RetryReason>>,
-    /// How long one try may take to the head of the response: 10ms to 1h; 0s: as long as the request.
+    /// How long one try may take to the head of the response.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Duration")]
     pub per_try_timeout: Option<Duration>,
@@ -220,11 +221,11 @@ pub struct RouteRetries {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct RouteBackoff {
-    /// The pause before the first extra try at most: 1ms to 1m; 0s: none.
+    /// The pause before the first extra try at most.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Duration")]
     pub base: Option<Duration>,
-    /// The longest pause: base to 10m.
+    /// The longest pause; not less than `base`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Duration")]
     pub max: Option<Duration>,

@@ -1,7 +1,7 @@
 //! The rules for hosts and routes, which look at several values and at other services.
 
 use super::{
-    Config, Duration,
+    Config, bounds,
     field::Step::{self, Index, Key},
     merge::{self, Merged},
     pairs::Pairs,
@@ -10,7 +10,7 @@ use super::{
     settings::Protocol,
     types::Service,
 };
-use std::{collections::HashMap, time::Duration as Time};
+use std::collections::HashMap;
 
 /// The services of `config` and of `merged` are the same, in the same order.
 pub(super) fn check(config: &Config, merged: &Merged<'_>, report: &mut Report) {
@@ -79,7 +79,6 @@ struct Rule<'r, 't> {
 }
 
 const REDIRECTS: [u16; 5] = [301, 302, 303, 307, 308];
-const MS: Time = Time::from_millis(1);
 
 impl Rule<'_, '_> {
     fn mistake(&mut self, keys: &[Step<'_>], problem: impl Into<String>, remedy: impl Into<String>) {
@@ -149,9 +148,9 @@ impl Rule<'_, '_> {
             let near = super::suggest::nearest(service, self.names.keys().copied());
             let remedy = match near {
                 Some(near) => format!("did you mean {near}?"),
-                None => "add it to services".to_owned(),
+                None => "add it to services, unless discovery brings it".to_owned(),
             };
-            self.mistake(keys, format!("no service is named {service}"), remedy);
+            self.warning(keys, format!("no service of the files is named {service}"), remedy);
         }
     }
 
@@ -191,22 +190,14 @@ impl Rule<'_, '_> {
     }
 
     fn times(&mut self, route: &Route) {
-        const HOUR: Time = Time::from_secs(3600);
-        let mut bounds = |keys: &[Step<'_>], found: Option<Duration>, min: Time, max: Time| {
-            if let Some(found) = found
-                && !found.is_zero()
-                && !(min..=max).contains(&found.get())
-            {
-                let (min, max) = (Duration::from(min), Duration::from(max));
-                self.mistake(keys, format!("expected {min} to {max}, found {found}"), "0s switches it off");
+        for bounds in bounds::ROUTE {
+            if let Err((problem, remedy)) = bounds.judge(route) {
+                let keys: Vec<_> = bounds.path.split('.').map(Key).collect();
+                let (at, field) = self.source.within("routes", self.index, &keys);
+                self.report.mistake(at, field, problem, remedy);
             }
-        };
-        bounds(&[Key("request_timeout")], route.request_timeout, 10 * MS, 24 * HOUR);
-        bounds(&[Key("fault"), Key("delay")], Some(route.fault.delay), MS, HOUR / 6);
+        }
         let Some(retries) = &route.retries else { return };
-        bounds(&[Key("retries"), Key("per_try_timeout")], retries.per_try_timeout, 10 * MS, HOUR);
-        bounds(&[Key("retries"), Key("backoff"), Key("base")], retries.backoff.base, MS, HOUR / 60);
-        bounds(&[Key("retries"), Key("backoff"), Key("max")], retries.backoff.max, MS, HOUR / 6);
         let backoff = retries.over(&self.service.settings.retries).backoff;
         if backoff.max < backoff.base {
             let problem = format!("backoff.max, {}, is less than backoff.base, {}", backoff.max, backoff.base);

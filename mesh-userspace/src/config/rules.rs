@@ -1,9 +1,9 @@
 //! The rules that look at several values at once, and what is allowed but worth a warning.
 
 use super::{
-    Config, Host, limits,
+    Config, Host, bounds, discovery_rules, limits,
     merge::{self, Merged},
-    report::{Place, Report},
+    report::{Lack, Place, Report},
     route_rules,
     settings::Protocol,
     types::Service,
@@ -18,9 +18,11 @@ use std::{
 pub(super) fn check(config: &Config, merged: &Merged<'_>, host: &Host, report: &mut Report) {
     admin(config, merged, report);
     room(config, merged, report);
+    durations(config, merged, report);
     dataplane(config, merged, report);
     limits::check(config, merged, report);
     proxy(config, merged, report);
+    discovery_rules::check(config, merged, report);
     route_rules::check(config, merged, report);
     let own: HashSet<_> = host.addresses.iter().map(std::net::IpAddr::to_canonical).collect();
     let mut owners: HashMap<SocketAddr, (usize, usize)> = HashMap::with_capacity(config.services.len());
@@ -53,7 +55,9 @@ pub(super) fn check(config: &Config, merged: &Merged<'_>, host: &Host, report: &
             report.warning(at, field, problem, None);
         }
         endpoints(service, source, report);
-        reachable(service, source, report);
+        // Kubernetes may bring addresses, and the pool has some for everyone.
+        let described = config.discovery.vip_pool.0.is_some() || service.kubernetes.is_some();
+        reachable(service, described, source, report);
     }
     for (service, source) in config.services.iter().zip(&merged.services) {
         for (i, endpoint) in service.endpoints.iter().enumerate() {
@@ -109,25 +113,29 @@ fn proxy(config: &Config, merged: &Merged<'_>, report: &mut Report) {
             report.warning(at, field, problem, None);
         }
     }
-    if proxy.drain_timeout.get() > std::time::Duration::from_secs(3600) {
-        let (at, field) = merged.field("proxy.drain_timeout");
-        report.mistake(at, field, format!("expected at most 1h, found {}", proxy.drain_timeout), None);
+}
+
+/// Durations that the daemon has once.
+fn durations(config: &Config, merged: &Merged<'_>, report: &mut Report) {
+    for bounds in bounds::CONFIG {
+        if let Err((problem, remedy)) = bounds.judge(config) {
+            let (at, field) = merged.field(bounds.path);
+            report.mistake(at, field, problem, remedy);
+        }
+    }
+    let tracing = &config.telemetry.tracing;
+    let shows_certificate = tracing.otlp.0.as_ref().is_some_and(|collector| collector.trust.is_some());
+    if !tracing.ca_file.as_os_str().is_empty() && !shows_certificate {
+        let (at, field) = merged.field("telemetry.tracing.ca_file");
+        let problem = "nobody shows a certificate: telemetry.tracing.otlp is without TLS";
+        report.mistake(at, field, problem, Some("write https:// or grpcs:// there, or leave this out".to_owned()));
     }
 }
 
 fn dataplane(config: &Config, merged: &Merged<'_>, report: &mut Report) {
-    let stale_after = config.dataplane.stale_after;
-    if stale_after.get() < std::time::Duration::from_secs(1) {
-        let (at, field) = merged.field("dataplane.stale_after");
-        let remedy = "a daemon that is never to be missed has when_stale: last_known".to_owned();
-        report.mistake(at, field, format!("expected at least 1s, found {stale_after}"), Some(remedy));
-    }
-    let heartbeat_timeout = config.dataplane.heartbeat_timeout;
-    let (at, field) = merged.field("dataplane.heartbeat_timeout");
-    if heartbeat_timeout.get() < std::time::Duration::from_secs(1) {
-        let remedy = "the daemon beats a few times a second: less would take a busy one for dead".to_owned();
-        report.mistake(at, field, format!("expected at least 1s, found {heartbeat_timeout}"), Some(remedy));
-    } else if heartbeat_timeout > stale_after {
+    let (stale_after, heartbeat_timeout) = (config.dataplane.stale_after, config.dataplane.heartbeat_timeout);
+    if heartbeat_timeout > stale_after {
+        let (at, field) = merged.field("dataplane.heartbeat_timeout");
         let problem = format!("{heartbeat_timeout} is more than stale_after, {stale_after}, and has no effect");
         report.warning(at, field, problem, Some("a daemon gone for that long is already stale".to_owned()));
     }
@@ -191,18 +199,19 @@ fn endpoints(service: &Service, source: &merge::Service<'_>, report: &mut Report
 }
 
 /// Whether anyone can use the service.
-fn reachable(service: &Service, source: &merge::Service<'_>, report: &mut Report) {
-    let mut warn = |problem: &str, remedy: &str| {
-        let (at, field) = source.itself();
-        report.warning(at, field, format!("the service {} {problem}", service.name), Some(remedy.to_owned()));
-    };
-    if service.addresses.is_empty() && service.settings.protocol == Protocol::Tcp {
-        warn("has no addresses", "no connection reaches it until it has one");
+fn reachable(service: &Service, described: bool, source: &merge::Service<'_>, report: &mut Report) {
+    let mut warn = |lack, problem, remedy| report.lacks(source.itself(), &service.name, lack, problem, remedy);
+    let draws = service.draws();
+    if service.addresses.is_empty() && service.settings.protocol == Protocol::Tcp && !described {
+        warn(Lack::Address, "has no addresses", "no connection reaches it until it has one");
+    } else if draws {
+        // Endpoints come later.
     } else if service.endpoints.is_empty() && service.routes.is_empty() {
-        warn("has no endpoints", "connections to it are refused until it has one");
+        warn(Lack::Endpoint, "has no endpoints", "connections to it are refused until it has one");
     } else if service.addresses.iter().any(|vip| vip.0.is_ipv4())
         && service.endpoints.iter().all(|e| e.address.0.is_ipv6())
     {
-        warn("has an IPv4 address and only IPv6 endpoints", "IPv4 connections to it are refused (family_mismatch)");
+        let remedy = "IPv4 connections to it are refused (family_mismatch)";
+        warn(Lack::Ipv4Endpoint, "has an IPv4 address and only IPv6 endpoints", remedy);
     }
 }

@@ -1,9 +1,8 @@
-//! The JSON Schema that users see: for editors, and for `mesh config schema`.
+//! The JSON Schema that users see: for editors, for `mesh config schema`, and for the reference in `docs/configuration.md`.
 
 use super::{
-    later::{self, Feature, Off},
-    shape,
-    text::KIND_KEYWORD,
+    bounds, shape,
+    text::{KIND_KEYWORD, KINDS},
 };
 use schemars::{Schema, transform::RecursiveTransform, transform::Transform};
 use serde_json::{Map, Value, json};
@@ -15,7 +14,11 @@ pub fn schema() -> Value {
     let mut schema = shape::schema();
     RecursiveTransform(|schema: &mut Schema| {
         if let Some(object) = schema.as_object_mut() {
-            object.remove(KIND_KEYWORD);
+            if let Some(Value::String(name)) = object.remove(KIND_KEYWORD)
+                && let Some(kind) = KINDS.iter().find(|kind| kind.name == name)
+            {
+                object.insert("title".to_owned(), kind.expected.into());
+            }
             // Rust's name for the width of an integer, which may be all that bounds it.
             if object.get("type") == Some(&json!("integer"))
                 && object.remove("format").is_some_and(|format| format == "uint32")
@@ -29,9 +32,9 @@ pub fn schema() -> Value {
     })
     .transform(&mut schema);
     let mut schema = schema.to_value();
-    for (path, feature) in later::features() {
-        if let Some(accepted) = accepted(feature) {
-            insert(&mut schema, &path, accepted);
+    for (path, words) in bounds::all() {
+        if let Some(Value::String(description)) = at(&mut schema, &path).and_then(|s| s.get_mut("description")) {
+            description.push_str(&format!(" Range: {words}."));
         }
     }
     close(&mut schema);
@@ -39,53 +42,13 @@ pub fn schema() -> Value {
     schema
 }
 
-/// What is accepted of a feature of later work: only what asks for nothing.
-fn accepted(feature: &Feature) -> Option<Value> {
-    let mut root = None;
-    for (key, off) in feature.keys {
-        let Some(value) = off.schema() else { continue };
-        if key.is_empty() {
-            root = Some(value);
-        } else {
-            insert(root.get_or_insert_with(|| json!({ "type": "object" })), key, value);
-        }
-    }
-    let mut root = root?;
-    root["description"] = json!("Not supported yet.");
-    Some(root)
-}
-
-impl Off {
-    fn schema(self) -> Option<Value> {
-        Some(match self {
-            Self::Never => return None,
-            Self::Empty => json!({ "const": "" }),
-            Self::EmptyList => json!({ "type": "array", "maxItems": 0 }),
-            Self::False => json!({ "const": false }),
-            Self::Zero => json!({ "const": 0 }),
-        })
-    }
-}
-
-/// Puts `value` at `path` of an object schema, as [`shape::Shape`] does; objects that are not there are made.
-fn insert(schema: &mut Value, path: &str, value: Value) {
-    let (step, rest) = path.split_once('.').map_or((path, None), |(step, rest)| (step, Some(rest)));
-    let key = step.strip_suffix("[]").unwrap_or(step);
-    let Some(object) = schema.as_object_mut() else { return };
-    let properties = object.entry("properties").or_insert_with(|| json!({}));
-    let Some(properties) = properties.as_object_mut() else { return };
-    match rest {
-        None => {
-            properties.entry(key).or_insert(value);
-        }
-        Some(rest) => {
-            let mut inner = properties.entry(key).or_insert_with(|| json!({ "type": "object" }));
-            if step.ends_with("[]") {
-                inner = &mut inner["items"];
-            }
-            insert(inner, rest, value);
-        }
-    }
+/// The schema of the value at `path`, in which `[]` stands for the items of a list.
+fn at<'s>(schema: &'s mut Value, path: &str) -> Option<&'s mut Value> {
+    path.split('.').try_fold(schema, |schema, step| {
+        let key = step.strip_suffix("[]");
+        let value = schema.get_mut("properties")?.get_mut(key.unwrap_or(step))?;
+        if key.is_some() { value.get_mut("items") } else { Some(value) }
+    })
 }
 
 /// Refuses fields that are not named.
@@ -105,4 +68,18 @@ fn close(schema: &mut Value) {
 fn close_all(object: &mut Map<String, Value>) {
     // A default is a value, not a schema: one that has a key `properties` would not be meant.
     object.iter_mut().filter(|(key, _)| *key != "default").for_each(|(_, value)| close(value));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_bounded_duration_says_so() {
+        let mut schema = schema();
+        for (path, words) in bounds::all() {
+            let description = at(&mut schema, &path).and_then(|s| s["description"].as_str()).unwrap_or_default();
+            assert!(description.ends_with(&format!(" Range: {words}.")), "{path}: {description}");
+        }
+    }
 }

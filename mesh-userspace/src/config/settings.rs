@@ -18,13 +18,12 @@ pub struct Settings {
     pub protocol: Protocol,
     /// How an endpoint is picked.
     pub load_balancing: LoadBalancing,
-    /// How long a connection may take to be established before its application gets ETIMEDOUT: 10ms to 10m; 0s: as long
-    /// as the kernel tries.
+    /// How long a connection may take to be established before its application gets `ETIMEDOUT`.
     pub connect_timeout: Duration,
-    /// HTTP: how long an answer may take, from the end of the request to the head of the response: 10ms to 24h; 0s: for
-    /// ever. A shorter grpc-timeout of the request wins.
+    /// HTTP: how long an answer may take, from the end of the request to the head of the response. A shorter `grpc-timeout`
+    /// of the request wins. Upgrades and `CONNECT` have none.
     pub request_timeout: Duration,
-    /// protocol auto: a client that says nothing for this long speaks TCP: 10ms to 1m.
+    /// `protocol: auto`: a client that says nothing for this long speaks TCP.
     pub detect_timeout: Duration,
     /// HTTP: how long connections are kept on which nothing happens.
     pub idle_timeout: IdleTimeout,
@@ -40,7 +39,7 @@ pub struct Settings {
     pub retries: Retries,
     /// Which endpoints are near, and when the others help out.
     pub locality: Locality,
-    /// Over how long an endpoint that is new, or healthy again, grows to its full share; 0s: at once.
+    /// Over how long an endpoint that is new, or healthy again, grows to its full share; `0s`: at once.
     pub slow_start: Duration,
     /// HTTP: what endpoints are spoken to.
     pub upstream: Upstream,
@@ -91,12 +90,13 @@ pub enum Protocol {
 pub struct LoadBalancing {
     /// The balancing policy; each honours weights, health, circuits, draining and locality.
     pub policy: Policy,
-    /// Slots of the table by which maglev picks: a prime; more are more even.
+    /// Slots of the table by which `maglev` picks: a prime; more are more even and take more memory.
     #[schemars(range(min = 251, max = 1_048_573))]
     pub maglev_size: u32,
-    /// What maglev hashes: the first of these that a request has.
+    /// What `maglev` hashes: the first of these that a request has.
     pub hash: HashOf,
-    /// For how long after its last connection a client comes back to the same endpoint; 0s: not at all.
+    /// For how long after its last connection a client comes back to the same endpoint, whatever the policy; `0s`: not at
+    /// all.
     pub affinity: Duration,
 }
 
@@ -113,13 +113,13 @@ pub enum Policy {
     /// Each in turn, heavier ones more often.
     #[default]
     RoundRobin,
-    /// Any, with a probability in proportion to its weight.
+    /// Any, in proportion to its weight.
     Random,
     /// Of two at random the one with fewer connections for its weight.
     LeastConnections,
-    /// By a hash of the client.
+    /// By a hash of the client: the same client gets the same endpoint as far as endpoints stay.
     Maglev,
-    /// Of two at random the one that answers sooner, requests under way considered; HTTP only.
+    /// Of two at random the one that answers sooner, requests under way considered (not with `protocol: tcp`).
     PeakEwma,
 }
 
@@ -129,17 +129,17 @@ pub enum Policy {
 pub struct HealthCheck {
     /// What is asked of an endpoint.
     pub r#type: CheckType,
-    /// http: the path to get.
+    /// `http`: the path to get, and the query if there is one.
     #[schemars(with = "HealthPath")]
     pub path: String,
-    /// http: the Host header. Empty: the address of the endpoint.
+    /// `http`: the `Host` header. Empty: the address of the endpoint.
     #[schemars(with = "HealthHost")]
     pub host: String,
-    /// http: the statuses that pass, each a number or a range such as 200-399; at least one.
+    /// `http`: the statuses that pass; at least one.
     pub expected_status: Vec<StatusRange>,
-    /// From one check of an endpoint to the next: 100ms to 1h.
+    /// From one check of an endpoint to the next.
     pub interval: Duration,
-    /// How long an endpoint may take to answer: 10ms to 1m.
+    /// How long an endpoint may take to answer. Longer than `interval` is a warning.
     pub timeout: Duration,
     /// So many failures in a row make an endpoint unhealthy.
     #[schemars(range(min = 1, max = 1000))]
@@ -171,11 +171,11 @@ pub enum CheckType {
     /// To accept a connection.
     #[default]
     Tcp,
-    /// To answer a GET with an expected status.
+    /// To answer a `GET` with an expected status.
     Http,
-    /// To answer grpc.health.v1.Health/Check with SERVING.
+    /// To answer `grpc.health.v1.Health/Check` with `SERVING`.
     Grpc,
-    /// Nothing: endpoints are not checked.
+    /// Endpoints are not checked.
     None,
 }
 
@@ -186,9 +186,9 @@ pub struct CircuitBreaker {
     /// So many failures in a row open an endpoint's circuit; 0: it never opens by itself.
     #[schemars(range(min = 0, max = 1000))]
     pub failure_threshold: u32,
-    /// How long a circuit stays open at first: 100ms to 24h; each opening in a row adds as much again.
+    /// How long a circuit stays open at first; each opening in a row adds as much again.
     pub reset_timeout: Duration,
-    /// The longest that a circuit stays open: reset_timeout to 24h.
+    /// The longest that a circuit stays open; not less than `reset_timeout`.
     pub max_reset_timeout: Duration,
     /// So many probes decide whether a circuit closes again.
     #[schemars(range(min = 1, max = 31))]
@@ -196,9 +196,9 @@ pub struct CircuitBreaker {
     /// No more than this part of a service's endpoints has an open circuit at a time, but always one may.
     #[schemars(range(min = 1, max = 100))]
     pub max_open_percent: u32,
-    /// While no endpoint of a service admits connections, one is let through this often: 100ms to 1h.
+    /// While no endpoint of a service admits connections, one is let through this often.
     pub probe_interval: Duration,
-    /// HTTP: what counts as a failure. Of TCP services connect_failure, reset and timeout always do.
+    /// HTTP: what counts as a failure. Of TCP services `connect_failure`, `reset` and `timeout` always do.
     pub count: Vec<Counted>,
     /// HTTP: which part of an endpoint's requests has to succeed.
     pub success_rate: SuccessRate,
@@ -225,7 +225,7 @@ impl Default for CircuitBreaker {
 pub struct Locality {
     /// How near an endpoint is to be.
     pub prefer: Prefer,
-    /// While less than this part of the near endpoints, by weight, is usable, others help out.
+    /// While less than this part of the near endpoints, by weight, is usable, others help out; in thousandths.
     pub spill_below: Fraction,
 }
 
@@ -237,9 +237,9 @@ pub enum Prefer {
     None,
     /// On the node of the client.
     Node,
-    /// In its zone; where node.zone is empty it does not matter.
+    /// In its zone; where `node.zone` is empty it does not matter.
     #[default]
     Zone,
-    /// In its region; where node.region is empty it does not matter.
+    /// In its region; where `node.region` is empty it does not matter.
     Region,
 }

@@ -1,8 +1,7 @@
 //! What a file may contain, compiled from the schema of [`Config`]: the walk over a file follows it.
 
 use super::{
-    Config,
-    later::{self, Feature},
+    Config, later,
     text::{KIND_KEYWORD, KINDS, Kind},
 };
 use schemars::{Schema, generate::SchemaSettings};
@@ -36,6 +35,10 @@ pub(super) enum Shape {
         min: i128,
         max: i128,
     },
+    /// A word, or true or false.
+    WordOrBool {
+        word: String,
+    },
     /// Text of this kind, or a whole number.
     TextOrInteger {
         kind: &'static Kind,
@@ -47,8 +50,6 @@ pub(super) enum Shape {
         min: f64,
         max: f64,
     },
-    /// Refused unless it asks for nothing.
-    Later(&'static Feature),
 }
 
 /// What the value of a key may be.
@@ -62,9 +63,6 @@ pub(super) struct Field {
 pub(super) fn shape() -> &'static Shape {
     static SHAPE: LazyLock<Shape> = LazyLock::new(|| {
         let mut shape = compile(schema().as_value());
-        for (path, feature) in later::features() {
-            shape.insert(&path, Shape::Later(feature));
-        }
         for (path, words) in later::words() {
             if let Some(Shape::Word { later, .. }) = shape.at(&path) {
                 *later = words;
@@ -75,16 +73,6 @@ pub(super) fn shape() -> &'static Shape {
     &SHAPE
 }
 
-/// The keys of a mapping that mean something in this version; all of them where none does.
-pub(super) fn supported(fields: &BTreeMap<String, Field>) -> Vec<&str> {
-    let names = |all: bool| {
-        let named = fields.iter().filter(move |(_, field)| all || field.shape.is_supported());
-        named.map(|(name, _)| name.as_str()).collect::<Vec<_>>()
-    };
-    let supported = names(false);
-    if supported.is_empty() { names(true) } else { supported }
-}
-
 /// The schema of [`Config`] with nothing left to look up, and with the kinds of its texts.
 pub(super) fn schema() -> Schema {
     let settings = SchemaSettings::draft2020_12().with(|s| s.inline_subschemas = true);
@@ -92,14 +80,6 @@ pub(super) fn schema() -> Schema {
 }
 
 impl Shape {
-    fn is_supported(&self) -> bool {
-        match self {
-            Self::Later(_) => false,
-            Self::Map(fields) => fields.values().any(|field| field.shape.is_supported()),
-            _ => true,
-        }
-    }
-
     /// The shape at `path`, in which `[]` stands for the items of a list.
     fn at(&mut self, path: &str) -> Option<&mut Self> {
         path.split('.').try_fold(self, |shape, step| {
@@ -115,18 +95,6 @@ impl Shape {
             }
         })
     }
-
-    /// Puts `shape` at `path`; a section that exists for the sake of later work only is made.
-    fn insert(&mut self, path: &str, shape: Self) {
-        let (parent, key) = path.rsplit_once('.').unwrap_or(("", path));
-        if !parent.is_empty() && self.at(parent).is_none() {
-            self.insert(parent, Self::Map(BTreeMap::new()));
-        }
-        let parent = if parent.is_empty() { Some(self) } else { self.at(parent) };
-        if let Some(Self::Map(fields)) = parent {
-            fields.entry(key.to_owned()).or_insert(Field { shape, required: false });
-        }
-    }
 }
 
 /// The shape of a schema. A schema that no shape fits becomes an integer without values: every file is refused there,
@@ -141,6 +109,13 @@ fn compile(schema: &Value) -> Shape {
     };
     if let Some(kind) = kind(schema) {
         return Shape::Text(kind);
+    }
+    if let Some(alternatives) = schema.get("anyOf").and_then(Value::as_array)
+        && let [word, number] = alternatives.as_slice()
+        && let Some(word) = word.get("const").and_then(Value::as_str)
+        && number.get("type").is_some_and(|t| t == "boolean")
+    {
+        return Shape::WordOrBool { word: word.to_owned() };
     }
     if let Some(alternatives) = schema.get("anyOf").and_then(Value::as_array)
         && let [word, number] = alternatives.as_slice()

@@ -3,7 +3,12 @@
 
 use super::{
     address::{EndpointAddress, Listen, MaybeListen, Vip},
+    byte_size::ByteSize,
     cidr::Cidr,
+    collector::MaybeCollector,
+    discovery::{
+        DnsName, DnsServer, EtcdPrefix, EtcdUrl, KubernetesName, MaybeCidr, MaybeFile, NamespaceName, SrvName,
+    },
     duration::Duration,
     http::{
         ChangedHeader, CookieName, HeaderName, HeaderValue, HealthHost, HealthPath, HostName, HostPattern, HostPort,
@@ -48,6 +53,7 @@ pub(super) const KIND_KEYWORD: &str = "x-kind";
 
 /// Every kind of text.
 pub(super) const KINDS: &[Kind] = &[
+    ByteSize::KIND,
     Cgroup::KIND,
     ChangedHeader::KIND,
     CookieName::KIND,
@@ -66,6 +72,16 @@ pub(super) const KINDS: &[Kind] = &[
     CgroupPath::KIND,
     Cidr::KIND,
     Directory::KIND,
+    DnsName::KIND,
+    DnsServer::KIND,
+    EtcdPrefix::KIND,
+    EtcdUrl::KIND,
+    KubernetesName::KIND,
+    MaybeCidr::KIND,
+    MaybeCollector::KIND,
+    MaybeFile::KIND,
+    NamespaceName::KIND,
+    SrvName::KIND,
     Duration::KIND,
     EndpointAddress::KIND,
     HealthHost::KIND,

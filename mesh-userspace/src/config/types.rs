@@ -3,10 +3,13 @@
 
 use super::{
     address::{EndpointAddress, Listen, MaybeListen, Vip},
+    byte_size::ByteSize,
     cidr::Cidr,
+    collector::MaybeCollector,
     decimal::Rate,
+    discovery::{Discovery, DnsName, KubernetesName, MaybeFile, SrvName},
     duration::Duration,
-    http::HostName,
+    http::{HostName, MaybeService},
     names::{Label, LogLevel, NodeName, ServiceName},
     path::{Cgroup, CgroupPath, Directory, SocketPath},
     route::Route,
@@ -36,6 +39,8 @@ pub struct Config {
     pub proxy: Proxy,
     /// What every service inherits; each key may stand in a service too.
     pub defaults: Settings,
+    /// Where services and endpoints come from besides the files.
+    pub discovery: Discovery,
     /// The services of this file. Files merge them by name, field by field; a list is replaced as a whole.
     pub services: Vec<Service>,
     /// What the daemon tells about itself.
@@ -46,16 +51,16 @@ pub struct Config {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Node {
-    /// The name of the node. Empty: $NODE_NAME, else the host name.
+    /// The name of the node. Empty: `$NODE_NAME`, else the host name.
     #[schemars(with = "NodeName")]
     pub name: String,
     /// The region it is in; empty: not known.
     #[schemars(with = "Label")]
     pub region: String,
-    /// The zone it is in; empty: not known, which switches preference by zone off.
+    /// The zone it is in; empty: not known, and `locality.prefer: zone` has no effect.
     #[schemars(with = "Label")]
     pub zone: String,
-    /// Directory, mode 0700, of what must outlive the daemon: lock and state.
+    /// Directory of what must outlive the daemon, lock and state; made with mode 0700.
     #[schemars(with = "Directory")]
     pub state_dir: PathBuf,
 }
@@ -70,11 +75,11 @@ impl Default for Node {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Admin {
-    /// Address of the read-only HTTP server with everything. Port 0: any free port.
+    /// Address of the read-only HTTP server with everything. Port 0: any free port. One that others can reach is a warning.
     pub listen: Listen,
-    /// Address of a second HTTP server with /metrics, /health and /ready only, such as 0.0.0.0:9902. Empty: none.
+    /// Address of a second HTTP server with `/metrics`, `/health` and `/ready` only. Empty: none.
     pub metrics_listen: MaybeListen,
-    /// Unix socket, mode 0600, for reading and writing; at most 107 bytes.
+    /// Unix socket for reading and writing, mode 0600.
     #[schemars(with = "SocketPath")]
     pub socket: PathBuf,
 }
@@ -95,29 +100,29 @@ impl Default for Admin {
 pub struct Dataplane {
     /// Where balancing happens.
     pub mode: Mode,
-    /// Directory of the cgroup2 file system whose processes are served. auto: the root of the mount, every process.
+    /// Directory of the cgroup2 file system whose processes are served. `auto`: the root of the mount, every process.
     pub cgroup: Cgroup,
     /// Directory on a bpf file system for what must outlive the daemon in the kernel; one for each daemon of a machine.
     #[schemars(with = "Directory")]
     pub bpffs: PathBuf,
-    /// SO_MARK of the daemon's own sockets, which the hooks let pass; not 0, and no one else's.
+    /// `SO_MARK` of the daemon's own sockets, which the hooks let pass; no one else's. Decimal or hexadecimal.
     pub mark: NonZeroU32,
-    /// How long the daemon may be silent before the kernel goes on without what only it knows, such as health; at least
-    /// 1s.
+    /// How long the daemon may be silent before the kernel goes on without what only it knows, such as health. More than
+    /// `stale_after` is a warning: it has no effect.
     pub heartbeat_timeout: Duration,
-    /// How long the daemon may be gone before when_stale tells what happens; at least 1s.
+    /// How long the daemon may be gone before `when_stale` tells what happens.
     pub stale_after: Duration,
-    /// What the kernel does when the daemon has been gone for long.
+    /// What the kernel does when the daemon has been gone for longer than `stale_after`.
     pub when_stale: WhenStale,
     /// What is never translated.
     pub bypass: Bypass,
-    /// Count the runs and the time of each program; costs 20 to 30 ns a run.
+    /// Whether runs and time of each program are counted; costs 20 to 30 ns a run.
     pub program_stats: bool,
-    /// Services there is room for. auto: from the configuration at start, with head-room.
+    /// Services there is room for. `auto`: from the configuration at start, with head-room.
     pub max_services: Size<1_048_576>,
-    /// Endpoints, of all services together, there is room for. auto: from the configuration at start, with head-room.
+    /// Endpoints, of all services together, there is room for. `auto`: from the configuration at start, with head-room.
     pub max_endpoints: Size<16_777_216>,
-    /// Slots, 8 bytes each, in which the endpoints of all services are laid out by weight. auto: from the configuration
+    /// Slots, 8 bytes each, in which the endpoints of all services are laid out by weight. `auto`: from the configuration
     /// at start, with head-room.
     pub max_slots: Size<134_217_728>,
 }
@@ -174,11 +179,11 @@ impl Mode {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Bypass {
-    /// Cgroups whose processes are left alone, with all below them; absolute, or relative to the cgroup2 root. 1024 at
-    /// most.
+    /// Cgroups whose processes are left alone, with all below them: absolute paths, or paths below the cgroup2 root; at
+    /// most 1024. One that is not there yet is looked for every 2 s.
     #[schemars(with = "Vec<CgroupPath>")]
     pub cgroups: Vec<String>,
-    /// VIPs in these ranges are left alone.
+    /// VIPs in these ranges are left alone (counted as `bypass`).
     pub cidrs: Vec<Cidr>,
 }
 
@@ -186,10 +191,11 @@ pub struct Bypass {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum WhenStale {
-    /// In a Kubernetes cluster passthrough, else last_known.
+    /// In a Kubernetes cluster (`KUBERNETES_SERVICE_HOST` is set) `passthrough`, else `last_known`.
     #[default]
     Auto,
-    /// Connects to VIPs pass untouched: kube-proxy, or whoever else knows them, takes over.
+    /// Connects to VIPs pass untouched (counted as `stale`), so that they mean again what kube-proxy, or whoever else knows
+    /// them, makes of them.
     Passthrough,
     /// Go on with what was known last.
     LastKnown,
@@ -199,15 +205,15 @@ pub enum WhenStale {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Proxy {
-    /// Port at which captured connections arrive, on 127.0.0.1 and ::1 of each client's network namespace.
+    /// Port at which captured connections arrive, on `127.0.0.1` and `::1` of each client's network namespace.
     #[schemars(range(min = 1))]
     pub port: u16,
-    /// Address of the explicit proxy for known services. Empty: none.
+    /// Address of the explicit proxy for known services. Empty: none. One that others can reach is a warning.
     pub http: MaybeListen,
     /// Threads that take requests; 0: one for each core.
     #[schemars(range(min = 0, max = 1024))]
     pub workers: u32,
-    /// How long requests may take to finish when the daemon stops: at most 1h.
+    /// How long requests may take to finish when the daemon stops.
     pub drain_timeout: Duration,
 }
 
@@ -225,13 +231,14 @@ impl Default for Proxy {
 /// A named set of interchangeable endpoints.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Service {
-    /// The name: a-z, 0-9, '.' and '-'; at most 253 bytes.
+    /// The name. Each part between dots has at most 63 bytes, and starts and ends with a letter or digit; nothing that reads
+    /// as an address.
     #[schemars(with = "ServiceName")]
     pub name: String,
     /// VIPs: the addresses applications dial. Any unicast address and port; each belongs to one service.
     #[serde(default)]
     pub addresses: Vec<Vip>,
-    /// Names by which HTTP requests ask for it at proxy.http, besides its own. Each belongs to one service.
+    /// Names by which requests ask for it at `proxy.http` besides its own, without port. Each belongs to one service.
     #[serde(default)]
     #[schemars(with = "Vec<HostName>")]
     pub hosts: Box<[String]>,
@@ -241,16 +248,42 @@ pub struct Service {
     /// Who serves it; an address stands once.
     #[serde(default)]
     pub endpoints: Vec<Endpoint>,
+    /// Name with a port, `checkout.internal:8080`, whose addresses are endpoints too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "DnsName")]
+    pub dns: Option<Box<str>>,
+    /// Name, `_http._tcp.checkout.internal`, whose SRV records are endpoints too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "SrvName")]
+    pub srv: Option<Box<str>>,
+    /// Name in etcd of the service whose instances are endpoints too. Left out: its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "MaybeService")]
+    pub etcd: Option<Box<str>>,
+    /// Service in Kubernetes, `shop/checkout` or `shop/checkout:PORT`, that this one stands for: its endpoints and addresses
+    /// are this one's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "KubernetesName")]
+    pub kubernetes: Option<Box<str>>,
     /// What becomes of its requests, the first that matches; none: they go to the service itself.
     #[serde(default)]
     #[schemars(with = "Vec<Route>")]
     pub routes: Box<[Route]>,
 }
 
+impl Service {
+    /// Whether it has endpoints from elsewhere than the files.
+    #[must_use]
+    pub fn draws(&self) -> bool {
+        let named = |name: &Option<Box<str>>| name.as_deref().is_some_and(|name| !name.is_empty());
+        named(&self.dns) || named(&self.srv) || named(&self.etcd) || named(&self.kubernetes)
+    }
+}
+
 /// One address that serves a service.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Endpoint {
-    /// Where it listens. 127.0.0.0/8 and ::1 mean the client's own network namespace.
+    /// Where it listens. `127.0.0.0/8` and `::1` mean the client's own network namespace.
     pub address: EndpointAddress,
     /// Its share among the service's endpoints; 0 gets nothing.
     #[serde(default = "one")]
@@ -282,46 +315,78 @@ fn is_false(value: &bool) -> bool {
 }
 
 /// What the daemon tells about itself.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Telemetry {
+    /// The memory for what is kept of logs and traces; each may take one half.
+    pub memory: ByteSize,
     /// Which requests are traced.
     pub tracing: Tracing,
-    /// The log of requests.
+    /// The log of requests and connections.
     pub access_log: AccessLog,
     /// The daemon's own log, on stderr.
     pub log: Log,
+}
+
+impl Default for Telemetry {
+    fn default() -> Self {
+        Self {
+            memory: ByteSize::from_mib(32),
+            tracing: Tracing::default(),
+            access_log: AccessLog::default(),
+            log: Log::default(),
+        }
+    }
 }
 
 /// Which requests are traced.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Tracing {
-    /// The part of requests without a decision of the client's that is sampled.
+    /// The part of requests without a decision of the client's that is sampled, in millionths.
     pub sample_rate: Rate,
+    /// The collector that gets the traces. Empty: none.
+    pub otlp: MaybeCollector,
+    /// File with the certificates of who may have signed the collector's. Empty: the system's.
+    #[schemars(with = "MaybeFile")]
+    pub ca_file: PathBuf,
+    /// How many traces stay on the node, the newest.
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub keep: u32,
 }
 
 impl Default for Tracing {
     fn default() -> Self {
-        Self { sample_rate: Rate::from_parts(100_000) }
+        Self { sample_rate: Rate::from_parts(100_000), otlp: MaybeCollector(None), ca_file: PathBuf::new(), keep: 2000 }
     }
 }
 
-/// The log of requests.
+/// The log of requests and connections.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct AccessLog {
-    /// Whether requests are logged.
+    /// Whether requests and connections are logged.
     pub enabled: bool,
-    /// The part of requests that is logged.
+    /// The part of them that is logged, in millionths.
     pub sample_rate: Rate,
+    /// How many lines stay on the node, the newest, as far as `telemetry.memory` goes; 0: none.
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub keep: u32,
     /// Whether they are logged on stderr.
     pub stderr: bool,
+    /// How often a connection that stays open is logged, if it carried something.
+    pub open_interval: Duration,
 }
 
 impl Default for AccessLog {
     fn default() -> Self {
-        Self { enabled: true, sample_rate: Rate::from_parts(1_000_000), stderr: true }
+        Self {
+            enabled: true,
+            sample_rate: Rate::from_parts(1_000_000),
+            keep: 10_000,
+            stderr: true,
+            open_interval: Duration::from_millis(60_000),
+        }
     }
 }
 
@@ -331,7 +396,7 @@ impl Default for AccessLog {
 pub struct Log {
     /// How a message is written.
     pub format: LogFormat,
-    /// error, warn, info, debug or trace; or MODULE=LEVEL; or several of these, separated by commas.
+    /// What is logged: `error`, `warn`, `info`, `debug` or `trace`; or `MODULE=LEVEL`; or several, separated by commas.
     #[schemars(with = "LogLevel")]
     pub level: String,
 }

@@ -1,11 +1,13 @@
 //! Plans carried out on the kernel's tables.
 
 use super::{
+    change::{Change, Found, Limits, Plan, Problem},
     needs::needs,
     owners::Owners,
-    plan::{Change, Elsewhere, Found, Limits, Plan, Planner, Problem, Share},
+    plan::Planner,
     recipe::Standing,
     terms::terms,
+    weights::Share,
 };
 use crate::{
     kernel::Tables,
@@ -67,6 +69,14 @@ impl Datapath {
         }
     }
 
+    /// Says where this node is, from the next snapshot on.
+    pub fn set_node(&mut self, node: Node) {
+        if self.node != node {
+            self.planner.set_node(node.clone());
+            self.node = node;
+        }
+    }
+
     /// Takes note of a snapshot, where there are no tables. Returns when to call again even if nothing changes.
     pub fn note_snapshot(&mut self, snapshot: &Snapshot, now: u64) -> Option<u64> {
         let plan = self.planner.plan(snapshot, now, |_| true);
@@ -74,10 +84,21 @@ impl Datapath {
         plan.again_at
     }
 
+    /// Takes note of what was learned of endpoints since, where there are no tables. `None`: nothing is to be done again.
+    pub fn note_changes(&mut self, snapshot: &Snapshot, now: u64) -> Option<u64> {
+        self.planner.refresh(snapshot, now).again_at
+    }
+
     /// What each endpoint of a service gets at `now`, and when its circuits open. Endpoints without rows are left out.
     #[must_use]
     pub fn shares(&self, service: &Service, now: u64) -> (Vec<Share>, breaker::Limits) {
-        (self.planner.shares(service, now), terms(service).limits)
+        (self.planner.shares(service, None, View::Any, now), terms(service).limits)
+    }
+
+    /// What stays the same while [`Datapath::shares`] does, as long as the facts do; `None`: ask again.
+    #[must_use]
+    pub fn mark(&self, service: &str) -> Option<u64> {
+        self.planner.mark(service)
     }
 
     /// Looks at the tables again, where somebody else may have written to them. What is known of endpoints stays known.
@@ -142,6 +163,15 @@ impl Datapath {
         })
     }
 
+    /// Forgets what health checks said of services that are not checked any more.
+    pub fn forget_verdicts(&mut self, snapshot: &Snapshot) {
+        for (name, address) in self.planner.conditions.judged() {
+            if snapshot.service(&name).is_some_and(|service| service.settings.health_check.is_none()) {
+                self.planner.conditions.set(&name, address, |condition| condition.health = Health::Unknown);
+            }
+        }
+    }
+
     /// What health checks said of an endpoint.
     #[must_use]
     pub fn health(&self, service: &str, address: SocketAddr) -> Health {
@@ -151,7 +181,8 @@ impl Datapath {
     /// How the endpoints of a service stand at `now`, by address.
     #[must_use]
     pub fn standings(&self, service: &Service, now: u64) -> HashMap<SocketAddr, Standing> {
-        self.planner.standings(service, now)
+        let shares = self.planner.shares(service, None, View::Any, now);
+        shares.into_iter().map(|share| (share.address, share.standing)).collect()
     }
 
     /// How the endpoints of a service would stand on another node, and the part of connects or requests that each would
@@ -165,12 +196,14 @@ impl Datapath {
         closed: impl Fn(SocketAddr) -> bool,
         now: u64,
     ) -> (HashMap<SocketAddr, Standing>, BTreeMap<SocketAddr, f64>) {
-        let Elsewhere { standings, weights } = self.planner.elsewhere(service, node, view, now);
-        for set in weights {
-            let usable = || set.iter().filter(|(address, _)| closed(*address));
-            let total: u64 = usable().map(|(_, weight)| weight).sum();
+        let shares = self.planner.shares(service, Some(node), view, now);
+        let standings = shares.iter().map(|share| (share.address, share.standing)).collect();
+        let sets: [fn(&Share) -> u64; 2] = [|share| share.attended, |share| share.all];
+        for weight in sets {
+            let usable = || shares.iter().filter(|share| weight(share) > 0 && closed(share.address));
+            let total: u64 = usable().map(weight).sum();
             if total > 0 {
-                let part = |(address, weight): &(SocketAddr, u64)| (*address, *weight as f64 / total as f64);
+                let part = |share: &Share| (share.address, weight(share) as f64 / total as f64);
                 return (standings, usable().map(part).collect());
             }
         }

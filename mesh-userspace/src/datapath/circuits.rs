@@ -41,9 +41,9 @@ impl Datapath {
         Some(Turned { service, endpoint, from: Word(event.from), to: Word(event.to) })
     }
 
-    /// Remembers whether a circuit is open where that decides how much the others help out. One whose time is over is
+    /// Remembers whether a circuit, `word` at `now`, is open where that decides how much the others help out. One whose time is over is
     /// not: the endpoint is to meet somebody who probes it.
-    fn note(&mut self, service: &Service, endpoint: SocketAddr, word: Word, now: u64) {
+    pub fn note(&mut self, service: &Service, endpoint: SocketAddr, word: Word, now: u64) {
         if service.settings.locality.prefer != Prefer::None {
             let is_open = word.state() == State::Open && word.deadline() > now / NS_PER_MS;
             self.planner.conditions.set(&service.name, endpoint, |condition| condition.is_open = is_open);
@@ -58,11 +58,11 @@ impl Datapath {
         Some(before)
     }
 
-    /// Takes note of open circuits whose time is over at `now`.
-    pub fn due(&mut self, tables: &Tables, snapshot: &Snapshot, now: u64) {
+    /// Takes note of open circuits whose time is over at `now`. `circuit`: what an endpoint's is.
+    pub fn due(&mut self, circuit: impl Fn(&Self, &str, SocketAddr) -> Word, snapshot: &Snapshot, now: u64) {
         for (name, endpoint) in self.planner.conditions.open() {
             if let Some(service) = snapshot.service(&name) {
-                let word = self.circuit(tables, &name, endpoint);
+                let word = circuit(self, &name, endpoint);
                 self.note(service, endpoint, word, now);
             }
         }

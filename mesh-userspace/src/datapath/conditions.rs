@@ -70,6 +70,11 @@ impl Conditions {
         !self.changed.is_empty()
     }
 
+    /// Whether something changed of a service since it was laid out, or does with time.
+    pub(super) fn is_moving(&self, service: &str) -> bool {
+        self.changed.contains(service) || self.of(service).is_some_and(|e| e.values().any(|c| c.warms_since.is_some()))
+    }
+
     /// Forgets endpoints that are not `there` any more.
     pub(super) fn retain(&mut self, there: impl Fn(&str, SocketAddr) -> bool) {
         self.services.retain(|service, endpoints| {
@@ -82,6 +87,13 @@ impl Conditions {
     pub(super) fn open(&self) -> Vec<(Box<str>, SocketAddr)> {
         let all = self.services.iter().flat_map(|(name, endpoints)| endpoints.iter().map(move |(at, c)| (name, at, c)));
         all.filter(|(_, _, condition)| condition.is_open).map(|(name, at, _)| (name.clone(), *at)).collect()
+    }
+
+    /// Endpoints of which health checks said something.
+    pub(super) fn judged(&self) -> Vec<(Box<str>, SocketAddr)> {
+        let all = self.services.iter().flat_map(|(name, endpoints)| endpoints.iter().map(move |(at, c)| (name, at, c)));
+        let judged = all.filter(|(_, _, condition)| condition.health != Health::Unknown);
+        judged.map(|(name, at, _)| (name.clone(), *at)).collect()
     }
 
     /// Services with endpoints that warm up.

@@ -1,6 +1,6 @@
 //! How much room services need, known without laying them out.
 
-use super::plan::Limits;
+use super::change::Limits;
 use crate::{
     model::{Endpoint, Policy, Service},
     policy::length,

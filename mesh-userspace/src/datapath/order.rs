@@ -1,6 +1,6 @@
 //! In which order services are changed when VIPs move between them.
 
-use super::plan::Change;
+use super::change::Change;
 use mesh_common::service::VipKey;
 use std::collections::{HashMap, HashSet};
 

@@ -1,6 +1,6 @@
 //! Whose a service row is, and whose it was: the tables know a service by the hash of its name only.
 
-use super::plan::Change;
+use super::change::Change;
 use crate::model::Snapshot;
 use mesh_common::service::name_hash;
 use std::collections::HashMap;

@@ -2,18 +2,20 @@
 //! exactly the new one, asked through the very function that the connect hook runs.
 
 use super::{super::ids::QUARANTINE, *};
-use crate::model::{Endpoint, Overrides};
+use crate::model::{self, Endpoint, Overrides, Service};
 use mesh_common::{
     breaker::{Entry, Limits as Breaker, Word},
+    endpoint::EndpointRow,
     reason::Reason,
     select::{self, Chooser, Rows},
-    service::flags,
+    service::{Policy, ServiceRow, Set, SlotRange, View, flags},
 };
 use proptest::prelude::*;
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 
-const LIMITS: Limits = Limits { services: 16, vips: 32, endpoints: 64, slots: 4096 };
+/// Room for all that six snapshots in a row ask for: what one of them frees rests, and may not be used by the next.
+const LIMITS: Limits = Limits { services: 64, vips: 32, endpoints: 256, slots: 16_384 };
 
 /// Who answers at a VIP and how often in a turn, or why nobody does. `None`: it is no VIP.
 type Answers = Option<Result<BTreeMap<SocketAddr, usize>, Reason>>;
@@ -464,4 +466,53 @@ fn vips_that_do_not_fit_are_named_and_those_in_place_stay() {
     let both = of(&[service("a", &["10.96.0.4:80"], &[]), service("b", &["10.96.0.2:80"], &[])]);
     let plan = planner.plan(&both, 0, |_| true);
     assert_eq!(plan.problems, [Problem::NoVipRow("a".to_owned(), "10.96.0.4:80".parse().unwrap(), 1)]);
+}
+
+#[test]
+fn a_mark_stays_while_what_endpoints_get_stays_and_changes_with_it() {
+    let mut planner = Planner::new(LIMITS, Node::default());
+    let both = of(&[service("a", &[], &["10.0.0.1:80", "10.0.0.2:80"]), service("b", &[], &["10.0.0.1:80"])]);
+    planner.plan(&both, 1, |_| true);
+    let marks = |planner: &Planner| ["a", "b"].map(|name| planner.mark(name).unwrap());
+    let before = marks(&planner);
+    planner.plan(&both, 2, |_| true);
+    assert_eq!(marks(&planner), before);
+    let ill = "10.0.0.2:80".parse().unwrap();
+    planner.conditions.set("a", ill, |condition| condition.health = model::Health::Unhealthy);
+    planner.refresh(&both, 3);
+    let after = marks(&planner);
+    assert!(after[0] != before[0] && after[1] == before[1], "one is ill, of one service");
+    let shares = planner.shares(both.service("a").unwrap(), None, View::Any, 3);
+    assert_eq!(shares.iter().map(|share| (share.attended, share.all)).collect::<Vec<_>>(), [(1, 1), (0, 1)]);
+    planner.conditions.set("a", ill, |condition| condition.health = model::Health::Healthy);
+    planner.refresh(&both, 4);
+    assert_eq!(marks(&planner), before, "the same again");
+    let fewer = of(&[service("b", &[], &["10.0.0.1:80"])]);
+    planner.plan(&fewer, 5, |_| true);
+    assert_eq!((planner.mark("a"), planner.mark("b")), (None, Some(before[1])));
+}
+
+#[test]
+fn what_lies_as_it_should_is_not_laid_again_until_facts_place_or_conditions_change() {
+    let mut planner = Planner::new(LIMITS, Node::default());
+    let one = "10.0.0.1:80".parse().unwrap();
+    let mut near = service("a", &[], &["10.0.0.1:80", "10.0.0.2:80"]);
+    near.endpoints[0].zone = "here".to_owned();
+    let all = of(&[near, service("b", &[], &["10.0.0.1:80"])]);
+    let lies =
+        |planner: &Planner| ["a", "b"].map(|name| planner.lies(all.service(name).unwrap(), name_hash(name)).is_some());
+    assert_eq!(lies(&planner), [false, false]);
+    planner.plan(&all, 1, |_| true);
+    assert_eq!(lies(&planner), [true, true]);
+    assert_eq!(planner.plan(&all, 2, |_| true), Plan::default());
+    planner.conditions.set("b", one, |condition| condition.warms_since = Some(3));
+    assert_eq!(lies(&planner), [true, false], "of one something was learned");
+    planner.plan(&all, 3, |_| true);
+    assert_eq!(lies(&planner), [true, false], "it warms up as time goes by");
+    planner.conditions.set("b", one, |condition| condition.warms_since = None);
+    planner.plan(&all, 4, |_| true);
+    assert_eq!(lies(&planner), [true, true]);
+    planner.set_node(Node { zone: "here".to_owned(), ..Node::default() });
+    let moved = planner.plan(&all, 5, |_| true).changes;
+    assert!(moved.iter().any(|change| matches!(change, Change::View(..))), "{moved:?}");
 }

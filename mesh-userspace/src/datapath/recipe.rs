@@ -1,6 +1,6 @@
 //! How the endpoints of one service are to lie among its slots: by whom each view is shared, in each set.
 
-use super::{conditions::OfService, plan::Placed};
+use super::{conditions::OfService, lay::Placed};
 use crate::{
     model::{Health, Node, Policy, Service},
     policy::{self, Candidate, Precision, Tier, layout},

@@ -51,9 +51,10 @@ pub(super) fn attach(
                 let info = sys::link_info(link.as_fd()).unwrap_or_default();
                 if cgroup.metadata().is_ok_and(|m| m.ino() == info.cgroup) {
                     let old = Replaced::hold(info.program);
-                    if sys::link_update(link.as_fd(), program).is_ok() {
-                        return Ok(Attached { link, new: false, replaced: old.map(Replaced::runs), note });
-                    }
+                    // Whatever is at work there goes on where it cannot be replaced.
+                    sys::link_update(link.as_fd(), program)
+                        .map_err(|e| KernelError::io(format!("replacing {name} at the cgroup"), e))?;
+                    return Ok(Attached { link, new: false, replaced: old.map(Replaced::runs), note });
                 }
                 // The link's cgroup is gone or another one is configured now: the pin holds nothing of use.
                 pins.remove_link(name)?;

@@ -29,6 +29,12 @@ pub enum KernelError {
     /// The process lacks capabilities.
     #[error("missing {}; run as root, or grant them (systemd: AmbientCapabilities=, Kubernetes: securityContext.privileged)", .0.join(", "))]
     Capabilities(Vec<&'static str>),
+    /// No program at all may be loaded.
+    #[error(
+        "the kernel lets this process load no eBPF program: {0}; a seccomp profile (of a container), a security module \
+         or the kernel's lockdown forbids bpf(2)"
+    )]
+    Forbidden(io::Error),
     /// The object could not be loaded: a map was refused, or the object makes no sense to this kernel.
     #[error("loading the eBPF object: {0}")]
     Object(String),
@@ -88,7 +94,8 @@ fn verdict(text: &str) -> String {
     let said = log.lines().map(str::trim).rfind(|l| !l.is_empty() && !says_nothing.iter().any(|p| l.starts_with(p)));
     match said {
         Some(line) => format!("{} The verifier says: {line}", answer.replace('\n', " ")),
-        None => answer.replace('\n', " "),
+        // What is left of a sentence that was to be followed by the log.
+        None => answer.trim_end_matches('.').replace('\n', " "),
     }
 }
 
@@ -105,5 +112,6 @@ mod tests {
              The verifier says: dereference of modified ctx ptr R4"
         );
         assert_eq!(super::verdict("no such thing"), "no such thing");
+        assert_eq!(super::verdict("not permitted. Verifier output: "), "not permitted");
     }
 }

@@ -3,10 +3,10 @@
 use super::{KernelError, error::chain};
 use aya::{
     Ebpf,
-    maps::{MapData, RingBuf},
+    maps::{Array, MapData, RingBuf},
 };
 use mesh_common::{
-    event::{NoListener, Transition},
+    event::{Ended, NoListener, Transition},
     names,
 };
 use std::{
@@ -51,6 +51,56 @@ impl Events {
                 return Some(Event::NoListener { netns, pid });
             }
         }
+    }
+}
+
+/// The ring buffer of connections that ended. It is not readable for every one of them: look every
+/// [`LOOK_EVERY_MS`](mesh_common::event::LOOK_EVERY_MS).
+pub struct Endings {
+    ring: RingBuf<MapData>,
+    untold: Array<MapData, u64>,
+}
+
+impl Endings {
+    pub(super) fn of(ebpf: &mut Ebpf) -> Result<Self, KernelError> {
+        let mut take = |name: &str| {
+            let gone = || KernelError::Map { map: name.to_owned(), why: "the object does not have it".to_owned() };
+            ebpf.take_map(name).ok_or_else(gone)
+        };
+        let (ring, untold) = (take(names::ENDED)?, take(names::UNTOLD)?);
+        let refuse = |name: &str, e| KernelError::Map { map: name.to_owned(), why: chain(&e) };
+        Ok(Self {
+            ring: RingBuf::try_from(ring).map_err(|e| refuse(names::ENDED, e))?,
+            untold: Array::try_from(untold).map_err(|e| refuse(names::UNTOLD, e))?,
+        })
+    }
+
+    /// Takes the next one, if there is one.
+    pub fn take(&mut self) -> Option<Ended> {
+        loop {
+            // One of another length would be another program's: there is none.
+            if let Ok(ended) = bytemuck::try_pod_read_unaligned(&self.ring.next()?) {
+                return Some(ended);
+            }
+        }
+    }
+
+    /// How many there was no room for, since the programs were loaded.
+    #[must_use]
+    pub fn untold(&self) -> u64 {
+        self.untold.get(&0, 0).unwrap_or(0)
+    }
+}
+
+impl AsFd for Endings {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.ring.as_fd()
+    }
+}
+
+impl fmt::Debug for Endings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Endings").field(&self.as_fd()).finish()
     }
 }
 

@@ -3,7 +3,7 @@
 use super::{
     KernelError, Pins, Tables, attach,
     error::chain,
-    events::Events,
+    events::{Endings, Events},
     grow,
     host::open_cgroup,
     live::Live,
@@ -12,8 +12,9 @@ use super::{
     pins::{Found, Shape},
     probe_rows::PROBE_ROWS,
     runs::{self, EarlierRuns, Runs},
-    sys::AttachType,
+    sys::{self, AttachType},
     tables::MAX_ORIGINALS,
+    verbosity::Unpinned,
     versions,
     work::{Detached, Work},
 };
@@ -68,26 +69,33 @@ pub struct Options<'a> {
     pub settings: Settings,
 }
 
-/// One program of the object: what it is for, whether the daemon is any use without it.
+/// One program of the object, and where it runs.
 pub(super) struct Spec {
     pub(super) name: &'static str,
     pub(super) hook: &'static str,
     pub(super) at: AttachType,
-    pub(super) required: bool,
+    /// What is lost where the kernel refuses it; `None`: everything, since nothing can be intercepted without it.
+    pub(super) without: Option<&'static str>,
 }
+
+const PEER: &str = "applications see the endpoint's address in place of the VIP (getpeername)";
+const SETTLED: &str = "connects that this node could not make (no route, no local port) are not all counted";
 
 /// In the order of attaching: readers first, so that a connection is known to them from its first moment; connect last.
 pub(super) const PROGRAMS: [Spec; 6] = [
-    Spec { name: "mesh_sock_ops", hook: "sock_ops", at: AttachType::SockOps, required: true },
-    Spec { name: "mesh_peername4", hook: "cgroup/getpeername4", at: AttachType::Getpeername4, required: false },
-    Spec { name: "mesh_peername6", hook: "cgroup/getpeername6", at: AttachType::Getpeername6, required: false },
-    Spec { name: "mesh_release", hook: "cgroup/sock_release", at: AttachType::SockRelease, required: false },
-    Spec { name: "mesh_connect6", hook: "cgroup/connect6", at: AttachType::Connect6, required: true },
-    Spec { name: "mesh_connect4", hook: "cgroup/connect4", at: AttachType::Connect4, required: true },
+    Spec { name: "mesh_sock_ops", hook: "sock_ops", at: AttachType::SockOps, without: None },
+    Spec { name: "mesh_peername4", hook: "cgroup/getpeername4", at: AttachType::Getpeername4, without: Some(PEER) },
+    Spec { name: "mesh_peername6", hook: "cgroup/getpeername6", at: AttachType::Getpeername6, without: Some(PEER) },
+    Spec { name: RELEASE, hook: "cgroup/sock_release", at: AttachType::SockRelease, without: Some(SETTLED) },
+    Spec { name: "mesh_connect6", hook: "cgroup/connect6", at: AttachType::Connect6, without: None },
+    Spec { name: "mesh_connect4", hook: "cgroup/connect4", at: AttachType::Connect4, without: None },
 ];
 
-/// Runs over the sockets of a namespace: what live connections carry is not known without it.
-const ITERATOR: &str = "mesh_live";
+/// Settles connects that TCP never heard of.
+const RELEASE: &str = "mesh_release";
+
+/// Runs over the sockets of a namespace, at no cgroup: name, hook, and what is lost without it.
+const ITERATOR: (&str, &str, &str) = ("mesh_live", "iter/tcp", offsets::LIVE);
 
 /// Cgroups that `dataplane.bypass` can name.
 pub const MAX_BYPASSED: u32 = 1024;
@@ -112,7 +120,9 @@ pub struct ProgramStatus {
     pub hook: &'static str,
     /// Why it is not attached; `None`: it is.
     pub missing: Option<String>,
-    /// Runs and nanoseconds in all, where the kernel keeps such statistics.
+    /// What is lost without it; `None`: nothing can be intercepted.
+    pub without: Option<&'static str>,
+    /// Runs and nanoseconds in all, where they are counted ([`Kernel::count_runs`]); never of the iterator.
     pub runs: Option<(u64, u64)>,
 }
 
@@ -143,14 +153,17 @@ pub struct MapStatus {
 /// The programs at work. Dropping it leaves them at work: the pins hold them.
 #[derive(Debug)]
 pub struct Kernel {
-    ebpf: Ebpf,
+    ebpf: Mutex<Ebpf>,
+    pub(super) unpinned: Unpinned,
     tables: Arc<Tables>,
     live: Result<Live, String>,
     /// Why the kernel does not run the iterator.
     iterator: Option<String>,
-    missing: Missing,
+    pub(super) missing: Missing,
     pub(super) earlier: Option<EarlierRuns>,
     work: Mutex<Work>,
+    /// Open while the kernel counts runs of programs for us.
+    stats: Option<OwnedFd>,
     pub(super) pinned: Option<Pinned>,
     /// What the kernel does not show on this host, and what follows from it.
     pub notes: Vec<String>,
@@ -205,13 +218,11 @@ pub fn try_load(options: &Options<'_>) -> Result<Kernel, KernelError> {
         pins.remove_maps()?;
     }
     let (mut ebpf, tables, missing) = loaded?;
-    let (live, why) = match Live::load(&mut ebpf, ITERATOR) {
+    let unpinned = Unpinned::of(&ebpf)?;
+    let (live, why) = match Live::load(&mut ebpf, ITERATOR.0) {
         Ok((live, why)) => (Ok(live), why),
         Err(why) => (Err(why.clone()), Some(why)),
     };
-    if let Some(why) = &why {
-        notes.push(format!("what live connections carry is counted when they close only: {why}"));
-    }
     // Cgroups that are left alone are, until the daemon looks for them again. The kill switch holds until it is
     // switched off, whoever restarts the daemon.
     bypass |= tables.settings().flags & flags::BYPASS != 0;
@@ -226,7 +237,21 @@ pub fn try_load(options: &Options<'_>) -> Result<Kernel, KernelError> {
     let earlier = earlier.and_then(Result::ok);
     let pinned = options.pins.map(Pinned::open).transpose()?;
     let tables = Arc::new(tables);
-    Ok(Kernel { ebpf, tables, live, iterator: why, missing, earlier, work: Mutex::default(), pinned, notes, adopted })
+    let (ebpf, work) = (Mutex::new(ebpf), Mutex::default());
+    Ok(Kernel {
+        ebpf,
+        unpinned,
+        tables,
+        live,
+        iterator: why,
+        missing,
+        earlier,
+        work,
+        stats: None,
+        pinned,
+        notes,
+        adopted,
+    })
 }
 
 /// Whether a daemon with tables of this size would go on with those that are pinned; `None`: there are none.
@@ -275,7 +300,11 @@ fn load_object(
         loader.override_global(name, value, true);
     }
     loader.override_global(aya_log::LEVEL, &options.log_level, false);
-    let mut ebpf = loader.load(options.object).map_err(|e| KernelError::Object(chain(&e)))?;
+    // The loader tries what the kernel can do, and takes a refusal for a lack that it then stumbles over.
+    let mut ebpf = loader.load(options.object).map_err(|error| match sys::can_load() {
+        Ok(()) => KernelError::Object(chain(&error)),
+        Err(refused) => KernelError::Forbidden(refused),
+    })?;
     let tables = Tables::take(&mut ebpf, options.pins)?;
     let mut missing = Vec::new();
     for spec in &PROGRAMS {
@@ -295,6 +324,11 @@ impl Kernel {
     /// # Errors
     /// [`KernelError::Cgroup`]; [`KernelError::Required`], and links that are new are gone again then.
     pub fn attach(&self, cgroup: &Path) -> Result<Vec<String>, KernelError> {
+        self.attach_from(&self.ebpf(), cgroup)
+    }
+
+    /// Puts the programs of `ebpf` to work.
+    pub(super) fn attach_from(&self, ebpf: &Ebpf, cgroup: &Path) -> Result<Vec<String>, KernelError> {
         let directory = open_cgroup(cgroup)?;
         let inode = directory.metadata().map_err(|e| KernelError::io("looking at the cgroup", e))?.ino();
         let mut work = Work { cgroup: cgroup.to_owned(), inode, ..Work::default() };
@@ -302,16 +336,19 @@ impl Kernel {
         let pins = self.pins();
         let mut made = Vec::new();
         for (position, spec) in PROGRAMS.iter().enumerate() {
-            if self.missing.iter().any(|(name, _)| *name == spec.name) {
-                // An older version that is still attached would work on tables that may not be these.
+            // An older version that is still attached would work on tables that may not be these.
+            let take_off = || {
                 if let Some(pins) = pins.filter(|pins| pins.link(spec.name).exists()) {
                     let _ = pins.remove_link(spec.name);
                 }
+            };
+            if self.missing.iter().any(|(name, _)| *name == spec.name) {
+                take_off();
                 continue;
             }
             // Not 0 where it was at work before, and another daemon's program after it.
-            let own = self.runs_of(spec.name);
-            match self.attach_one(spec, &directory) {
+            let own = runs_of(ebpf, spec.name);
+            match self.attach_one(ebpf, spec, &directory) {
                 Ok(attached) => {
                     if let (Some(earlier), Some(replaced)) = (&self.earlier, attached.replaced) {
                         earlier.replace(position, replaced, own);
@@ -322,14 +359,17 @@ impl Kernel {
                     notes.extend(attached.note);
                     work.links.push((spec.name, attached.link));
                 }
-                Err(why) if spec.required => {
+                Err(why) if spec.without.is_none() => {
                     for program in made {
                         // Worth a try; what is reported is why the program could not be attached.
                         let _ = pins.map(|pins| pins.remove_link(program));
                     }
                     return Err(KernelError::Required { program: spec.name, hook: spec.hook, why });
                 }
-                Err(why) => work.missing.push((spec.name, why)),
+                Err(why) => {
+                    take_off();
+                    work.missing.push((spec.name, why));
+                }
             }
         }
         // Both translate for a moment: whoever comes first leaves an endpoint's address, which is no VIP to the other.
@@ -343,16 +383,23 @@ impl Kernel {
         Ok(notes)
     }
 
-    fn attach_one(&self, spec: &Spec, cgroup: &File) -> Result<attach::Attached, String> {
-        let program = self.ebpf.program(spec.name).ok_or("the object does not have it")?;
+    /// Forgets the tables of a start that came to nothing, unless they are those of an earlier daemon.
+    pub fn give_up(&self) {
+        if let Some(pins) = self.pins().filter(|pins| !self.adopted && !pins.any_link()) {
+            // Worth a try: what is reported is why the start came to nothing.
+            let _ = pins.remove_maps();
+        }
+    }
+
+    fn attach_one(&self, ebpf: &Ebpf, spec: &Spec, cgroup: &File) -> Result<attach::Attached, String> {
+        let program = ebpf.program(spec.name).ok_or("the object does not have it")?;
         let fd = program.fd().map_err(|e| chain(&e))?;
         attach::attach(self.pins(), spec.name, fd.as_fd(), cgroup, spec.at).map_err(|e| e.to_string())
     }
 
-    /// What the program counted in its life.
-    fn runs_of(&self, name: &str) -> Runs {
-        let info = self.ebpf.program(name).and_then(|p| p.info().ok());
-        info.map_or((0, 0), |info| runs::counted(&info))
+    /// The object that the programs are from.
+    pub(super) fn ebpf(&self) -> MutexGuard<'_, Ebpf> {
+        self.ebpf.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn work(&self) -> MutexGuard<'_, Work> {
@@ -370,10 +417,11 @@ impl Kernel {
         let of = |spec: &Spec| Verdict {
             name: spec.name,
             hook: spec.hook,
-            required: spec.required,
+            required: spec.without.is_none(),
             refused: refused(spec.name),
         };
-        let live = Verdict { name: ITERATOR, hook: "iter/tcp", required: false, refused: self.iterator.clone() };
+        let (name, hook, _) = ITERATOR;
+        let live = Verdict { name, hook, required: false, refused: self.iterator.clone() };
         PROGRAMS.iter().map(of).chain([live]).collect()
     }
 
@@ -391,10 +439,20 @@ impl Kernel {
         self.live.as_ref().map_err(String::as_str)
     }
 
+    /// Has the kernel count how often programs run, and how long, as long as this lives.
+    ///
+    /// # Errors
+    /// [`KernelError::Io`].
+    pub fn count_runs(&mut self) -> Result<(), KernelError> {
+        let stats = aya::sys::enable_stats(aya::sys::Stats::RunTime);
+        self.stats = Some(stats.map_err(|e| KernelError::io("switching program statistics on", e.io_error))?);
+        Ok(())
+    }
+
     /// Takes the programs' log records out of the object, once: they go to the `log` crate's logger whenever the
     /// returned function is called. `None` if the programs were built without logs.
-    pub fn take_log(&mut self) -> Option<impl FnMut() + Send + use<>> {
-        let mut logger = aya_log::EbpfLogger::init(&mut self.ebpf).ok()?;
+    pub fn take_log(&self) -> Option<impl FnMut() + Send + use<>> {
+        let mut logger = aya_log::EbpfLogger::init(&mut self.ebpf()).ok()?;
         Some(move || logger.flush())
     }
 
@@ -402,24 +460,42 @@ impl Kernel {
     ///
     /// # Errors
     /// [`KernelError::Map`], if it was taken before.
-    pub fn take_events(&mut self) -> Result<Events, KernelError> {
-        Events::of(&mut self.ebpf)
+    pub fn take_events(&self) -> Result<Events, KernelError> {
+        Events::of(&mut self.ebpf())
+    }
+
+    /// Takes the ring buffer of connections that ended out of the object, once.
+    ///
+    /// # Errors
+    /// [`KernelError::Map`], if it was taken before.
+    pub fn take_endings(&self) -> Result<Endings, KernelError> {
+        Endings::of(&mut self.ebpf())
     }
 
     /// What became of every program.
     #[must_use]
     pub fn programs(&self) -> Vec<ProgramStatus> {
-        let work = self.work();
+        let (ebpf, work) = (self.ebpf(), self.work());
         let status = |(position, spec): (usize, &Spec)| {
             let refused = self.missing.iter().chain(&work.missing).find(|(name, _)| *name == spec.name);
             let gone = || (!work.is_attached(spec.name)).then(|| work.detached().to_string());
             let missing = refused.map(|(_, why)| why.clone()).or_else(gone);
-            let info = self.ebpf.program(spec.name).and_then(|p| p.info().ok());
+            let info = ebpf.program(spec.name).and_then(|p| p.info().ok());
             let (runs, ns) = self.earlier.as_ref().map_or((0, 0), |earlier| earlier.of(position));
             let runs = info.map(|info| runs::counted(&info)).map(|now| (runs + now.0, ns.saturating_add(now.1)));
-            ProgramStatus { name: spec.name, hook: spec.hook, runs: runs.filter(|_| missing.is_none()), missing }
+            let runs = runs.filter(|_| missing.is_none() && self.stats.is_some());
+            ProgramStatus { name: spec.name, hook: spec.hook, without: spec.without, runs, missing }
         };
-        PROGRAMS.iter().enumerate().map(status).collect()
+        let (name, hook, without) = ITERATOR;
+        // Only the daemon itself makes it run.
+        let live = ProgramStatus { name, hook, without: Some(without), runs: None, missing: self.iterator.clone() };
+        PROGRAMS.iter().enumerate().map(status).chain([live]).collect()
+    }
+
+    /// Whether connects that this node could not make are all counted.
+    #[must_use]
+    pub fn settles_all(&self) -> bool {
+        self.work().links.iter().any(|(name, _)| *name == RELEASE)
     }
 
     /// What the tables take up.
@@ -440,23 +516,15 @@ impl Kernel {
     #[must_use]
     pub fn detached(&self) -> Option<Detached> {
         let work = self.work();
-        let all = PROGRAMS.iter().filter(|spec| spec.required).all(|spec| work.is_attached(spec.name));
+        let all = PROGRAMS.iter().filter(|spec| spec.without.is_none()).all(|spec| work.is_attached(spec.name));
         (!all).then(|| work.detached())
     }
 
     /// The numbers of our programs, as the kernel lists them.
     pub(super) fn program_ids(&self) -> Vec<u32> {
-        PROGRAMS.iter().filter_map(|spec| Some(self.ebpf.program(spec.name)?.info().ok()?.id())).collect()
+        let ebpf = self.ebpf();
+        PROGRAMS.iter().filter_map(|spec| Some(ebpf.program(spec.name)?.info().ok()?.id())).collect()
     }
-}
-
-/// Switches the kernel's statistics of program runs on, as long as the descriptor stays open.
-///
-/// # Errors
-/// [`KernelError::Io`].
-pub fn program_stats() -> Result<OwnedFd, KernelError> {
-    aya::sys::enable_stats(aya::sys::Stats::RunTime)
-        .map_err(|e| KernelError::io("switching program statistics on", e.io_error))
 }
 
 fn shapes(capacity: &Capacity) -> [Shape; 16] {
@@ -540,7 +608,7 @@ fn shapes(capacity: &Capacity) -> [Shape; 16] {
 }
 
 /// Loads one program; the error is the kernel's verdict in one line.
-fn load_program(ebpf: &mut Ebpf, name: &str) -> Result<(), String> {
+pub(super) fn load_program(ebpf: &mut Ebpf, name: &str) -> Result<(), String> {
     let program = ebpf.program_mut(name).ok_or("the object does not have it")?;
     let loaded: Result<(), ProgramError> = match program {
         Program::CgroupSockAddr(p) => p.load(),
@@ -549,6 +617,12 @@ fn load_program(ebpf: &mut Ebpf, name: &str) -> Result<(), String> {
         other => return Err(format!("unexpected kind {:?}", other.prog_type())),
     };
     loaded.map_err(|e| chain(&e))
+}
+
+/// What the program counted in its life.
+fn runs_of(ebpf: &Ebpf, name: &str) -> Runs {
+    let info = ebpf.program(name).and_then(|p| p.info().ok());
+    info.map_or((0, 0), |info| runs::counted(&info))
 }
 
 /// Kernel memory of a map: `memlock` of its descriptor's fdinfo.

@@ -31,6 +31,7 @@ mod runs;
 mod summed;
 mod sys;
 mod tables;
+mod verbosity;
 mod versions;
 mod wire;
 mod work;
@@ -38,14 +39,11 @@ mod work;
 pub use capture::{Family, Listeners, Upstream};
 pub use cgroups::CgroupPaths;
 pub use error::KernelError;
-pub use events::{Event, Events};
+pub use events::{Endings, Event, Events};
 pub use host::{can_mount, cgroup2_root, ensure_bpffs, missing_capabilities, netns_cookie, on_bpffs, open_cgroup};
 pub use live::{Connection, Live};
-pub use load::{
-    Capacity, Kernel, MAX_BYPASSED, MapStatus, Options, ProgramStatus, Verdict, adoptable, load, program_stats,
-    try_load,
-};
-pub use memory::give_back_memory;
+pub use load::{Capacity, Kernel, MAX_BYPASSED, MapStatus, Options, ProgramStatus, Verdict, adoptable, load, try_load};
+pub use memory::{Allocator, give_back_memory, use_small_pages};
 pub use namespaces::{Namespace, namespaces, namespaces_in};
 pub use netns::{Netns, socket_netns};
 pub use offsets::{FieldSeen, fields};

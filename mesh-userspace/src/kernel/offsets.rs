@@ -15,7 +15,7 @@ const fn field(global: &'static str, structure: &'static str, name: &'static str
     Field { global, structure, name, consequence }
 }
 
-const LIVE: &str = "what live connections carry is counted when they close only";
+pub(super) const LIVE: &str = "what live connections carry is counted when they close only";
 
 const FIELDS: [Field; 9] = [
     field("OFFSET_SK_ERR", "sock", "sk_err", "reasons of failed connects are guessed"),

@@ -17,6 +17,7 @@ use std::{
 const MAP_CREATE: libc::c_int = 0;
 const MAP_UPDATE: libc::c_int = 2;
 const MAP_DELETE: libc::c_int = 3;
+const PROG_LOAD: libc::c_int = 5;
 const OBJ_PIN: libc::c_int = 6;
 const OBJ_GET: libc::c_int = 7;
 const PROG_GET_FD_BY_ID: libc::c_int = 13;
@@ -53,6 +54,18 @@ struct MapCreateAttr {
     numa_node: u32,
     name: [u8; 16],
     zero: u32,
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct ProgLoadAttr {
+    kind: u32,
+    instructions: u32,
+    code: u64,
+    license: u64,
+    /// Of the verifier's log to the index of an interface: none of it is used.
+    rest: [u32; 11],
+    attach_type: u32,
 }
 
 #[repr(C)]
@@ -197,6 +210,23 @@ pub(super) fn map_create(kind: u32, key: u32, value: u32, entries: u32, flags: u
         *to = from;
     }
     bpf(MAP_CREATE, &attr).and_then(new_fd)
+}
+
+/// Whether this process may load a program of the kind that intercepts connects: loads one that lets everything pass.
+pub(super) fn can_load() -> io::Result<()> {
+    /// `BPF_PROG_TYPE_CGROUP_SOCK_ADDR`.
+    const CGROUP_SOCK_ADDR: u32 = 18;
+    // r0 = 1; exit
+    let code: [u64; 2] = [0x1_0000_00b7, 0x95];
+    let attr = ProgLoadAttr {
+        kind: CGROUP_SOCK_ADDR,
+        instructions: 2,
+        code: code.as_ptr() as u64,
+        license: c"GPL".as_ptr() as u64,
+        attach_type: AttachType::Connect4 as u32,
+        ..ProgLoadAttr::default()
+    };
+    bpf(PROG_LOAD, &attr).and_then(new_fd).map(drop)
 }
 
 fn element<K: Pod>(map: &OwnedFd, key: &K) -> ElementAttr {

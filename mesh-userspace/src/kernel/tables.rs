@@ -266,6 +266,13 @@ impl Tables {
         self.picks.read(service)
     }
 
+    /// Whether the endpoint that had this slot is the last that had its row: then what is counted there is its own, also after
+    /// it was freed.
+    #[must_use]
+    pub fn has(&self, slot: Slot) -> bool {
+        self.endpoints.read(slot.id()).is_some_and(|row| row.tag == slot.tag())
+    }
+
     /// What the kernel counted for an endpoint.
     #[must_use]
     pub fn endpoint_counts(&self, id: u32) -> EndpointCounts {
@@ -305,6 +312,16 @@ impl Tables {
     /// Sets or clears one of [`flags`].
     pub fn set_flag(&self, flag: u64, on: bool) {
         self.settings.set_bits(0, 0, flag, on);
+    }
+
+    /// The ends of so many connections, in parts of 2^32, are told from now on; all ones: of every one.
+    pub fn set_logged(&self, rate: u32) {
+        let wanted = u64::from(rate) << flags::LOGGED_SHIFT;
+        if self.settings().flags & flags::LOGGED != wanted {
+            // In between none are told.
+            self.settings.set_bits(0, 0, flags::LOGGED, false);
+            self.settings.set_bits(0, 0, wanted, true);
+        }
     }
 
     /// Tells every hook that the daemon lives at `now`, CLOCK_MONOTONIC in nanoseconds.

@@ -243,22 +243,12 @@ fn find<'a>(services: &'a [Arc<Service>], name: &str) -> Result<&'a Service, Ove
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Endpoint, Protocol};
+    use crate::model::tests::service;
 
     #[test]
     fn changes_are_the_same_after_they_were_handed_on() {
         let address: SocketAddr = "10.0.0.1:80".parse().unwrap();
-        let service = Arc::new(Service {
-            name: "web".to_owned(),
-            addresses: Vec::new(),
-            hosts: Vec::new(),
-            routes: Arc::default(),
-            protocol: Protocol::Tcp,
-            policy: Policy::RoundRobin,
-            settings: Arc::default(),
-            endpoints: vec![Endpoint::new(address)],
-        });
-        let services = [service];
+        let services = [Arc::new(service("web", &["10.0.0.1:80"]))];
         let mut overrides = Overrides::default();
         overrides.set_policy(&services, "web", Policy::Random).unwrap();
         overrides.set_draining(&services, "web", address, true).unwrap();

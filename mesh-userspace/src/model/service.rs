@@ -7,7 +7,7 @@ use super::{Route, Settings};
 /// A named set of interchangeable endpoints.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Service {
-    /// `[a-z0-9.-]`, unique on the node.
+    /// What [`check_service_name`](super::check_service_name) allows, unique on the node.
     pub name: String,
     /// VIPs: the addresses applications dial. Each belongs to one service.
     pub addresses: Vec<SocketAddr>,
@@ -92,6 +92,12 @@ impl Protocol {
             Self::Grpc => "grpc",
             Self::Auto => "auto",
         }
+    }
+
+    /// The protocol of a word.
+    #[must_use]
+    pub fn from_word(word: &str) -> Option<Self> {
+        [Self::Tcp, Self::Http, Self::Grpc, Self::Auto].into_iter().find(|protocol| protocol.word() == word)
     }
 
     /// Whether its connections go through the daemon.

@@ -46,7 +46,7 @@ impl Ewma {
         Some(average * kept(then, stamp(now)))
     }
 
-    /// What one more request costs with `pending` under way, for [`is_better`].
+    /// What one more request costs with `pending` under way: of two endpoints that weigh the same the cheaper one is better.
     #[must_use]
     pub fn cost(&self, pending: u32, now: Duration) -> f64 {
         match self.get(now) {
@@ -54,17 +54,6 @@ impl Ewma {
             None if pending == 0 => 0.0,
             None => PENALTY * f64::from(pending),
         }
-    }
-}
-
-/// Whether the first of two endpoints, each with its cost and weight, is at least as good as the second. A weight of 0 is
-/// worse than any other.
-#[must_use]
-pub fn is_better((cost, weight): (f64, u32), (other, other_weight): (f64, u32)) -> bool {
-    match (weight, other_weight) {
-        (_, 0) => true,
-        (0, _) => false,
-        _ => cost * f64::from(other_weight) <= other * f64::from(weight),
     }
 }
 
@@ -131,20 +120,16 @@ mod tests {
         let (unknown, known) = (Ewma::default(), Ewma::default());
         known.observe(Duration::from_secs(60), ms(5));
         assert_eq!(unknown.get(ms(5)), None);
-        assert!(is_better((unknown.cost(0, ms(5)), 1), (known.cost(0, ms(5)), 1)));
-        assert!(is_better((known.cost(1000, ms(5)), 1), (unknown.cost(1, ms(5)), 1)));
+        assert!(unknown.cost(0, ms(5)) < known.cost(0, ms(5)));
+        assert!(known.cost(1000, ms(5)) < unknown.cost(1, ms(5)));
         assert!(unknown.cost(2, ms(5)) > unknown.cost(1, ms(5)));
     }
 
     #[test]
-    fn requests_under_way_and_weights_count() {
+    fn requests_under_way_count() {
         let ewma = Ewma::default();
         ewma.observe(ms(10), ms(5));
         assert!(near(ewma.cost(4, ms(5)), 50_000.0));
-        assert!(is_better((10.0, 1), (10.0, 1)), "a tie is the first's");
-        assert!(!is_better((10.0, 1), (15.0, 2)));
-        assert!(is_better((10.0, 2), (15.0, 2)));
-        assert!(!is_better((0.0, 0), (15.0, 1)) && is_better((15.0, 1), (0.0, 0)));
     }
 
     #[test]

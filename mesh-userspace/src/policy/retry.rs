@@ -11,6 +11,8 @@ pub enum Failure {
     Connect,
     /// The endpoint said that it has not begun with it: `REFUSED_STREAM`, or a `GOAWAY` that leaves it out.
     Refused,
+    /// A connection that was kept had ended before any of the request arrived.
+    Unread,
     /// A connection that was kept ended without a byte of the answer: most likely it had ended before.
     Stale,
     /// The connection, or the stream, ended before the head of the answer.
@@ -25,7 +27,7 @@ impl Failure {
     /// Whether the endpoint has surely not begun with the request. A connection that ended may have ended by it: a proxy
     /// must not repeat what is not idempotent then (RFC 9112, section 9.3.1).
     const fn is_before(self) -> bool {
-        matches!(self, Self::Connect | Self::Refused)
+        matches!(self, Self::Connect | Self::Refused | Self::Unread)
     }
 }
 
@@ -48,7 +50,7 @@ pub const fn verdict(retries: &Retries, why: Failure, request: Again) -> bool {
     let wanted = match why {
         Failure::Connect => on.connect_failure,
         Failure::Refused => on.refused_stream,
-        Failure::Stale => on.reset_before_request || on.reset,
+        Failure::Unread | Failure::Stale => on.reset_before_request || on.reset,
         Failure::Reset => on.reset,
         Failure::Timeout => on.timeout,
         Failure::Status(status) => {
@@ -143,7 +145,7 @@ mod tests {
 
     #[test]
     fn what_the_endpoint_has_not_begun_with_is_tried_again_whatever_the_method() {
-        for why in [Failure::Connect, Failure::Refused] {
+        for why in [Failure::Connect, Failure::Refused, Failure::Unread] {
             for request in [GET, POST] {
                 assert!(verdict(&Retries::default(), why, request), "{why:?}");
                 assert!(!verdict(&Retries::default(), why, Again { replayable: false, ..request }));
@@ -176,6 +178,7 @@ mod tests {
             (RetryOn { refused_stream: true, ..none }, Failure::Connect, false),
             (RetryOn { refused_stream: true, ..none }, Failure::Refused, true),
             (RetryOn { reset_before_request: true, ..none }, Failure::Stale, true),
+            (RetryOn { reset_before_request: true, ..none }, Failure::Unread, true),
             (RetryOn { reset_before_request: true, ..none }, Failure::Reset, false),
             (RetryOn { reset: true, ..none }, Failure::Stale, true),
             (RetryOn { reset: true, ..none }, Failure::Reset, true),

@@ -1,9 +1,11 @@
 //! Answers of the proxy's own.
 
-use super::{hop::X_MESH_REASON, passing::ResponseBody, reason::Reason, record::Record};
+use super::{
+    date, fields::Fields, hop::X_MESH_REASON, message::Response, passing::ResponseBody, reason::Reason, record::Record,
+};
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderValue, Response, StatusCode,
+    HeaderMap, HeaderValue, StatusCode,
     header::{CONTENT_TYPE, SERVER},
 };
 
@@ -17,8 +19,8 @@ pub(super) enum Manner {
 }
 
 impl Manner {
-    pub(super) fn of(headers: &HeaderMap) -> Self {
-        let grpc = |value: &HeaderValue| value.as_bytes().starts_with(b"application/grpc");
+    pub(super) fn of(headers: &Fields) -> Self {
+        let grpc = |value: &[u8]| value.starts_with(b"application/grpc");
         if headers.get(CONTENT_TYPE).is_some_and(grpc) { Self::Grpc } else { Self::Http }
     }
 }
@@ -42,16 +44,17 @@ pub(super) fn with_status(
     };
     record.rejected(reason, status);
     let mut response = Response::new(ResponseBody::whole(body, record));
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(SERVER, HeaderValue::from_static("mesh"));
-    headers.insert(X_MESH_REASON, word.clone());
+    response.head.status = status;
+    let headers = &mut response.head.headers;
+    headers.insert(SERVER, &HeaderValue::from_static("mesh"));
+    headers.insert(X_MESH_REASON, &word);
+    date::add(headers);
     match grpc {
-        None => drop(headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"))),
+        None => headers.insert(CONTENT_TYPE, &HeaderValue::from_static("text/plain; charset=utf-8")),
         Some(code) => {
-            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-            headers.insert("grpc-status", code);
-            headers.insert("grpc-message", word);
+            headers.insert(CONTENT_TYPE, &HeaderValue::from_static("application/grpc"));
+            headers.insert("grpc-status", &code);
+            headers.insert("grpc-message", &word);
         }
     }
     response

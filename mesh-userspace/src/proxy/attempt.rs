@@ -4,30 +4,32 @@ use super::{
     Fault, FaultKind, Reached, Side, Unanswered,
     answer::Manner,
     circuit::report,
+    date,
     deadline::{Alarm, Over},
     exchange::Client,
     hop, http1, http2,
     incoming::Incoming,
+    message::{Message, RequestHead, Response, ResponseHead},
     net::NoConnection,
-    passing::{Broken, Passing, ResponseBody},
+    passing::{Passing, ResponseBody},
     pick::{Picked, cell},
     pool::{Http1, Keeper, Want},
     reason::Reason,
     record::Record,
     request_body::{RequestBody, Source},
     table::Service,
+    told::Used,
+    upstream::Upstream,
     worker::Worker,
 };
 use crate::{model::Retries, policy};
 use http::{
-    HeaderValue, Response, StatusCode, Version,
+    HeaderValue, StatusCode, Version,
     header::{CONNECTION, UPGRADE},
-    request::Parts,
-    response,
 };
+use http_body::Body as _;
 use mesh_common::breaker::Outcome;
-use std::{pin::pin, rc::Rc, sync::Arc, time::Instant};
-use tokio::net::TcpStream;
+use std::{cell::Cell, pin::pin, rc::Rc, sync::Arc, time::Duration};
 
 /// A try.
 pub(super) struct Attempt<'a> {
@@ -44,6 +46,8 @@ pub(super) struct Attempt<'a> {
     pub(super) manner: Manner,
     /// When it may be tried again.
     pub(super) retries: &'a Retries,
+    /// Where it is noted by which connection it went, also if it is given up.
+    pub(super) used: &'a Cell<Used>,
 }
 
 /// A try that got no answer.
@@ -56,28 +60,26 @@ pub(super) struct Failed {
 }
 
 /// A try that got an answer.
-pub(super) struct Answered<'a> {
-    worker: &'a Rc<Worker>,
-    head: response::Parts,
+pub(super) struct Answered {
+    head: Box<ResponseHead>,
     body: From,
-    verdict: Verdict,
+    picked: Picked,
     manner: Manner,
 }
 
-#[expect(clippy::large_enum_variant, reason = "the large one is the usual one: a box would cost each request")]
 enum From {
-    Http1(http1::ResponseBody<TcpStream, RequestBody<Incoming>>, Keeper),
+    Http1(http1::ResponseBody<Upstream, RequestBody<Incoming>>, Box<Keeper>),
     Http2(http2::Incoming),
 }
 
-impl<'a> Attempt<'a> {
+impl Attempt<'_> {
     /// Sends the request.
     ///
     /// # Errors
     /// Why there is no answer.
-    pub(super) async fn run(self, parts: &Parts, source: &Source<Incoming>) -> Result<Answered<'a>, Failed> {
-        let verdict = Verdict::new(self.worker, self.service, self.picked);
-        let started = Instant::now();
+    pub(super) async fn run(self, parts: &RequestHead, source: &Source<Incoming>) -> Result<Answered, Failed> {
+        let verdict = Verdict { worker: self.worker, service: self.service, picked: self.picked };
+        let started = self.worker.now();
         // Pinned here: passed by value it would be in this future twice.
         let sent = self.alarm.before(pin!(self.send(parts, source))).await;
         let counted = &self.service.http().counted;
@@ -86,13 +88,14 @@ impl<'a> Attempt<'a> {
                 verdict.answered(head.status, started);
                 let hop = hop::strip(&mut head.headers);
                 hop::say_via(&mut head.headers, head.version);
+                date::add(&mut head.headers);
                 if head.status == StatusCode::SWITCHING_PROTOCOLS
                     && let Some(protocol) = hop.upgrade
                 {
-                    head.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-                    head.headers.insert(UPGRADE, protocol);
+                    head.headers.insert(CONNECTION, &HeaderValue::from_static("upgrade"));
+                    head.headers.insert(UPGRADE, &protocol);
                 }
-                Ok(Answered { worker: self.worker, head, body, verdict, manner: self.manner })
+                Ok(Answered { head, body, picked: self.picked, manner: self.manner })
             }
             Ok(Err(Refused::NoConnection(why))) => {
                 match why {
@@ -111,15 +114,19 @@ impl<'a> Attempt<'a> {
                 if fault.side == Side::Downstream {
                     return Err(Failed { reason, failure: None });
                 }
+                let timed_out = fault.kind == FaultKind::TimedOut;
+                let counts = if timed_out { counted.timeout } else { counted.reset };
                 // A connection that was closed at rest says nothing about its endpoint.
-                if counted.reset && reached != Reached::Stale {
+                if counts && !matches!(reached, Reached::Unread | Reached::Stale) {
                     verdict.is(Outcome::Failure);
                 }
                 let failure = match (reached, fault.kind) {
                     (Reached::Nowhere, FaultKind::Reset { code: Some(_) }) => policy::Failure::Refused,
                     // It was no connection any more.
                     (Reached::Nowhere, _) => policy::Failure::Connect,
+                    (Reached::Unread, _) => policy::Failure::Unread,
                     (Reached::Stale, _) => policy::Failure::Stale,
+                    (Reached::Endpoint, _) if timed_out => policy::Failure::Timeout,
                     (Reached::Endpoint, _) => policy::Failure::Reset,
                 };
                 Err(Failed { reason, failure: Some(failure) })
@@ -134,11 +141,11 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    async fn send(&self, parts: &Parts, source: &Source<Incoming>) -> Result<(response::Parts, From), Refused> {
+    async fn send(&self, parts: &RequestHead, source: &Source<Incoming>) -> Result<(Box<ResponseHead>, From), Refused> {
         let mut fresh = false;
         loop {
             let sent = match self.upstream {
-                Version::HTTP_2 => Box::pin(self.send_http2(parts, source)).await,
+                Version::HTTP_2 => Box::pin(self.send_http2(parts, source, fresh)).await,
                 _ => self.send_http1(parts, source, fresh).await,
             };
             match sent {
@@ -150,10 +157,11 @@ impl<'a> Attempt<'a> {
     }
 
     /// Whether a request that was lost with its connection may be sent by another one to the same endpoint.
-    fn may_resend(&self, lost: &Unanswered, parts: &Parts, source: &Source<Incoming>) -> bool {
+    fn may_resend(&self, lost: &Unanswered, parts: &RequestHead, source: &Source<Incoming>) -> bool {
         let on = &self.retries.on;
         let wanted = match lost.reached {
             Reached::Nowhere => on.refused_stream || on.reset_before_request,
+            Reached::Unread => on.reset_before_request,
             Reached::Stale => on.reset_before_request && policy::is_idempotent(parts.method.as_str()),
             Reached::Endpoint => false,
         };
@@ -161,21 +169,32 @@ impl<'a> Attempt<'a> {
         wanted && theirs && self.retries.attempts > 0 && (source.is_untouched() || source.is_replayable())
     }
 
-    async fn send_http2(&self, parts: &Parts, source: &Source<Incoming>) -> Result<(response::Parts, From), Refused> {
+    /// By which connection it goes; `again`: because one before it was lost.
+    fn goes_by(&self, kept: bool, again: bool) {
+        self.used.set(Used { kept: Some(kept), again });
+    }
+
+    /// `again`: another connection was lost before.
+    async fn send_http2(
+        &self,
+        parts: &RequestHead,
+        source: &Source<Incoming>,
+        again: bool,
+    ) -> Result<(Box<ResponseHead>, From), Refused> {
         let endpoint = &self.service.endpoints[self.picked.index];
         let connection = self.worker.pool.http2(&*self.client.sockets, self.service, endpoint).await?;
-        let response = connection.send(parts.clone(), source.body()).await?;
-        let (head, body) = response.into_parts();
+        self.goes_by(connection.has_served(), again);
+        let Response { head, body } = connection.send(parts.clone().into(), source.body()).await?.into();
         Ok((head, From::Http2(body)))
     }
 
     /// `fresh`: by a new connection.
     async fn send_http1(
         &self,
-        parts: &Parts,
+        parts: &RequestHead,
         source: &Source<Incoming>,
         fresh: bool,
-    ) -> Result<(response::Parts, From), Refused> {
+    ) -> Result<(Box<ResponseHead>, From), Refused> {
         let (pool, sockets) = (&self.worker.pool, &*self.client.sockets);
         let endpoint = &self.service.endpoints[self.picked.index];
         let want = match (fresh, policy::is_idempotent(parts.method.as_str())) {
@@ -184,8 +203,8 @@ impl<'a> Attempt<'a> {
             (false, false) => Want::Sure,
         };
         let Http1 { connection, keeper } = pool.http1(sockets, self.service, endpoint, want).await?;
-        let response = connection.send(parts, source.body()).await?;
-        let (head, body) = response.into_parts();
+        self.goes_by(connection.has_served(), fresh);
+        let Response { head, body } = connection.send(parts, source.body()).await?;
         if head.status == StatusCode::SWITCHING_PROTOCOLS && !self.switches {
             return Err(Refused::Unanswered(Unanswered {
                 fault: Fault::upstream(FaultKind::Malformed("101 that nobody asked for")),
@@ -225,43 +244,42 @@ pub(super) fn reason_of(fault: &Fault) -> Reason {
     }
 }
 
-impl Answered<'_> {
+impl Answered {
     pub(super) fn status(&self) -> StatusCode {
         self.head.status
     }
 
     /// The response, on its way to the client.
-    pub(super) fn pass(self, record: Record) -> Response<ResponseBody> {
-        let Self { worker, head, body, verdict, manner } = self;
-        let counts = verdict.service.http().counted.reset;
-        let broken = counts.then(|| Box::new(verdict) as Box<dyn Broken>);
+    pub(super) fn pass(self, mut record: Record) -> Response<ResponseBody> {
+        let Self { head, body, picked, manner } = self;
         let body = match body {
             From::Http1(body, keeper) => {
-                let passing = Passing { record, home: Some((Rc::clone(&worker.pool), keeper)), broken };
+                let passing = Passing { record, home: Some(keeper), picked: Some(picked) };
                 match head.status {
                     StatusCode::SWITCHING_PROTOCOLS => ResponseBody::switching(body, passing),
                     _ => ResponseBody::http1(body, passing),
                 }
             }
-            From::Http2(body) => ResponseBody::http2(body, manner, Passing { record, home: None, broken }),
+            From::Http2(body) => {
+                if body.is_end_stream() {
+                    // What gRPC has to say may be all that there is.
+                    record.ends_with(head.headers.get("grpc-status"));
+                }
+                ResponseBody::http2(body, manner, Passing { record, home: None, picked: Some(picked) })
+            }
         };
-        Response::from_parts(head, body)
+        Message { head, body }
     }
 }
 
 /// Who tells the endpoint's circuit what became of a request.
-#[derive(Debug)]
-struct Verdict {
-    worker: Rc<Worker>,
-    service: Arc<Service>,
-    picked: Picked,
+pub(super) struct Verdict<'a> {
+    pub(super) worker: &'a Worker,
+    pub(super) service: &'a Service,
+    pub(super) picked: Picked,
 }
 
-impl Verdict {
-    fn new(worker: &Rc<Worker>, service: &Arc<Service>, picked: Picked) -> Self {
-        Self { worker: Rc::clone(worker), service: Arc::clone(service), picked }
-    }
-
+impl Verdict<'_> {
     fn is(&self, outcome: Outcome) {
         let Self { service, picked, .. } = self;
         let Some(endpoint) = service.endpoints.get(picked.index) else { return };
@@ -282,19 +300,21 @@ impl Verdict {
     }
 
     /// The head of an answer is there.
-    fn answered(&self, status: StatusCode, started: Instant) {
+    fn answered(&self, status: StatusCode, started: Duration) {
         let Some(endpoint) = self.service.endpoints.get(self.picked.index) else { return };
-        endpoint.state.latency.observe(started.elapsed(), self.worker.now());
+        let now = self.worker.now();
+        endpoint.state.latency.observe(now.saturating_sub(started), now);
         if status.is_server_error() && self.service.http().counted.server_error {
             return self.is(Outcome::Failure);
         }
         self.is(Outcome::Established);
         self.is(Outcome::Alive);
     }
-}
 
-impl Broken for Verdict {
-    fn broken(&self) {
-        self.is(Outcome::Failure);
+    /// The answer was broken off.
+    pub(super) fn broken(&self) {
+        if self.service.http().counted.reset {
+            self.is(Outcome::Failure);
+        }
     }
 }

@@ -1,11 +1,18 @@
 //! The circuits that requests meet: the kernel's words, or our own where no kernel has them.
 
-use super::state::{EndpointState, ServiceState};
+use super::{
+    state::{EndpointState, ServiceState},
+    table::Service,
+};
 use mesh_common::{
     breaker::{self, Circuit, Limits, Outcome, Report, Word},
     endpoint::Slot,
 };
-use std::{fmt, sync::atomic::Ordering};
+use std::{
+    fmt,
+    net::SocketAddr,
+    sync::{Arc, atomic::Ordering},
+};
 
 /// Circuits of one service that live elsewhere: in words that the kernel changes as well.
 pub trait Circuits: fmt::Debug + Send + Sync {
@@ -21,8 +28,21 @@ pub trait Circuits: fmt::Debug + Send + Sync {
     fn open(&self) -> u64;
     /// Whether it is this request's turn to try a service that is wholly open: once in `interval_ms`.
     fn may_try(&self, now: u64, interval_ms: u32) -> bool;
-    /// A circuit went from one state to another.
-    fn changed(&self, endpoint: Slot, from: Word, to: Word);
+    /// A circuit went from another state to this one.
+    fn changed(&self, endpoint: Slot, to: Word);
+}
+
+/// A circuit that what became of a request turned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Turned {
+    /// The service.
+    pub service: Arc<str>,
+    /// Its endpoint.
+    pub endpoint: SocketAddr,
+    /// The circuit before.
+    pub from: Word,
+    /// The circuit now.
+    pub to: Word,
 }
 
 /// The circuit of one endpoint, wherever it lives.
@@ -30,6 +50,8 @@ pub(super) struct Cell<'a> {
     pub(super) shared: Option<(&'a dyn Circuits, Slot)>,
     pub(super) service: &'a ServiceState,
     pub(super) endpoint: &'a EndpointState,
+    /// Whose it is, for whoever is told that it turned.
+    pub(super) told: Option<(&'a Service, SocketAddr)>,
 }
 
 impl Circuit for Cell<'_> {
@@ -71,8 +93,14 @@ impl Circuit for Cell<'_> {
 
     fn changed(&self, from: Word, to: Word) {
         match self.shared {
-            Some((circuits, slot)) => circuits.changed(slot, from, to),
+            Some((circuits, slot)) => circuits.changed(slot, to),
             None => drop(self.endpoint.transitions[to.state() as usize].fetch_add(1, Ordering::Relaxed)),
+        }
+        if let Some((service, endpoint)) = self.told
+            && let Some(tell) = &service.turned
+        {
+            // Nobody listens any more where the daemon ends.
+            let _ = tell.send(Turned { service: Arc::clone(&service.name), endpoint, from, to });
         }
     }
 }

@@ -20,16 +20,28 @@ pub(super) const TICK: Duration = Duration::from_millis(20);
 /// The longest pause between two looks.
 const PAUSE: u64 = 1000;
 
-/// The clock of a worker, in milliseconds since its start; advanced by its keeper.
+/// The clock of a worker. All workers' have the same beginning.
 #[derive(Debug)]
 pub(super) struct Clock {
     started: Instant,
+    turn: Cell<Turn>,
     /// All who wait; those who have gone are swept out as they are met.
     waiting: RefCell<Vec<Weak<Alarm>>>,
     /// When the keeper looks next.
     next: Cell<u64>,
     /// A deadline before that was set.
     sooner: Notify,
+}
+
+/// The turn of the task that is being polled. A request looks at the time about ten times, and each look costs as much as
+/// parsing a header line: within a turn, which is short against all that is measured, it is read once.
+#[derive(Clone, Copy, Debug)]
+enum Turn {
+    /// None is being taken by a task that said so: the time is read for each look.
+    None,
+    /// The time was not asked for yet.
+    Began,
+    At(Duration),
 }
 
 /// A deadline of somebody, who may set it anew as often as wanted.
@@ -49,17 +61,44 @@ const NEVER: u64 = u64::MAX;
 pub(super) struct Over;
 
 impl Clock {
-    pub(super) fn new() -> Rc<Self> {
+    /// A clock that shows the time since `started`.
+    pub(super) fn new(started: Instant) -> Rc<Self> {
         Rc::new(Self {
-            started: Instant::now(),
+            started,
+            turn: Cell::new(Turn::None),
             waiting: RefCell::default(),
             next: Cell::new(0),
             sooner: Notify::new(),
         })
     }
 
-    fn now(&self) -> u64 {
-        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(NEVER - 1)
+    /// The time.
+    pub(super) fn now(&self) -> Duration {
+        let turn = self.turn.get();
+        if let Turn::At(now) = turn {
+            return now;
+        }
+        let now = self.started.elapsed();
+        if matches!(turn, Turn::Began) {
+            self.turn.set(Turn::At(now));
+        }
+        now
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.now().as_millis()).unwrap_or(NEVER - 1)
+    }
+
+    /// Does `work`, for which the time stands still while it is polled.
+    pub(super) async fn by_turns<T>(&self, work: impl Future<Output = T>) -> T {
+        let mut work = pin!(work);
+        poll_fn(|cx| {
+            self.turn.set(Turn::Began);
+            let polled = work.as_mut().poll(cx);
+            self.turn.set(Turn::None);
+            polled
+        })
+        .await
     }
 
     /// Somebody with no deadline yet.
@@ -76,7 +115,7 @@ impl Clock {
 
     /// Wakes whose deadline is over. How long there is nothing to do.
     pub(super) fn tick(&self) -> Duration {
-        let now = self.now();
+        let now = self.now_ms();
         let mut next = now + PAUSE;
         // Wakers may drop alarms, whose clock is then borrowed: they are called afterwards.
         let mut wakers = Vec::new();
@@ -116,8 +155,9 @@ impl Alarm {
     /// Sets the deadline `after` from now; zero: none.
     pub(super) fn set(&self, after: Duration) {
         self.rang.set(false);
-        let after = u64::try_from(after.as_millis()).unwrap_or(NEVER / 2);
-        let at = if after == 0 { NEVER } else { self.clock.now().saturating_add(after) };
+        let ms = u64::try_from(after.as_millis()).unwrap_or(NEVER / 2);
+        // What is left of a deadline may be less than this clock shows, and is not none.
+        let at = if after.is_zero() { NEVER } else { self.clock.now_ms().saturating_add(ms.max(1)) };
         self.at.set(at);
         if at < self.clock.next.get() {
             self.clock.next.set(at);
@@ -129,6 +169,17 @@ impl Alarm {
     pub(super) fn clear(&self) {
         self.rang.set(false);
         self.at.set(NEVER);
+    }
+
+    /// Whether the deadline is over, and nobody has noticed yet.
+    pub(super) fn has_rung(&self) -> bool {
+        self.rang.get()
+    }
+
+    /// As [`Alarm::clear`]; and whoever waited for it does no more.
+    pub(super) fn rest(&self) {
+        self.clear();
+        self.waker.take();
     }
 
     /// Does `work` (large work is best passed pinned), unless the deadline, as it is set before or meanwhile, is over first.
@@ -158,7 +209,7 @@ mod tests {
 
     #[tokio::test]
     async fn work_that_takes_too_long_is_cut_off_and_other_work_is_not() {
-        let clock = Clock::new();
+        let clock = Clock::new(Instant::now());
         let alarm = clock.alarm();
         alarm.set(Duration::from_millis(1));
         assert_eq!(alarm.before(async { 7 }).await, Ok(7), "done at once");
@@ -172,8 +223,35 @@ mod tests {
     }
 
     #[test]
+    fn a_deadline_of_less_than_a_millisecond_is_one() {
+        let clock = Clock::new(Instant::now());
+        let alarm = clock.alarm();
+        alarm.set(Duration::from_micros(300));
+        std::thread::sleep(Duration::from_millis(3));
+        clock.tick();
+        assert!(alarm.has_rung());
+    }
+
+    #[tokio::test]
+    async fn the_time_stands_still_within_a_turn_and_no_longer() {
+        let clock = Clock::new(Instant::now());
+        let pause = || std::thread::sleep(Duration::from_millis(2));
+        let look = async {
+            let first = clock.now();
+            pause();
+            assert_eq!(clock.now(), first);
+            tokio::task::yield_now().await;
+            assert!(clock.now() > first);
+            clock.now()
+        };
+        let last = clock.by_turns(look).await;
+        pause();
+        assert!(clock.now() > last);
+    }
+
+    #[test]
     fn who_has_gone_is_not_kept() {
-        let clock = Clock::new();
+        let clock = Clock::new(Instant::now());
         drop(clock.alarm());
         clock.tick();
         assert!(clock.waiting.borrow().is_empty());

@@ -3,10 +3,14 @@
 use super::{
     answer::{self, Manner},
     attempt::Attempt,
+    bridge::{self, Asks},
     deadline::Alarm,
+    fields::text,
+    forwards,
     hop::{self, Hop, Origin},
     http2::dialect::{prepare_for_http1, prepare_for_http2},
     incoming::Incoming,
+    message::{Request, RequestHead, Response},
     net::Sockets,
     passing::ResponseBody,
     pick::{Asking, Picked, hash_of, pick},
@@ -24,16 +28,19 @@ use crate::{
     policy::{self, timeout},
 };
 use http::{
-    HeaderValue, Method, Request, Response, Version,
+    HeaderName, HeaderValue, Method, StatusCode, Version,
     header::{CONNECTION, HOST, UPGRADE},
-    request::Parts,
 };
 use std::{
+    cell::Cell,
     net::SocketAddr,
     rc::Rc,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
+
+/// How long a client of gRPC waits for the answer.
+const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
 /// Who sends requests by a connection.
 #[derive(Debug)]
@@ -65,15 +72,23 @@ pub(super) struct Exchange<'a> {
 impl Exchange<'_> {
     /// Serves a request.
     pub(super) async fn serve(&self, request: Request<Incoming>) -> Response<ResponseBody> {
-        let (mut parts, body) = request.into_parts();
+        let Request { head: mut parts, body } = request;
         let manner = Manner::of(&parts.headers);
         let mut record = self.worker.record(self.client, &mut parts);
         let Some(service) = self.service(&parts) else {
             return answer::because(Reason::UnknownService, manner, record);
         };
-        if parts.method == Method::CONNECT {
+        let asks = bridge::begin(&mut parts);
+        if parts.method == Method::CONNECT && asks.is_none() {
             // A tunnel is made before this is asked, where one may be.
             return answer::because(Reason::ConnectForbidden, manner, record);
+        }
+        if !forwards::count_down(&parts.method, &mut parts.headers) {
+            record.is_for(&service, &parts.method);
+            let traces = parts.method == Method::TRACE;
+            // What TRACE asks for, the request itself, is not for those who can make others send one.
+            let reason = if traces { Reason::Unsupported } else { Reason::MaxForwards };
+            return answer::because(reason, manner, record);
         }
         let way = match routing::way(self.worker, &service, &parts) {
             Ok(way) => way,
@@ -83,8 +98,8 @@ impl Exchange<'_> {
             record.is_for(&service, &parts.method);
             return answer::because(Reason::RateLimited, manner, record);
         }
-        let target = Arc::clone(way.target.as_ref().unwrap_or(&service));
-        record.is_for(&target, &parts.method);
+        let target = way.target.as_ref().unwrap_or(&service);
+        record.is_for(target, &parts.method);
         if !record.enter(&service) {
             return answer::because(Reason::MaxRequests, manner, record);
         }
@@ -96,8 +111,14 @@ impl Exchange<'_> {
                 return answer::with_status(status, Reason::Fault, manner, record);
             }
         }
-        let hop = self.prepare(&mut parts, &service, &way);
-        let upstream = dialect(&target, parts.version);
+        let mut hop = self.prepare(&mut parts, &service, &way);
+        if asks.is_some() {
+            hop.upgrade = Some(HeaderValue::from_static("websocket"));
+        }
+        let upstream = dialect(target, parts.version, asks.is_some());
+        if asks == Some(Asks::Other) || asks.is_some() && upstream == Version::HTTP_2 {
+            return answer::because(Reason::Unsupported, manner, record);
+        }
         let prepared = match upstream {
             Version::HTTP_2 => prepare_for_http2(&mut parts),
             // It is as it has to be already, which is what most requests are.
@@ -108,25 +129,38 @@ impl Exchange<'_> {
             return answer::because(Reason::BadRequest, manner, record);
         }
         if let (Some(protocol), Version::HTTP_11) = (&hop.upgrade, upstream) {
-            parts.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-            parts.headers.insert(UPGRADE, protocol.clone());
+            parts.headers.insert(CONNECTION, &HeaderValue::from_static("upgrade"));
+            parts.headers.insert(UPGRADE, protocol);
+        }
+        if hop.trailers && upstream == Version::HTTP_11 {
+            // `te` belongs to the connection, and that has to say so (RFC 9110, section 10.1.4).
+            let options = if hop.upgrade.is_some() { "upgrade, te" } else { "te" };
+            parts.headers.insert(CONNECTION, &HeaderValue::from_static(options));
         }
         let tries = Tries {
             exchange: self,
             entry: &service,
-            target: &target,
+            target,
             way: &way,
             upstream,
             manner,
             switches: hop.upgrade.is_some(),
         };
-        let mut response = tries.run(&parts, body, record).await;
-        way.change_response(&service, response.headers_mut());
+        // What comes after an extended CONNECT is no body of the request that it has become.
+        let (body, after) = if asks.is_some() { (Incoming::Copy(None), Some(body)) } else { (body, None) };
+        let mut response = tries.run(&mut parts, body, record).await;
+        if let Some(after) = after
+            && response.head.status == StatusCode::SWITCHING_PROTOCOLS
+        {
+            bridge::agree(&mut response.head);
+            response = response.map(|body| body.bridged(after));
+        }
+        way.change_response(&service, &mut response.head.headers);
         response
     }
 
     /// Whose request it is.
-    fn service(&self, parts: &Parts) -> Option<Arc<Service>> {
+    fn service(&self, parts: &RequestHead) -> Option<Arc<Service>> {
         match self.client.vip {
             Some(_) => self.client.service(self.worker),
             None => self.worker.table().host(host(parts)?).cloned(),
@@ -140,7 +174,7 @@ impl Exchange<'_> {
         service: &Arc<Service>,
         manner: Manner,
         mut record: Record,
-        parts: &Parts,
+        parts: &RequestHead,
     ) -> Response<ResponseBody> {
         record.is_for(service, &parts.method);
         match asked {
@@ -148,36 +182,49 @@ impl Exchange<'_> {
             Asked::NoTarget => answer::because(Reason::NoEndpoint, manner, record),
             Asked::Redirect(status, location) => {
                 let mut response = answer::with_status(status, Reason::Redirect, manner, record);
-                response.headers_mut().insert(http::header::LOCATION, location);
+                response.head.headers.insert(http::header::LOCATION, &location);
                 response
             }
         }
     }
 
     /// Changes what a proxy has to change in a request.
-    fn prepare(&self, parts: &mut Parts, service: &Service, way: &Way) -> Hop {
-        let hop = hop::strip_request(&mut parts.headers);
+    fn prepare(&self, parts: &mut RequestHead, service: &Service, way: &Way) -> Hop {
+        let mut hop = hop::strip_request(&mut parts.headers);
+        if hop.upgrade.as_ref().is_some_and(|protocol| !may_switch(protocol, parts.version)) {
+            hop.upgrade = None;
+        }
         hop::announce(&mut parts.headers, &self.client.origin, parts.version, trace::request_id);
         way.change_request(service, parts);
         hop
     }
 }
 
+/// Whether a request of `version` may ask for `protocol`. What comes by 1.0 asks for nothing (RFC 9110, section 7.8), and
+/// nobody gets through to an endpoint in HTTP/2, which routes and limits would not see (RFC 9113, section 3.1).
+fn may_switch(protocol: &HeaderValue, version: Version) -> bool {
+    let protocols = protocol.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+    let h2c = |name: &[u8]| name.get(..3).is_some_and(|begin| begin.eq_ignore_ascii_case(b"h2c"));
+    version != Version::HTTP_10 && !protocols.into_iter().any(h2c)
+}
+
 /// What an endpoint of this service is spoken to, for a request that came by `version`.
-fn dialect(target: &Service, version: Version) -> Version {
+///
+/// `switches`: to a protocol that endpoints know by HTTP/1.1, unless they are said to speak HTTP/2.
+fn dialect(target: &Service, version: Version, switches: bool) -> Version {
     match target.http().upstream {
         model::Upstream::Http1 => Version::HTTP_11,
         model::Upstream::Http2 => Version::HTTP_2,
-        model::Upstream::Auto if version == Version::HTTP_2 => Version::HTTP_2,
+        model::Upstream::Auto if version == Version::HTTP_2 && !switches => Version::HTTP_2,
         model::Upstream::Auto => Version::HTTP_11,
     }
 }
 
 /// The host that a request names: that of its target if it has one, else of its header (RFC 9112, section 3.3).
-pub(super) fn host(parts: &Parts) -> Option<&str> {
+pub(super) fn host(parts: &RequestHead) -> Option<&str> {
     match parts.uri.authority() {
         Some(authority) => Some(authority.as_str().rsplit_once('@').map_or(authority.as_str(), |(_, host)| host)),
-        None => parts.headers.get(HOST)?.to_str().ok(),
+        None => parts.headers.get(HOST).and_then(text),
     }
 }
 
@@ -196,7 +243,7 @@ struct Tries<'a> {
 }
 
 impl Tries<'_> {
-    async fn run(&self, parts: &Parts, body: Incoming, mut record: Record) -> Response<ResponseBody> {
+    async fn run(&self, parts: &mut RequestHead, body: Incoming, mut record: Record) -> Response<ResponseBody> {
         let (worker, alarm) = (self.exchange.worker, self.exchange.alarm);
         let retries = self.way.retries(self.entry);
         let whole = self.timeout(parts);
@@ -215,6 +262,10 @@ impl Tries<'_> {
         };
         let response = loop {
             record.goes_to(self.target, picked.index);
+            if record.attempts > 1 {
+                record.goes_again(&mut parts.headers);
+            }
+            let used = Cell::default();
             let attempt = Attempt {
                 worker,
                 client: self.exchange.client,
@@ -225,9 +276,14 @@ impl Tries<'_> {
                 switches: self.switches,
                 manner: self.manner,
                 retries,
+                used: &used,
             };
             let tried_at = picked.index;
             let outcome = attempt.run(parts, &source).await;
+            record.went_by(used.get());
+            if let Err(failed) = &outcome {
+                record.try_is_over(Some(failed.reason));
+            }
             let failure = match &outcome {
                 Ok(answered) => Some(policy::Failure::Status(answered.status().as_u16())),
                 Err(failed) => failed.failure,
@@ -257,11 +313,12 @@ impl Tries<'_> {
             if let Ok(answered) = outcome {
                 // Told as this endpoint's, although nobody gets to see it.
                 record.answered(answered.status());
+                record.try_is_over(None);
             }
             let pause = policy::backoff(retries, record.attempts, fastrand::u32(..));
-            let left = whole.map(|whole| whole.saturating_sub(record.started().elapsed()));
+            let left = whole.map(|whole| whole.saturating_sub(record.elapsed()));
             Box::pin(tokio::time::sleep(left.map_or(pause, |left| pause.min(left)))).await;
-            match whole.map(|whole| whole.saturating_sub(record.started().elapsed())) {
+            match whole.map(|whole| whole.saturating_sub(record.elapsed())) {
                 Some(left) if left.is_zero() && source.has_ended() => {
                     break answer::because(Reason::RequestTimeout, self.manner, record);
                 }
@@ -304,7 +361,7 @@ impl Tries<'_> {
         &self,
         retries: &model::Retries,
         failure: policy::Failure,
-        parts: &Parts,
+        parts: &RequestHead,
         source: &Source<Incoming>,
         tries: usize,
     ) -> bool {
@@ -321,8 +378,8 @@ impl Tries<'_> {
     }
 
     /// How long the answer may take; `None`: as long as it does.
-    fn timeout(&self, parts: &Parts) -> Option<Duration> {
-        let client = parts.headers.get("grpc-timeout").and_then(|value| timeout::grpc_timeout(value.as_bytes()));
+    fn timeout(&self, parts: &RequestHead) -> Option<Duration> {
+        let client = parts.headers.get(GRPC_TIMEOUT).and_then(timeout::grpc_timeout);
         let client = client.filter(|client| !client.is_zero());
         if self.switches {
             return client;
@@ -331,11 +388,14 @@ impl Tries<'_> {
     }
 
     /// What the policy hashes of the request.
-    fn hash(&self, parts: &Parts) -> u32 {
+    fn hash(&self, parts: &RequestHead) -> u32 {
         if self.target.facts.policy != model::Policy::Maglev {
             return 0;
         }
-        let header = |name: &str| parts.headers.get_all(name).iter().map(HeaderValue::as_bytes);
+        let header = |name: &str| parts.headers.get_all(name);
         hash_of(self.target, header, self.exchange.client.address.ip())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -67,7 +67,10 @@ impl Fault {
     #[must_use]
     pub const fn is_lost_endpoint(&self) -> bool {
         matches!(self.side, Side::Upstream)
-            && matches!(self.kind, FaultKind::Closed | FaultKind::Reset { code: None } | FaultKind::Io(_))
+            && matches!(
+                self.kind,
+                FaultKind::Closed | FaultKind::Reset { code: None } | FaultKind::TimedOut | FaultKind::Io(_)
+            )
     }
 
     /// A fault of the endpoint's side.
@@ -106,6 +109,9 @@ pub enum Reached {
     /// The endpoint has surely not begun with it: none of it was written, or the endpoint said so (`REFUSED_STREAM`, a
     /// `GOAWAY` that leaves it out).
     Nowhere,
+    /// It was written, on a connection that had served before, and the system shows that the endpoint had ended that
+    /// connection before any of it arrived.
+    Unread,
     /// It was written, in part or whole, on a connection that had served before and that ended without a byte of an
     /// answer: most likely the endpoint closed it meanwhile.
     Stale,

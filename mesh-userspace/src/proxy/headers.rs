@@ -1,7 +1,8 @@
 //! Changes of headers that a route makes.
 
+use super::fields::Fields;
 use crate::model::HeaderChanges;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue};
 
 /// Changes of headers, ready to be made: first what is removed, then what is set, then what is added.
 #[derive(Clone, Debug, Default)]
@@ -40,38 +41,38 @@ impl HeaderEdits {
         self.remove.is_empty() && self.set.is_empty() && self.add.is_empty()
     }
 
-    /// Makes the changes. Headers that would be more than a map holds (2^15) are left out.
-    pub fn apply(&self, headers: &mut HeaderMap) {
+    /// Makes the changes.
+    pub fn apply(&self, headers: &mut Fields) {
         for name in &self.remove {
             headers.remove(name);
         }
         for (name, value) in &self.set {
-            let _ = headers.try_insert(name.clone(), value.clone());
+            headers.insert(name, value);
         }
         for (name, value) in &self.add {
-            let _ = headers.try_append(name.clone(), value.clone());
+            headers.append(name, value);
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::fields::tests::both, *};
 
     fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
         pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
     }
 
     fn changed(before: &[(&'static str, &str)], changes: &HeaderChanges) -> Vec<(String, String)> {
-        let mut headers = HeaderMap::new();
-        for (name, value) in before {
-            headers.append(*name, value.parse().unwrap());
-        }
-        HeaderEdits::new(changes).unwrap().apply(&mut headers);
-        let mut after: Vec<_> =
-            headers.iter().map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned())).collect();
-        after.sort();
-        after
+        let [block, map] = both(before).map(|mut headers| {
+            HeaderEdits::new(changes).unwrap().apply(&mut headers);
+            let text = |text: &[u8]| String::from_utf8(text.to_vec()).unwrap();
+            let mut after: Vec<_> = headers.iter().map(|(name, value)| (text(name), text(value))).collect();
+            after.sort();
+            after
+        });
+        assert_eq!(block, map);
+        map
     }
 
     #[test]

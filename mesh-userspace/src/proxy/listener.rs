@@ -1,13 +1,16 @@
 //! Accepting: who connects, what for, and what is spoken.
 
 use super::{
+    answer::{self, Manner},
     detect::{Spoken, spoken},
     exchange::Client,
     hop::Origin,
+    http1::{self, Server},
     net::Sockets,
     reason::Reason,
+    record::Record,
     serve, tunnel,
-    worker::{Open, Worker, reject},
+    worker::{Open, Worker},
 };
 use crate::model::Protocol;
 use bytes::{Bytes, BytesMut};
@@ -17,15 +20,13 @@ use std::{
     future::poll_fn,
     io,
     net::{IpAddr, SocketAddr},
+    pin::pin,
     rc::Rc,
     sync::Arc,
     task::Poll,
     time::Duration,
 };
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
-};
+use tokio::net::{TcpListener, TcpStream};
 
 /// How long a client may take from its first byte until it is known what it speaks.
 const FIRST_BYTES: Duration = Duration::from_secs(10);
@@ -68,7 +69,6 @@ pub(super) async fn accept(worker: Rc<Worker>, listener: Listener) {
         let Ok(Some(accepted)) = accepted.await else { return };
         match accepted {
             Ok((stream, address)) => {
-                complained = false;
                 let address = SocketAddr::new(address.ip().to_canonical(), address.port());
                 let vip = captures.as_ref().map(|originals| originals.vip(sockets.namespace(), address));
                 let Some(vip) = vip.map_or(Some(None), |vip| vip.map(Some)) else {
@@ -76,8 +76,24 @@ pub(super) async fn accept(worker: Rc<Worker>, listener: Listener) {
                     tracing::debug!(client = %address, "a connection to the capture port that was not captured");
                     continue;
                 };
+                if !worker.shared.has_room() {
+                    worker.shared.rejected.count(Reason::TooManyConnections);
+                    if !std::mem::replace(&mut complained, true) {
+                        tracing::warn!(
+                            "there are as many connections as descriptors allow (LimitNOFILE): more are reset"
+                        );
+                    }
+                    // As if nobody had listened: what it speaks is not known yet.
+                    let _ = stream.set_zero_linger();
+                    continue;
+                }
+                complained = false;
                 let client = Client { address, origin: origin(address.ip()), sockets: Arc::clone(&sockets), vip };
-                tokio::task::spawn_local(connection(Rc::clone(&worker), client, stream));
+                let worker = Rc::clone(&worker);
+                tokio::task::spawn_local(async move {
+                    // Pinned here: passed by value it would be in this task twice.
+                    worker.clock.by_turns(pin!(connection(&worker, client, stream))).await;
+                });
             }
             // The client's doing, or a moment's.
             Err(e) if e.kind() == io::ErrorKind::ConnectionAborted => {}
@@ -98,30 +114,30 @@ fn origin(ip: IpAddr) -> Origin {
 }
 
 /// Serves a connection to its end.
-async fn connection(worker: Rc<Worker>, client: Client, mut stream: TcpStream) {
+async fn connection(worker: &Rc<Worker>, client: Client, mut stream: TcpStream) {
     let _open = Open::new(&worker.shared);
-    let service = client.service(&worker);
+    let service = client.service(worker);
     let protocol = service.as_ref().map_or(Protocol::Http, |service| service.facts.protocol);
     let patience = match (&service, protocol) {
         (Some(service), Protocol::Auto | Protocol::Tcp) => service.http().detect_timeout,
         (Some(service), _) => service.http().idle_http,
         (None, _) => SILENCE,
     };
-    let (spoken, read) = match first_bytes(&worker, &mut stream, patience).await {
+    let (spoken, read) = match first_bytes(worker, &mut stream, patience).await {
         Ok(first) => first,
         Err(_) => return,
     };
     match spoken {
-        Spoken::Http1 => serve::http1(&worker, client, stream, read).await,
-        Spoken::Http2 => Box::pin(serve::http2(&worker, client, stream, read)).await,
+        Spoken::Http1 => serve::http1(worker, client, stream, read).await,
+        Spoken::Http2 => Box::pin(serve::http2(worker, client, stream, read)).await,
         // Protocols in which the server speaks first begin with nothing.
         Spoken::Other | Spoken::Unsure => match service {
             Some(service) if matches!(protocol, Protocol::Auto | Protocol::Tcp) => {
-                Box::pin(tunnel::opaque(&worker, &client, &service, stream, read)).await;
+                Box::pin(tunnel::opaque(worker, &client, &service, stream, read)).await;
             }
             // It never said anything.
             _ if read.is_empty() => {}
-            _ => Box::pin(refuse(&worker, stream, Reason::NotHttp)).await,
+            _ => Box::pin(refuse(worker, stream, Reason::NotHttp)).await,
         },
     }
 }
@@ -160,25 +176,13 @@ async fn first_bytes(worker: &Worker, stream: &mut TcpStream, patience: Duration
 }
 
 /// Tells a client that what it said is no HTTP, in the way that most understand.
-async fn refuse(worker: &Worker, mut stream: TcpStream, reason: Reason) {
-    reject(worker, reason);
-    let (status, word) = (reason.status(), reason.word());
-    let text = format!(
-        "HTTP/1.1 {} {}\r\nserver: mesh\r\nx-mesh-reason: {word}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
-        status.as_u16(),
-        status.canonical_reason().unwrap_or_default()
-    );
+async fn refuse(worker: &Rc<Worker>, stream: TcpStream, reason: Reason) {
+    let answer = answer::because(reason, Manner::Http, Record::new(worker));
+    let mut server = Server::new(stream, Bytes::new(), &http1::Limits::default());
     let said = async {
-        stream.write_all(text.as_bytes()).await?;
-        stream.shutdown().await?;
+        let _ = server.respond(answer, true).await;
         // What the client still says is read, or the system would reset the connection before it has read ours.
-        let mut rest = [0; 4096];
-        for _ in 0..16 {
-            if stream.read(&mut rest).await? == 0 {
-                break;
-            }
-        }
-        io::Result::Ok(())
+        server.close().await;
     };
     let alarm = worker.clock.alarm();
     alarm.set(Duration::from_secs(1));

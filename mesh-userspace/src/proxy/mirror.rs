@@ -5,6 +5,7 @@ use super::{
     attempt::Attempt,
     exchange::Client,
     incoming::Incoming,
+    message::RequestHead,
     pick::{Asking, pick},
     record::Record,
     request_body::Source,
@@ -12,21 +13,21 @@ use super::{
     worker::Worker,
 };
 use bytes::Bytes;
-use http::{HeaderValue, Version, request::Parts};
+use http::{HeaderValue, Version};
 use http_body_util::BodyExt;
-use std::{rc::Rc, sync::Arc, time::Duration};
+use std::{cell::Cell, rc::Rc, sync::Arc, time::Duration};
 
 /// Copies that one worker has on their way at most; more are left out, so that a slow mirror costs nobody but itself.
 const MOST: usize = 256;
 
 /// Sends a copy of a request, `body` included, as it was sent on.
-pub(super) fn send(worker: &Rc<Worker>, client: &Client, service: Arc<Service>, parts: &Parts, body: Bytes) {
+pub(super) fn send(worker: &Rc<Worker>, client: &Client, service: Arc<Service>, parts: &RequestHead, body: Bytes) {
     if worker.mirrored.get() >= MOST {
         return;
     }
     let mut parts = parts.clone();
     // So that nobody takes it for the request itself.
-    parts.headers.insert("x-mesh-mirrored", HeaderValue::from_static("true"));
+    parts.headers.insert("x-mesh-mirrored", &HeaderValue::from_static("true"));
     let client = Client {
         address: client.address,
         origin: client.origin.clone(),
@@ -36,19 +37,19 @@ pub(super) fn send(worker: &Rc<Worker>, client: &Client, service: Arc<Service>, 
     worker.mirrored.set(worker.mirrored.get() + 1);
     let worker = Rc::clone(worker);
     tokio::task::spawn_local(async move {
-        copy(&worker, &client, &service, &parts, body).await;
+        worker.clock.by_turns(copy(&worker, &client, &service, &parts, body)).await;
         worker.mirrored.set(worker.mirrored.get() - 1);
     });
 }
 
-async fn copy(worker: &Rc<Worker>, client: &Client, service: &Arc<Service>, parts: &Parts, body: Bytes) {
+async fn copy(worker: &Rc<Worker>, client: &Client, service: &Arc<Service>, parts: &RequestHead, body: Bytes) {
     let hash = fastrand::u32(..);
     let asking = Asking { worker: worker.number, hash, now: worker.now(), tried: &[] };
     let Ok(picked) = pick(service, &asking) else { return };
     let alarm = worker.clock.alarm();
     let body = Incoming::Copy((!body.is_empty()).then_some(body));
     let source = Source::new(body, false, &alarm, service.http().request_timeout, Duration::ZERO);
-    let mut record = Record::new(&worker.shared, None);
+    let mut record = Record::new(worker);
     record.is_for(service, &parts.method);
     record.goes_to(service, picked.index);
     let upstream = if parts.version == Version::HTTP_2 { Version::HTTP_2 } else { Version::HTTP_11 };
@@ -63,11 +64,12 @@ async fn copy(worker: &Rc<Worker>, client: &Client, service: &Arc<Service>, part
         switches: false,
         manner: Manner::Http,
         retries,
+        used: &Cell::default(),
     };
     if let Ok(answered) = attempt.run(parts, &source).await {
         record.answered(answered.status());
         alarm.clear();
-        let mut body = answered.pass(record).into_body();
+        let mut body = answered.pass(record).body;
         while let Some(Ok(_)) = body.frame().await {}
     }
 }

@@ -5,10 +5,11 @@ use super::{
     reason::Reason,
     state::Connected,
     table::{Endpoint, Service},
+    upstream::Upstream,
 };
 use mesh_common::{endpoint::Slot, reason::Failure};
-use std::{fmt, io, net::SocketAddr, os::fd::OwnedFd, rc::Rc};
-use tokio::net::{TcpSocket, TcpStream};
+use std::{fmt, io, net::SocketAddr, os::fd::OwnedFd, rc::Rc, sync::Arc};
+use tokio::net::TcpSocket;
 
 /// Where an upstream connection leads, for whoever makes its socket.
 #[derive(Clone, Copy, Debug)]
@@ -61,7 +62,7 @@ pub(super) async fn connect(
     sockets: &dyn Sockets,
     service: &Service,
     endpoint: &Endpoint,
-) -> Result<(TcpStream, Connected), NoConnection> {
+) -> Result<(Upstream, Connected), NoConnection> {
     let to = Destination { address: endpoint.address, endpoint: endpoint.row, service: service.row };
     let socket = sockets.socket(&to).map_err(|e| NoConnection::Local(e.kind()))?;
     let socket = TcpSocket::from_std_stream(std::net::TcpStream::from(socket));
@@ -74,7 +75,9 @@ pub(super) async fn connect(
             // Small writes are whole messages: none waits for the one before to be acknowledged.
             let _ = stream.set_nodelay(true);
             connected.is_established();
-            return Ok((stream, connected));
+            // An endpoint without a row is none that the kernel knows.
+            let counted = endpoint.row.is_none().then(|| Arc::clone(&endpoint.state));
+            return Ok((Upstream::new(stream, counted), connected));
         }
         Ok(Err(e)) => match e.kind() {
             io::ErrorKind::TimedOut => NoConnection::TimedOut,

@@ -1,22 +1,27 @@
 //! The body of a response on its way to the client: what happens when it ends, however it does.
 
 use super::{
-    Fault, FaultKind, Side,
+    Fault, Side,
     answer::{Manner, unavailable},
+    attempt::reason_of,
+    bridge::Bridge,
     http1, http2,
     incoming::Incoming,
-    pool::{Http1, Keeper, Pool},
+    pick::Picked,
+    pool::{Http1, Keeper},
+    reason::Reason,
     record::Record,
     request_body::RequestBody,
+    upstream::Upstream,
 };
 use bytes::Bytes;
+use http::HeaderValue;
 use http_body::{Body, Frame, SizeHint};
 use std::{
     pin::Pin,
-    rc::Rc,
     task::{Context, Poll, ready},
+    time::Duration,
 };
-use tokio::net::TcpStream;
 
 /// The body of a response.
 #[derive(Debug)]
@@ -26,37 +31,33 @@ pub(super) struct ResponseBody {
     passing: Option<Box<Passing>>,
 }
 
-type FromHttp1 = http1::ResponseBody<TcpStream, RequestBody<Incoming>>;
+type FromHttp1 = http1::ResponseBody<Upstream, RequestBody<Incoming>>;
 
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "the large one is the usual one: a box would cost each request")]
 enum From {
     /// The proxy itself.
     Here(Option<Bytes>),
     Http1(FromHttp1),
     /// With how its client wants to be told of what goes wrong.
     Http2(http2::Incoming, Manner),
+    /// Another protocol, between two dialects.
+    Bridge(Bridge),
 }
 
 /// What a response that is passed on holds.
 #[derive(Debug)]
 pub(super) struct Passing {
     pub(super) record: Record,
-    /// Where the connection goes afterwards.
-    pub(super) home: Option<(Rc<Pool>, Keeper)>,
-    /// Who is told that the endpoint broke the answer off.
-    pub(super) broken: Option<Box<dyn Broken>>,
-}
-
-/// Told that an endpoint broke an answer off.
-pub(super) trait Broken: std::fmt::Debug {
-    fn broken(&self);
+    /// With what the connection goes to its pool afterwards.
+    pub(super) home: Option<Box<Keeper>>,
+    /// Which endpoint of the record's service it is from, for its circuit; `None`: from none.
+    pub(super) picked: Option<Picked>,
 }
 
 impl ResponseBody {
     /// A body of the proxy's own.
     pub(super) fn whole(body: Bytes, record: Record) -> Self {
-        let passing = Passing { record, home: None, broken: None };
+        let passing = Passing { record, home: None, picked: None };
         let body = (!body.is_empty()).then_some(body);
         Self { source: From::Here(body), passing: Some(Box::new(passing)) }
     }
@@ -84,11 +85,20 @@ impl ResponseBody {
     }
 
     /// The connection behind a response that switches protocols, with what was read of it already, and what counts it.
-    pub(super) fn into_upgraded(self) -> Option<(TcpStream, Bytes, Box<Passing>)> {
+    pub(super) fn into_upgraded(self) -> Option<(Upstream, Bytes, Box<Passing>)> {
         let passing = self.passing?;
         let From::Http1(body) = self.source else { return None };
         let (stream, read) = body.into_upgraded()?;
         Some((stream, read, passing))
+    }
+
+    /// What follows an answer that switches protocols, for a client that speaks HTTP/2 and says `after` to it.
+    pub(super) fn bridged(mut self, after: Incoming) -> Self {
+        let From::Http1(body) = std::mem::replace(&mut self.source, From::Here(None)) else { return self };
+        if let Some((stream, read)) = body.into_upgraded() {
+            self.source = From::Bridge(Bridge::new(stream, read, after));
+        }
+        self
     }
 
     /// Sends what is left of the request, as polling the body does.
@@ -98,28 +108,40 @@ impl ResponseBody {
         }
     }
 
+    /// How long a client may let it lie, as its service says.
+    pub(super) fn patience(&self) -> Option<Duration> {
+        self.passing.as_ref().and_then(|passing| passing.record.patience())
+    }
+
+    /// Nobody gets the rest, for this reason.
+    pub(super) fn give_up(&mut self, reason: Reason) {
+        if let Some(passing) = &mut self.passing {
+            passing.record.gave_up(reason);
+            passing.home = None;
+        }
+    }
+
     /// The connection is free again.
     fn go_home(&mut self) {
         let Some(passing) = &mut self.passing else { return };
-        let Some((pool, keeper)) = passing.home.take() else { return };
+        let Some(keeper) = passing.home.take() else { return };
         if let From::Http1(body) = std::mem::replace(&mut self.source, From::Here(None))
             && let Some(connection) = body.into_connection()
         {
-            pool.put(Http1 { connection, keeper });
+            passing.record.pool().put(Http1 { connection, keeper });
         }
     }
 
     fn end(&mut self, fault: Option<&Fault>) {
         if let (Some(fault), Some(passing)) = (fault, &mut self.passing) {
-            passing.record.broke(match (fault.side, fault.kind) {
-                (Side::Downstream, _) => "downstream_reset",
-                (Side::Upstream, FaultKind::Malformed(_) | FaultKind::TooLarge(_)) => "bad_response",
-                (Side::Upstream, _) => "upstream_reset",
+            passing.record.broke(match fault.side {
+                Side::Downstream => "downstream_reset",
+                Side::Upstream => reason_of(fault).word(),
             });
             if fault.side == Side::Upstream
-                && let Some(broken) = passing.broken.take()
+                && let Some(picked) = passing.picked.take()
             {
-                broken.broken();
+                passing.record.broken_off(picked);
             }
             passing.home = None;
         }
@@ -137,6 +159,7 @@ impl Body for ResponseBody {
         let frame = match &mut this.source {
             From::Here(body) => body.take().map(|body| Ok(Frame::data(body))),
             From::Http1(body) => ready!(Pin::new(body).poll_frame(cx)),
+            From::Bridge(bridge) => ready!(bridge.poll_frame(cx)),
             From::Http2(body, manner) => {
                 let frame = ready!(Pin::new(body).poll_frame(cx));
                 if let (Some(Err(fault)), Manner::Grpc) = (&frame, *manner)
@@ -154,8 +177,14 @@ impl Body for ResponseBody {
             None => this.end(None),
             Some(Err(fault)) => this.end(Some(fault)),
             Some(Ok(frame)) => {
-                if let (Some(data), Some(passing)) = (frame.data_ref(), &mut this.passing) {
-                    passing.record.received_bytes += data.len() as u64;
+                if let Some(passing) = &mut this.passing {
+                    match (frame.data_ref(), frame.trailers_ref()) {
+                        (Some(data), _) => passing.record.received_bytes += data.len() as u64,
+                        (None, Some(trailers)) => {
+                            passing.record.ends_with(trailers.get("grpc-status").map(HeaderValue::as_bytes));
+                        }
+                        (None, None) => {}
+                    }
                 }
                 // Whoever polls need not ask again: the connection must not wait for that.
                 if this.is_end_stream() {
@@ -171,6 +200,7 @@ impl Body for ResponseBody {
             From::Here(body) => body.is_none(),
             From::Http1(body) => body.is_end_stream(),
             From::Http2(body, _) => body.is_end_stream(),
+            From::Bridge(bridge) => bridge.is_end_stream(),
         }
     }
 
@@ -179,6 +209,7 @@ impl Body for ResponseBody {
             From::Here(body) => SizeHint::with_exact(body.as_ref().map_or(0, |body| body.len() as u64)),
             From::Http1(body) => body.size_hint(),
             From::Http2(body, _) => body.size_hint(),
+            From::Bridge(_) => SizeHint::default(),
         }
     }
 }

@@ -44,6 +44,9 @@ pub(super) fn pick(service: &Service, asking: &Asking<'_>) -> Result<Picked, Rea
     let picker = Picker { service, asking, now: Once::new(0) };
     match select::choose(&picker, 0, View::Any, Set::Attended) {
         Ok(choice) => {
+            if let Some(endpoint) = picker.at(choice.slot.id()) {
+                service.state.picks.count(service.facts.policy, endpoint.tier, asking.worker);
+            }
             Ok(Picked { index: choice.slot.id() as usize, probe: (choice.entry == Entry::Probe).then(|| picker.now()) })
         }
         Err(Refusal::CircuitOpen) => Err(Reason::CircuitOpen),
@@ -81,7 +84,8 @@ impl Picker<'_> {
 /// The circuit of an endpoint.
 pub(super) fn cell<'a>(service: &'a Service, endpoint: &'a Endpoint) -> Cell<'a> {
     let shared = service.circuits.as_deref().zip(endpoint.row);
-    Cell { shared, service: &service.state, endpoint: &endpoint.state }
+    let told = Some((service, endpoint.address));
+    Cell { shared, service: &service.state, endpoint: &endpoint.state, told }
 }
 
 impl Rows for Picker<'_> {

@@ -1,20 +1,23 @@
 //! Upstream connections of one worker that are kept, and how many there may be.
 
 use super::{
-    deadline::Clock,
+    Fault,
+    deadline::{Alarm, Clock, Over},
     http1, http2,
     net::{NoConnection, Sockets, connect},
     state::{Connected, EndpointState, ServiceState},
     table::{Endpoint, Service},
+    upstream::Upstream,
 };
+use foldhash::HashMap;
 use std::{
     cell::{Cell, OnceCell, RefCell},
-    collections::HashMap,
+    pin::pin,
     rc::Rc,
     sync::{Arc, atomic::Ordering},
-    time::{Duration, Instant},
+    time::Duration,
 };
-use tokio::{net::TcpStream, sync::Notify};
+use tokio::sync::Notify;
 
 /// An upstream connection as `limits.max_connections` counts it.
 #[derive(Debug)]
@@ -40,8 +43,9 @@ impl Drop for Permit {
 /// A connection by which HTTP/1 requests go one after the other.
 #[derive(Debug)]
 pub(super) struct Http1 {
-    pub(super) connection: http1::Connection<TcpStream>,
-    pub(super) keeper: Keeper,
+    pub(super) connection: http1::Connection<Upstream>,
+    /// Apart, as what holds it is moved often.
+    pub(super) keeper: Box<Keeper>,
 }
 
 /// What belongs to such a connection while a request has it.
@@ -82,7 +86,8 @@ pub(super) struct Pool {
 #[derive(Debug)]
 struct Idle {
     http1: Http1,
-    since: Instant,
+    /// On the worker's clock.
+    since: Duration,
 }
 
 /// A connection for many requests at a time, from the moment that it is wanted.
@@ -93,7 +98,8 @@ struct Line {
     failed: Cell<Option<NoConnection>>,
     /// Told when either is known.
     known: Notify,
-    used: Cell<Instant>,
+    /// On the worker's clock.
+    used: Cell<Duration>,
     keep: Duration,
     /// Held so that no other endpoint is taken for this one.
     _endpoint: Arc<EndpointState>,
@@ -144,13 +150,13 @@ impl Pool {
         endpoint: &Endpoint,
     ) -> Result<Http1, NoConnection> {
         let permit = match self.place(service, key).await? {
-            Free::Kept(kept) => return Ok(*kept),
+            Free::Kept(kept) => return Ok(kept),
             Free::Place(permit) => permit,
         };
         let (stream, _connected) = connect(&self.clock, sockets, service, endpoint).await?;
         let (keep, _endpoint) = (service.http().idle_http, Arc::clone(&endpoint.state));
         let connection = http1::Connection::new(stream, &http1::Limits::default());
-        Ok(Http1 { connection, keeper: Keeper { permit, _connected, key, keep, _endpoint } })
+        Ok(Http1 { connection, keeper: Box::new(Keeper { permit, _connected, key, keep, _endpoint }) })
     }
 
     /// The connection that was used last and still lives.
@@ -174,7 +180,7 @@ impl Pool {
             }
             state.freed.notify_waiters();
         }
-        self.http1.borrow_mut().entry(http1.keeper.key).or_default().push(Idle { http1, since: Instant::now() });
+        self.http1.borrow_mut().entry(http1.keeper.key).or_default().push(Idle { http1, since: self.clock.now() });
     }
 
     /// A place for another connection; where there is none, what comes free first.
@@ -197,7 +203,7 @@ impl Pool {
             // Asked for before the look, so that nothing is missed between.
             let freed = state.freed.notified();
             if let Some(kept) = self.take(key, Want::Sure) {
-                return Ok(Free::Kept(Box::new(kept)));
+                return Ok(Free::Kept(kept));
             }
             if let Some(permit) = Permit::take(state, limits.max_connections) {
                 return Ok(Free::Place(permit));
@@ -235,12 +241,15 @@ impl Pool {
             let line = {
                 let mut lines = self.http2.borrow_mut();
                 let lines = lines.entry(key).or_default();
-                lines.retain(|line| line.is_wanted());
-                let has_room = |line: &&Rc<Line>| line.connection.get().is_none_or(|(c, _)| c.has_room());
-                lines.iter().find(has_room).map(Rc::clone)
+                let has_room = |line: &Rc<Line>| line.connection.get().is_none_or(|(c, _)| c.has_room());
+                let found = lines.iter().find(|line| line.is_wanted() && has_room(line)).map(Rc::clone);
+                if found.is_none() {
+                    lines.retain(|line| line.is_wanted());
+                }
+                found
             };
             let Some(line) = line else { return Box::pin(self.open(key, sockets, service, endpoint)).await };
-            line.used.set(Instant::now());
+            line.used.set(self.clock.now());
             if let Some((connection, _)) = line.connection.get() {
                 return Ok(connection.clone());
             }
@@ -263,7 +272,7 @@ impl Pool {
             connection: OnceCell::new(),
             failed: Cell::new(None),
             known: Notify::new(),
-            used: Cell::new(Instant::now()),
+            used: Cell::new(self.clock.now()),
             keep: service.http().idle_http,
             _endpoint: Arc::clone(&endpoint.state),
         });
@@ -300,13 +309,13 @@ impl Pool {
         let (connection, driver) = http2::Connection::handshake(stream, &http2::Limits::upstream())
             .await
             .map_err(|_| NoConnection::Failed(std::io::ErrorKind::ConnectionReset))?;
-        tokio::task::spawn_local(driver);
+        tokio::task::spawn_local(attend(driver, connection.watch(), self.clock.alarm()));
         Ok((connection, (permit, connected)))
     }
 
     /// Closes what has been at rest for too long.
-    pub(super) fn sweep(&self, now: Instant) {
-        let is_old = |since: Instant, keep: Duration| !keep.is_zero() && now.duration_since(since) >= keep;
+    pub(super) fn sweep(&self, now: Duration) {
+        let is_old = |since: Duration, keep: Duration| !keep.is_zero() && now.saturating_sub(since) >= keep;
         self.http1.borrow_mut().retain(|_, idle| {
             idle.retain(|idle| !is_old(idle.since, idle.http1.keeper.keep));
             !idle.is_empty()
@@ -338,13 +347,28 @@ impl Pool {
     }
 }
 
+/// Drives a connection to its end, or until nobody is there any more.
+async fn attend(driver: impl Future<Output = Result<(), Fault>>, watch: Option<http2::Watch>, alarm: Rc<Alarm>) {
+    let (mut driver, mut watch) = (pin!(driver), watch);
+    loop {
+        alarm.set(http2::Watch::EVERY);
+        let is_over = match alarm.before(driver.as_mut()).await {
+            Ok(_) => true,
+            Err(Over) => watch.as_mut().is_some_and(|watch| !watch.look()),
+        };
+        if is_over {
+            return;
+        }
+    }
+}
+
 fn key(sockets: &dyn Sockets, endpoint: &Endpoint) -> Key {
     (sockets.namespace(), Arc::as_ptr(&endpoint.state).addr())
 }
 
 /// What a request was waiting for.
 enum Free {
-    Kept(Box<Http1>),
+    Kept(Http1),
     Place(Permit),
 }
 
@@ -392,3 +416,6 @@ impl Drop for Opening<'_> {
         self.line.known.notify_waiters();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -59,6 +59,10 @@ reasons! {
     RateLimited = "rate_limited", TOO_MANY_REQUESTS;
     /// `limits.max_requests`.
     MaxRequests = "max_requests", SERVICE_UNAVAILABLE;
+    /// There are as many connections of clients as descriptors allow.
+    TooManyConnections = "too_many_connections", SERVICE_UNAVAILABLE;
+    /// The client does not read its answer.
+    SlowReader = "slow_reader", REQUEST_TIMEOUT;
     /// `limits.max_pending_requests`.
     MaxPendingRequests = "max_pending_requests", SERVICE_UNAVAILABLE;
     /// No connection to the endpoint.
@@ -69,6 +73,8 @@ reasons! {
     UpstreamReset = "upstream_reset", BAD_GATEWAY;
     /// No answer in time.
     RequestTimeout = "request_timeout", GATEWAY_TIMEOUT;
+    /// It may not be passed on (`max-forwards`).
+    MaxForwards = "max_forwards", OK;
     /// What the endpoint sent is no answer, or an ambiguous one.
     BadResponse = "bad_response", BAD_GATEWAY;
     /// The proxy is at its end, and this endpoint cannot be spoken to in the way that the request needs.

@@ -1,64 +1,92 @@
 //! What becomes of a request, told on every way out.
 
 use super::{
+    attempt::Verdict,
+    exchange::Client,
+    fields::Fields,
+    lines,
+    message::RequestHead,
+    pick::Picked,
+    pool::Pool,
     reason::Reason,
     state::{EndpointState, method_index},
     table::{Active, Service},
-    worker::Shared,
+    told::{Line, Trace, Try, Used},
+    trace::{self, Context},
+    tunnel::Relayed,
+    worker::Worker,
 };
-use http::{Method, StatusCode};
+use crate::policy::Tier;
+use http::{HeaderValue, Method, StatusCode, Version, uri::PathAndQuery};
 use std::{
+    mem,
     net::SocketAddr,
+    rc::Rc,
     sync::{Arc, atomic::Ordering},
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, SystemTime},
 };
-
-/// One request, as the request log has it.
-#[derive(Clone, Debug)]
-pub struct Line {
-    /// When its head was there.
-    pub time: SystemTime,
-    /// The service it was for; `None`: nobody's.
-    pub service: Option<Arc<str>>,
-    /// The endpoint that answered, or was tried last.
-    pub endpoint: Option<SocketAddr>,
-    /// The client.
-    pub client: SocketAddr,
-    /// The method.
-    pub method: Method,
-    /// The path as the client sent it, with its query.
-    pub path: Box<str>,
-    /// The status of the answer; `None`: the client went away before there was one.
-    pub status: Option<StatusCode>,
-    /// From its head to the end of the answer.
-    pub duration: Duration,
-    /// Bytes of the request's body.
-    pub sent_bytes: u64,
-    /// Bytes of the answer's body.
-    pub received_bytes: u64,
-    /// How often it was sent to an endpoint.
-    pub attempts: u32,
-    /// The trace it is part of, 32 hexadecimal digits.
-    pub trace_id: Option<Box<str>>,
-    /// Why the proxy answered itself, or what broke the answer off.
-    pub reason: Option<&'static str>,
-}
 
 /// A request on its way. Whoever holds this last decides when it is over.
+///
+/// All that will be told of it is remembered as it is, without a copy: most requests are told to nobody.
 #[derive(Debug)]
 pub(super) struct Record {
-    shared: Arc<Shared>,
+    worker: Rc<Worker>,
     service: Option<Arc<Service>>,
     /// Counted while it is on its way.
     active: Option<Active>,
-    endpoint: Option<(usize, ActiveAt)>,
-    started: Instant,
+    /// Where it is counted.
+    endpoint: Option<ActiveAt>,
+    /// On the worker's clock.
+    started: Duration,
     status: Option<StatusCode>,
     pub(super) sent_bytes: u64,
     pub(super) received_bytes: u64,
     pub(super) attempts: u32,
-    /// What is logged of it, if it is.
-    line: Option<Box<Line>>,
+    /// Why the proxy answered itself, or what broke the answer off.
+    reason: Option<&'static str>,
+    /// Whether it ended as it should not have, where the status does not say so.
+    failed: bool,
+    grpc_status: Option<u16>,
+    about: About,
+    /// The try under way, or the last one.
+    going: Option<Going>,
+    /// Those before it.
+    gone: Vec<Going>,
+}
+
+/// What is told of.
+#[derive(Debug)]
+enum About {
+    /// Nothing: a copy, or what is no request.
+    Nobody,
+    Request(SocketAddr, Asked),
+    /// A connection for a service.
+    Connection(SocketAddr, Arc<str>),
+}
+
+/// What was asked for, as the client said it.
+#[derive(Debug)]
+struct Asked {
+    method: Method,
+    path: Option<PathAndQuery>,
+    version: Version,
+    trace: Context,
+    /// Lines of `tracestate`, where the client's trace goes on.
+    state: Vec<HeaderValue>,
+}
+
+/// A try, on the worker's clock.
+#[derive(Clone, Copy, Debug)]
+struct Going {
+    span: u64,
+    endpoint: SocketAddr,
+    tier: Tier,
+    began: Duration,
+    answered: Option<(Duration, StatusCode)>,
+    ended: Option<Duration>,
+    failed: Option<&'static str>,
+    used: Used,
 }
 
 /// A request on its way to one endpoint.
@@ -72,33 +100,81 @@ impl Drop for ActiveAt {
 }
 
 impl Record {
-    /// A request whose head is there. `line`: what is logged of it.
-    pub(super) fn new(shared: &Arc<Shared>, line: Option<Box<Line>>) -> Self {
+    /// What nobody is told of.
+    pub(super) fn new(worker: &Rc<Worker>) -> Self {
+        Self::about(worker, About::Nobody)
+    }
+
+    fn about(worker: &Rc<Worker>, about: About) -> Self {
         Self {
-            shared: Arc::clone(shared),
+            worker: Rc::clone(worker),
             service: None,
             active: None,
             endpoint: None,
-            started: Instant::now(),
+            started: worker.now(),
             status: None,
             sent_bytes: 0,
             received_bytes: 0,
             attempts: 0,
-            line,
+            reason: None,
+            failed: false,
+            grpc_status: None,
+            about,
+            going: None,
+            gone: Vec::new(),
         }
     }
 
-    pub(super) fn started(&self) -> Instant {
-        self.started
+    /// A request whose head is there, as its client sent it, part of this trace.
+    pub(super) fn of_request(worker: &Rc<Worker>, client: &Client, parts: &RequestHead, trace: Context) -> Self {
+        let (method, path) = (parts.method.clone(), parts.uri.path_and_query().cloned());
+        let state = if trace.parent == 0 { Vec::new() } else { trace::state(&parts.headers) };
+        let asked = Asked { method, path, version: parts.version, trace, state };
+        Self::about(worker, About::Request(client.address, asked))
+    }
+
+    /// A connection for this service, whose bytes nobody reads: none of its requests.
+    pub(super) fn of_connection(worker: &Rc<Worker>, client: &Client, service: &Service) -> Self {
+        Self::about(worker, About::Connection(client.address, Arc::clone(&service.name)))
+    }
+
+    /// The time since its head was there.
+    pub(super) fn elapsed(&self) -> Duration {
+        self.worker.now().saturating_sub(self.started)
+    }
+
+    /// Where connections of its worker are kept.
+    pub(super) fn pool(&self) -> &Pool {
+        &self.worker.pool
     }
 
     /// It is for this service.
     pub(super) fn is_for(&mut self, service: &Arc<Service>, method: &Method) {
         service.state.requests[method_index(method)].fetch_add(1, Ordering::Relaxed);
-        if let Some(line) = &mut self.line {
-            line.service = Some(Arc::clone(&service.name));
-        }
         self.service = Some(Arc::clone(service));
+    }
+
+    /// The client was told, by the proxy itself, that it has a tunnel.
+    pub(super) fn tunnels(&mut self, status: StatusCode) {
+        self.status = Some(status);
+    }
+
+    /// From here on it may take long: what it holds on to besides itself is let go.
+    pub(super) fn goes_on_for_long(&mut self) {
+        if let About::Request(_, Asked { path: Some(path), .. }) = &mut self.about {
+            // It was a part of the whole head.
+            let own = PathAndQuery::from_maybe_shared(bytes::Bytes::copy_from_slice(path.as_str().as_bytes()));
+            *path = own.unwrap_or_else(|_| path.clone());
+        }
+    }
+
+    /// A tunnel has passed on so much.
+    pub(super) fn relayed(&mut self, relayed: &Relayed) {
+        self.sent_bytes += relayed.sent;
+        self.received_bytes += relayed.received;
+        if let Some(why) = relayed.broken {
+            self.broke(why);
+        }
     }
 
     /// It is one of the requests that the service has on its way, if it admits another one.
@@ -112,53 +188,203 @@ impl Record {
         let endpoint = &service.endpoints[index];
         endpoint.state.active.fetch_add(1, Ordering::AcqRel);
         self.attempts += 1;
-        if let Some(line) = &mut self.line {
-            line.endpoint = Some(endpoint.address);
+        self.endpoint = Some(ActiveAt(Arc::clone(&endpoint.state)));
+        let going = Going {
+            span: 0,
+            endpoint: endpoint.address,
+            tier: endpoint.tier,
+            began: self.worker.now(),
+            answered: None,
+            ended: None,
+            failed: None,
+            used: Used::default(),
+        };
+        if let Some(before) = self.going.replace(going) {
+            self.gone.push(before);
         }
-        self.endpoint = Some((index, ActiveAt(Arc::clone(&endpoint.state))));
+    }
+
+    /// The try under way is not the first one: it is told to its endpoint by these headers.
+    pub(super) fn goes_again(&mut self, headers: &mut Fields) {
+        let records = self.worker.shared.records();
+        if let (About::Request(_, asked), Some(going), true) = (&mut self.about, &mut self.going, records) {
+            going.span = asked.trace.again(headers);
+        }
+    }
+
+    /// By which connection the try under way went.
+    pub(super) fn went_by(&mut self, used: Used) {
+        if let Some(going) = &mut self.going {
+            going.used = used;
+        }
+    }
+
+    /// The try under way is over, with an answer or (`failed`: why) without one, and not the last one.
+    pub(super) fn try_is_over(&mut self, failed: Option<Reason>) {
+        let now = self.worker.now();
+        if let Some(going) = &mut self.going {
+            (going.ended, going.failed) = (Some(now), failed.map(Reason::word));
+        }
     }
 
     /// The endpoint's answer has begun.
     pub(super) fn answered(&mut self, status: StatusCode) {
         self.status = Some(status);
-        if let Some((_, at)) = &self.endpoint {
+        if let Some(at) = &self.endpoint {
             at.0.responses.count(status);
         }
+        let now = self.worker.now();
+        if let Some(going) = &mut self.going {
+            going.answered = Some((now, status));
+        }
+    }
+
+    /// The answer ends with this `grpc-status`, if any.
+    pub(super) fn ends_with(&mut self, grpc_status: Option<&[u8]>) {
+        self.grpc_status = grpc_status.and_then(|status| str::from_utf8(status).ok()?.parse().ok());
     }
 
     /// The proxy answers itself.
     pub(super) fn rejected(&mut self, reason: Reason, status: StatusCode) {
         self.status = Some(status);
+        let is_error = status.is_client_error() || status.is_server_error();
         self.endpoint = None;
         match &self.service {
             Some(service) => {
                 service.state.rejected.count(reason);
                 service.state.own_responses.count(status);
             }
-            None => self.shared.rejected.count(reason),
+            None => self.worker.shared.rejected.count(reason),
+        }
+        (self.reason, self.failed) = (Some(reason.word()), self.failed || is_error);
+    }
+
+    /// How long a client may let the answer lie; `None`: it is nobody's.
+    pub(super) fn patience(&self) -> Option<Duration> {
+        self.service.as_ref().map(|service| service.http().idle_http)
+    }
+
+    /// The proxy gives up an answer that has begun.
+    pub(super) fn gave_up(&mut self, reason: Reason) {
+        match &self.service {
+            Some(service) => service.state.rejected.count(reason),
+            None => self.worker.shared.rejected.count(reason),
         }
         self.broke(reason.word());
     }
 
-    /// Something broke it off, or made the proxy answer.
+    /// The endpoint broke its answer off.
+    pub(super) fn broken_off(&self, picked: Picked) {
+        if let Some(service) = &self.service {
+            Verdict { worker: &self.worker, service, picked }.broken();
+        }
+    }
+
+    /// Something broke it off.
     pub(super) fn broke(&mut self, why: &'static str) {
-        if let Some(line) = &mut self.line {
-            line.reason = Some(why);
+        (self.reason, self.failed) = (Some(why), true);
+    }
+
+    /// Whether it ended as it should not have.
+    fn has_failed(&self) -> bool {
+        // Without a status the client went away before there was an answer: perhaps it would not wait any longer.
+        let failed = self.failed || self.status.is_none_or(|status| status.is_server_error());
+        failed || self.grpc_status.is_some_and(is_server_error)
+    }
+
+    fn line(&self, client: SocketAddr, asked: Option<&Asked>, service: Option<&Arc<str>>, duration: Duration) -> Line {
+        Line {
+            time: SystemTime::now().checked_sub(duration).unwrap_or(SystemTime::UNIX_EPOCH),
+            service: service.map(Arc::clone),
+            endpoint: self.going.map(|going| going.endpoint),
+            client,
+            method: asked.map(|asked| lines::method(&asked.method)),
+            path: asked.map(|asked| lines::path(asked.path.as_ref().map_or("", PathAndQuery::as_str))),
+            status: self.status,
+            duration,
+            ended: self.started + duration,
+            sent_bytes: self.sent_bytes,
+            received_bytes: self.received_bytes,
+            attempts: self.attempts,
+            trace_id: asked.map(|asked| asked.trace.id()),
+            reason: self.reason,
+        }
+    }
+
+    /// The trace of it, of which the request log says `line`.
+    fn trace(&self, line: Line, asked: &Asked) -> Trace {
+        let since = |time: Duration| time.saturating_sub(self.started);
+        let (end, facts) = (self.started + line.duration, self.service.as_ref().map(|service| &service.facts));
+        let mut picked = None;
+        let tries = self.gone.iter().chain(&self.going).enumerate().map(|(number, going)| {
+            // The next endpoint is picked as soon as a try is over, before the pause.
+            let picked = mem::replace(&mut picked, going.ended).unwrap_or(going.began);
+            Try {
+                span: if number == 0 { asked.trace.first() } else { trace::or_new(going.span) },
+                endpoint: going.endpoint,
+                tier: going.tier.word(),
+                picked: since(picked),
+                began: since(going.began),
+                answered: going.answered.map(|(time, status)| (since(time), status)),
+                ended: since(going.ended.unwrap_or(end)),
+                failed: going.failed,
+                used: going.used,
+            }
+        });
+        Trace {
+            id: asked.trace.trace,
+            parent: asked.trace.parent,
+            state: trace::joined(&asked.state),
+            span: asked.trace.span(),
+            is_sampled: asked.trace.is_sampled(),
+            failed: self.has_failed(),
+            version: asked.version,
+            grpc_status: self.grpc_status,
+            policy: facts.map(|facts| facts.policy),
+            endpoints: facts.map_or(0, |facts| facts.endpoints.len()),
+            tries: tries.collect(),
+            line,
         }
     }
 }
 
+/// Whether a status of gRPC says that the server failed (as `5xx` do): unknown, deadline_exceeded, unimplemented, internal,
+/// unavailable, data_loss.
+const fn is_server_error(status: u16) -> bool {
+    matches!(status, 2 | 4 | 12 | 13 | 14 | 15)
+}
+
 impl Drop for Record {
     fn drop(&mut self) {
-        let duration = self.started.elapsed();
+        let duration = self.elapsed();
         if let Some(service) = &self.service {
             service.state.durations.add(duration);
         }
-        let Some(mut line) = self.line.take() else { return };
-        line.duration = duration;
-        line.status = self.status;
-        line.attempts = self.attempts;
-        (line.sent_bytes, line.received_bytes) = (self.sent_bytes, self.received_bytes);
-        self.shared.log(&line);
+        match &self.about {
+            About::Nobody => {}
+            About::Connection(client, service) => {
+                if self.worker.shared.is_logged() {
+                    self.worker.lines.push(self.line(*client, None, Some(service), duration));
+                }
+            }
+            About::Request(client, asked) => {
+                let Worker { shared, lines, .. } = &*self.worker;
+                let traced = shared.records() && (asked.trace.is_sampled() || self.attempts > 1 || self.has_failed());
+                let logged = shared.is_logged();
+                if !traced && !logged {
+                    return;
+                }
+                let service = self.service.as_ref().map(|service| &service.name);
+                let line = self.line(*client, Some(asked), service, duration);
+                match (logged, traced) {
+                    (true, true) => {
+                        lines.push(line.clone());
+                        shared.trace(self.trace(line, asked));
+                    }
+                    (true, false) => lines.push(line),
+                    (false, _) => shared.trace(self.trace(line, asked)),
+                }
+            }
+        }
     }
 }

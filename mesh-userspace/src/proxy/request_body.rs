@@ -223,13 +223,14 @@ mod tests {
     use super::*;
     use crate::proxy::deadline::Clock;
     use http_body_util::{BodyExt, StreamBody};
+    use std::time::Instant;
 
     fn source(chunks: &[&'static [u8]]) -> Source<impl Body<Data = Bytes, Error = Fault> + use<>> {
         let frames: Vec<_> = chunks.iter().map(|c| Ok(Frame::data(Bytes::from_static(c)))).collect();
         Source::new(
             StreamBody::new(futures_util::stream::iter(frames)),
             true,
-            &Clock::new().alarm(),
+            &Clock::new(Instant::now()).alarm(),
             Duration::ZERO,
             Duration::ZERO,
         )
@@ -266,7 +267,7 @@ mod tests {
         let source = Source::new(
             http_body_util::Empty::new().map_err(|e| match e {}),
             true,
-            &Clock::new().alarm(),
+            &Clock::new(Instant::now()).alarm(),
             Duration::ZERO,
             Duration::ZERO,
         );

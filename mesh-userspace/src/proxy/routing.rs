@@ -2,7 +2,9 @@
 
 use super::{
     exchange::host,
+    fields::Fields,
     headers::{HeaderEdits, NoHeader},
+    message::RequestHead,
     table::Service,
     worker::Worker,
 };
@@ -10,7 +12,7 @@ use crate::{
     model,
     policy::{CompiledRoute, Router, hits, route::Request},
 };
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header::HOST, request::Parts, uri::PathAndQuery};
+use http::{HeaderName, HeaderValue, StatusCode, Uri, header::HOST, uri::PathAndQuery};
 use std::{sync::Arc, time::Duration};
 
 /// The routes of a service, ready to be asked.
@@ -69,7 +71,7 @@ pub(super) struct Faults {
 ///
 /// # Errors
 /// Nowhere: it is answered.
-pub(super) fn way(worker: &Worker, service: &Arc<Service>, parts: &Parts) -> Result<Way, Asked> {
+pub(super) fn way(worker: &Worker, service: &Arc<Service>, parts: &RequestHead) -> Result<Way, Asked> {
     let Some(routes) = &service.routes else { return Ok(Way::default()) };
     let view = View(parts);
     let found = routes.router.route(&view).ok_or(Asked::NoRoute)?;
@@ -125,7 +127,7 @@ impl Way {
     }
 
     /// Makes its route's changes in a request.
-    pub(super) fn change_request(&self, service: &Service, parts: &mut Parts) {
+    pub(super) fn change_request(&self, service: &Service, parts: &mut RequestHead) {
         let Some((found, (edits, _))) = self.found(service) else { return };
         edits.apply(&mut parts.headers);
         let view = View(parts);
@@ -141,12 +143,12 @@ impl Way {
             let mut uri = std::mem::take(&mut parts.uri).into_parts();
             (uri.scheme, uri.authority) = (None, None);
             parts.uri = Uri::from_parts(uri).unwrap_or_default();
-            parts.headers.insert(HOST, host);
+            parts.headers.insert(HOST, &host);
         }
     }
 
     /// Makes its route's changes in the answer to it.
-    pub(super) fn change_response(&self, service: &Service, headers: &mut HeaderMap) {
+    pub(super) fn change_response(&self, service: &Service, headers: &mut Fields) {
         if let Some((_, (_, edits))) = self.found(service) {
             edits.apply(headers);
         }
@@ -154,7 +156,7 @@ impl Way {
 }
 
 /// A request as routes see it.
-pub(super) struct View<'a>(pub(super) &'a Parts);
+pub(super) struct View<'a>(pub(super) &'a RequestHead);
 
 impl Request for View<'_> {
     fn method(&self) -> &str {
@@ -174,11 +176,6 @@ impl Request for View<'_> {
     }
 
     fn header<'r>(&'r self, name: &'r HeaderName) -> impl Iterator<Item = &'r [u8]> {
-        self.0.headers.get_all(name).into_iter().map(HeaderValue::as_bytes)
+        self.0.headers.get_all(name)
     }
-}
-
-/// The target of a request as its client sent it, without the host.
-pub(super) fn path_and_query(parts: &Parts) -> &str {
-    parts.uri.path_and_query().map_or_else(|| parts.uri.path(), PathAndQuery::as_str)
 }

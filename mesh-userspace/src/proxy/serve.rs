@@ -1,7 +1,7 @@
 //! Serving a connection of a client, request by request.
 
 use super::{
-    FaultKind, Side,
+    Fault, FaultKind, Side,
     answer::{self, Manner},
     attempt::reason_of,
     deadline::{Alarm, Over},
@@ -9,6 +9,8 @@ use super::{
     http1::{self, After, Gone, Server},
     http2,
     incoming::Incoming,
+    interim,
+    message::{Message, Request, Response},
     passing::ResponseBody,
     reason::Reason,
     record::Record,
@@ -16,9 +18,9 @@ use super::{
     worker::Worker,
 };
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, StatusCode};
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
     future::poll_fn,
     pin::{Pin, pin},
     rc::Rc,
@@ -42,12 +44,12 @@ pub(super) async fn http1(worker: &Rc<Worker>, client: Client, stream: TcpStream
             Ok(Some(request)) => request,
             Ok(None) => break,
             Err(reason) => {
-                let record = Record::new(&worker.shared, None);
+                let record = Record::new(worker);
                 let _ = server.respond(answer::because(reason, Manner::Http, record), true).await;
                 break;
             }
         };
-        if request.method() == Method::CONNECT && client.vip.is_none() {
+        if request.head.method == Method::CONNECT && client.vip.is_none() {
             return Box::pin(connect(worker, &client, &alarm, server, request)).await;
         }
         let exchange = Exchange { worker, client: &client, alarm: &alarm };
@@ -57,16 +59,17 @@ pub(super) async fn http1(worker: &Rc<Worker>, client: Client, stream: TcpStream
             while_wanted(&mut server, serving).await
         };
         let Some(response) = response else { return };
-        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        if response.head.status == StatusCode::SWITCHING_PROTOCOLS {
             return Box::pin(switch(worker, &client, server, response)).await;
         }
-        // A client may read nothing of the answer before all that it sends is taken.
-        let upload = |body: Pin<&mut ResponseBody>, cx: &mut Context<'_>| body.get_mut().poll_upload(cx);
-        match server.respond_while(response, worker.draining.get(), upload).await {
+        let Some(responded) = respond(worker, &alarm, &mut server, response).await else {
+            return server.abort();
+        };
+        match responded {
             Ok(responded) if responded.after == After::Request => {}
             Ok(_) => break,
             Err(fault) if fault.side == Side::Upstream && !server.has_begun_response() => {
-                let record = Record::new(&worker.shared, None);
+                let record = Record::new(worker);
                 let sorry = answer::because(reason_of(&fault), Manner::Http, record);
                 let _ = server.respond(sorry, true).await;
                 break;
@@ -77,11 +80,50 @@ pub(super) async fn http1(worker: &Rc<Worker>, client: Client, stream: TcpStream
     Box::pin(server.close()).await;
 }
 
+/// Answers a request; `None`: the client has read nothing of what is there for it for as long as it may be idle.
+async fn respond(
+    worker: &Worker,
+    alarm: &Alarm,
+    server: &mut Server<TcpStream>,
+    response: Response<ResponseBody>,
+) -> Option<Result<http1::Responded, Fault>> {
+    let progress = Rc::clone(server.progress());
+    let gave_up = Cell::new(false);
+    // What had moved when the client was first found not to read, and when that was.
+    let mut held: Option<(u64, Duration)> = None;
+    let meanwhile = |body: Pin<&mut ResponseBody>, cx: &mut Context<'_>| {
+        let body = body.get_mut();
+        // It may read nothing before all that it sends is taken.
+        body.poll_upload(cx);
+        let (now, idle) = (worker.now(), body.patience().unwrap_or(IDLE));
+        let since = held.filter(|(moved, _)| *moved == progress.bytes()).map_or(now, |(_, since)| since);
+        held = Some((progress.bytes(), since));
+        let left = idle.saturating_sub(now.saturating_sub(since));
+        if idle.is_zero() || !left.is_zero() {
+            alarm.set(left);
+        } else if !gave_up.replace(true) {
+            body.give_up(Reason::SlowReader);
+        }
+    };
+    let mut responding = pin!(server.respond_while(response, worker.draining.get(), meanwhile));
+    loop {
+        match alarm.before(responding.as_mut()).await {
+            Ok(responded) => return Some(responded),
+            Err(Over) if gave_up.get() => return None,
+            // It reads, and the endpoint takes its time.
+            Err(Over) => alarm.clear(),
+        }
+    }
+}
+
 /// The answer to a request; `None`: nobody waits for it any more, so that it is given up, upstream too.
 async fn while_wanted<T>(server: &mut Server<TcpStream>, answer: impl Future<Output = T>) -> Option<T> {
     let mut answer = pin!(answer);
     poll_fn(|cx| {
-        if let Poll::Ready(answer) = answer.as_mut().poll(cx) {
+        let mut said = Vec::new();
+        let polled = interim::hearing(|| answer.as_mut().poll(cx), |head| said.push(head));
+        said.iter().for_each(|head| server.inform(head, cx));
+        if let Poll::Ready(answer) = polled {
             return Poll::Ready(Some(answer));
         }
         // A client that has said all it wants to say may well be waiting for the answer.
@@ -152,7 +194,7 @@ async fn connect(
     mut server: Server<TcpStream>,
     request: Request<http1::RequestBody<TcpStream>>,
 ) {
-    let (mut parts, body) = request.into_parts();
+    let Request { head: mut parts, body } = request;
     drop(body);
     let mut record = worker.record(client, &mut parts);
     let service = host(&parts).and_then(|host| worker.table().connectable(host));
@@ -161,7 +203,7 @@ async fn connect(
         Some(service) => {
             record.is_for(service, &parts.method);
             alarm.clear();
-            match while_wanted(&mut server, tunnel::open(worker, client, service)).await {
+            match while_wanted(&mut server, tunnel::open(worker, client, service, &mut record)).await {
                 Some(opened) => opened,
                 None => return,
             }
@@ -169,12 +211,15 @@ async fn connect(
     };
     match (opened, service) {
         (Ok((upstream, _connected)), Some(service)) => {
-            let response = Response::new(ResponseBody::whole(Bytes::new(), record));
+            // Told at the end of the tunnel, however long it is.
+            record.tunnels(StatusCode::OK);
+            let response = Response::new(ResponseBody::none());
             let Ok(responded) = server.respond(response, false).await else { return };
             if responded.after == After::Tunnel
                 && let Some((downstream, read)) = server.upgrade()
             {
-                tunnel::relay(worker, downstream, upstream, read, Bytes::new(), service.http().idle_tcp).await;
+                let idle = service.http().idle_tcp;
+                tunnel::relay(worker, downstream, upstream, read, Bytes::new(), idle, &mut record).await;
             }
         }
         (Err(reason), _) => {
@@ -188,53 +233,97 @@ async fn connect(
 
 /// Goes on with another protocol, as endpoint and client have agreed.
 async fn switch(worker: &Rc<Worker>, client: &Client, mut server: Server<TcpStream>, response: Response<ResponseBody>) {
-    let (head, body) = response.into_parts();
+    let Response { head, body } = response;
     // Held until the end: it is one request, however long.
-    let Some((upstream, from_upstream, _passing)) = body.into_upgraded() else { return };
-    if server.respond(Response::from_parts(head, ResponseBody::none()), false).await.is_err() {
+    let Some((upstream, from_upstream, mut passing)) = body.into_upgraded() else { return };
+    if server.respond(Message { head, body: ResponseBody::none() }, false).await.is_err() {
         return;
     }
     let idle = client.service(worker).map(|service| service.http().idle_tcp);
+    passing.record.goes_on_for_long();
     if let Some((downstream, read)) = server.upgrade() {
-        tunnel::relay(worker, downstream, upstream, read, from_upstream, idle.unwrap_or_default()).await;
+        let (idle, record) = (idle.unwrap_or_default(), &mut passing.record);
+        tunnel::relay(worker, downstream, upstream, read, from_upstream, idle, record).await;
     }
 }
 
 /// Serves a connection that speaks HTTP/2.
 pub(super) async fn http2(worker: &Rc<Worker>, client: Client, stream: TcpStream, read: Bytes) {
-    let open = Rc::<Cell<u32>>::default();
+    let activity = Rc::<http2::Activity>::default();
     let alarm = worker.clock.alarm();
-    let limits = http2::Limits::default();
-    let handler = |request: Request<http2::Incoming>| {
-        let (worker, client) = (worker, &client);
+    // That of the service which answered last, where the client could ask any.
+    let patience = Cell::new(idle(worker, &client));
+    let limits = http2::Limits { extended_connect: true, ..http2::Limits::default() };
+    let spare = RefCell::<Vec<Rc<Alarm>>>::default();
+    let handler = |request: http::Request<http2::Incoming>| {
+        let (worker, client, patience, spare) = (worker, &client, &patience, &spare);
         // Apart: what is served at the same time is moved around until it is in its place, and this is large.
         Box::pin(async move {
-            let alarm = worker.clock.alarm();
+            let kept = spare.borrow_mut().pop();
+            let alarm = kept.unwrap_or_else(|| worker.clock.alarm());
             let exchange = Exchange { worker, client, alarm: &alarm };
-            let (mut head, body) = exchange.serve(request.map(Incoming::http2)).await.into_parts();
-            http2::dialect::prepare_response_for_http2(&mut head);
-            Ok(Response::from_parts(head, body))
+            let mut response = exchange.serve(Request::from(request).map(Incoming::http2)).await;
+            http2::dialect::prepare_response_for_http2(&mut response.head);
+            if let Some(idle) = response.body.patience() {
+                patience.set(idle);
+            }
+            // Unless it is to ring for what is left of the request's body.
+            if Rc::strong_count(&alarm) == 1 {
+                alarm.rest();
+                spare.borrow_mut().push(alarm);
+            }
+            Ok(response.into())
         })
     };
-    let drain = at_rest(worker, &alarm, &open, idle(worker, &client));
-    if let Err(fault) = http2::serve(stream, read, &limits, &open, drain, handler).await {
+    let rest = at_rest(worker, &client, &alarm, &activity, &patience);
+    if let Err(fault) = http2::serve(stream, read, &limits, &activity, || worker.now(), rest, handler).await {
         tracing::debug!(client = %client.address, "{fault}");
     }
 }
 
-/// Done when the worker drains, or no request was on its way for `idle` (zero: ever).
-async fn at_rest(worker: &Worker, alarm: &Alarm, open: &Cell<u32>, idle: Duration) {
+/// After this a client that has closed its half of the connection, and was sent something, is known to be gone if it is.
+const GONE: Duration = Duration::from_millis(200);
+
+/// How long a client that was told to open no more streams, and has none, may take to end the connection.
+const GOODBYE: Duration = Duration::from_secs(5);
+
+/// Done when the worker drains. Ends the connection when no request was on its way for `idle` (zero: ever), and when
+/// nothing at all went on meanwhile, though the client has something to read, or has closed its half.
+async fn at_rest(worker: &Worker, client: &Client, alarm: &Alarm, activity: &http2::Activity, idle: &Cell<Duration>) {
+    let mut looked = false;
+    let mut told = false;
     loop {
-        alarm.set(idle);
+        let mut looks = false;
+        alarm.set(if told { GOODBYE } else { idle.get() });
+        // Polled with every turn of the connection.
         let drained = poll_fn(|_| {
-            // Looked at with every turn of the connection.
-            if open.get() > 0 {
-                alarm.set(idle);
+            if alarm.has_rung() {
+                // Nothing went on before this turn, which is there to notice that.
+                return Poll::Pending;
+            }
+            if activity.has_half_closed() && !looked {
+                if !std::mem::replace(&mut looks, true) {
+                    alarm.set(GONE);
+                }
+            } else if activity.open() > 0 {
+                alarm.set(idle.get());
             }
             if worker.draining.get() { Poll::Ready(()) } else { Poll::Pending }
         });
-        if alarm.before(drained).await.is_ok() || open.get() == 0 {
+        if alarm.before(drained).await.is_ok() {
             return;
+        }
+        if looks {
+            looked = true;
+            activity.touch();
+        } else if activity.open() == 0 {
+            if std::mem::replace(&mut told, true) { activity.cut() } else { activity.drain() }
+        } else if activity.is_held() {
+            tracing::info!(client = %client.address, "a client of HTTP/2 does not read its answers");
+            worker.shared.rejected.count(Reason::SlowReader);
+            activity.cut();
+        } else if activity.has_half_closed() {
+            activity.cut();
         }
     }
 }

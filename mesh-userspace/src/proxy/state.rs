@@ -1,6 +1,6 @@
 //! What is remembered of services and endpoints while snapshots come and go: shared by all workers, counters only grow.
 
-use super::reason::ByReason;
+use super::{circuit::Turned, picks::Picks, reason::ByReason};
 use crate::{
     model::RateLimit,
     policy::{Bucket, Budget, Ewma, SuccessRate},
@@ -16,6 +16,7 @@ use std::{
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering},
+        mpsc,
     },
     time::Duration,
 };
@@ -33,6 +34,8 @@ pub struct ServiceState {
     pub(super) freed: tokio::sync::Notify,
     /// Round robin's turns, one for each worker: they need not agree, only each be even.
     pub(super) turns: Turns,
+    /// Endpoints that were picked for requests, and for connections that pass through the proxy.
+    pub picks: Picks,
     /// Requests by method, of [`METHODS`].
     pub requests: [AtomicU64; METHODS.len()],
     /// How long requests took, from their head to the end of the answer.
@@ -76,10 +79,21 @@ pub struct Connections {
     established: AtomicU64,
     closed: AtomicU64,
     failures: [AtomicU64; Failure::COUNT],
+    /// Bytes that the proxy wrote and read, where no kernel counts them.
+    sent: AtomicU64,
+    received: AtomicU64,
 }
 
 impl Connections {
-    /// How many there were: without bytes, which only the kernel sees.
+    pub(super) fn sent(&self, bytes: usize) {
+        self.sent.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    pub(super) fn received(&self, bytes: usize) {
+        self.received.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// How many there were, and what went over them.
     #[must_use]
     pub fn counts(&self) -> EndpointCounts {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
@@ -88,6 +102,8 @@ impl Connections {
             established: read(&self.established),
             closed: read(&self.closed),
             failures: std::array::from_fn(|i| read(&self.failures[i])),
+            sent: read(&self.sent),
+            received: read(&self.received),
             ..EndpointCounts::default()
         }
     }
@@ -217,6 +233,16 @@ impl ByStatus {
         }
     }
 
+    /// How many there are in all, and how many of them have a status of 500 or more.
+    #[must_use]
+    pub fn sums(&self) -> (u64, u64) {
+        let sum = |class: &OnceLock<Box<[AtomicU64; 100]>>| {
+            class.get().map_or(0, |counts| counts.iter().map(|n| n.load(Ordering::Relaxed)).sum())
+        };
+        let by_class = self.0.each_ref().map(sum);
+        (by_class.iter().sum(), by_class[4])
+    }
+
     /// Every status that was counted, with its number.
     pub fn counts(&self) -> impl Iterator<Item = (u16, u64)> + '_ {
         let classes = (1_u16..).zip(&self.0).filter_map(|(class, counts)| Some((class, &**counts.get()?)));
@@ -320,20 +346,38 @@ impl ServiceState {
     }
 }
 
-/// What is remembered of all services, by name.
+/// What is remembered of all services.
 #[derive(Debug, Default)]
-pub struct States(Mutex<HashMap<Arc<str>, Arc<ServiceState>>>);
+pub struct States {
+    /// By name.
+    services: Mutex<HashMap<Arc<str>, Arc<ServiceState>>>,
+    /// Who is told of circuits that requests turn.
+    turned: OnceLock<mpsc::Sender<Turned>>,
+}
 
 impl States {
     /// What is remembered of a service; from now on, if nothing was.
     pub(super) fn service(&self, name: &Arc<str>) -> Arc<ServiceState> {
-        let mut services = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut services = self.services.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(services.entry(Arc::clone(name)).or_default())
+    }
+
+    /// What is told from now on of circuits that requests turn, in tables that are made from now on. `None`: somebody is
+    /// told already.
+    #[must_use]
+    pub fn turned(&self) -> Option<mpsc::Receiver<Turned>> {
+        let (tell, told) = mpsc::channel();
+        self.turned.set(tell).is_ok().then_some(told)
+    }
+
+    /// How that is told.
+    pub(super) fn teller(&self) -> Option<mpsc::Sender<Turned>> {
+        self.turned.get().cloned()
     }
 
     /// Forgets services that are not `there` any more.
     pub(super) fn retain(&self, there: impl Fn(&str) -> bool) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|name, _| there(name));
+        self.services.lock().unwrap_or_else(PoisonError::into_inner).retain(|name, _| there(name));
     }
 }
 
@@ -349,6 +393,7 @@ mod tests {
             counts.count(http::StatusCode::from_u16(status).unwrap());
         }
         assert_eq!(counts.counts().collect::<Vec<_>>(), [(200, 2), (404, 1), (599, 1)], "999 is no class");
+        assert_eq!(counts.sums(), (4, 1));
     }
 
     #[test]
@@ -357,7 +402,7 @@ mod tests {
         let [a, b]: [SocketAddr; 2] = ["10.0.0.1:80".parse().unwrap(), "10.0.0.2:80".parse().unwrap()];
         let open = |address| {
             let endpoint = service.endpoint(address);
-            let cell = crate::proxy::circuit::Cell { shared: None, service: &service, endpoint: &endpoint };
+            let cell = crate::proxy::circuit::Cell { shared: None, service: &service, endpoint: &endpoint, told: None };
             let limits = breaker::Limits {
                 failure_threshold: 1,
                 half_open: 1,

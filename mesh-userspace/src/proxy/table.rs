@@ -1,7 +1,7 @@
 //! What workers look things up in: one immutable table of services, replaced as a whole.
 
 use super::{
-    circuit::Circuits,
+    circuit::{Circuits, Turned},
     routing::Routes,
     state::{EndpointState, ServiceState, States},
 };
@@ -9,11 +9,11 @@ use crate::{
     model,
     policy::{self, Precision, Tier},
 };
+use foldhash::HashMap;
 use mesh_common::{breaker, endpoint::Slot, service::Policy as Pick};
 use std::{
-    collections::HashMap,
     net::SocketAddr,
-    sync::{Arc, atomic::Ordering},
+    sync::{Arc, atomic::Ordering, mpsc},
 };
 
 /// An endpoint as it is at the moment: how much it gets of what.
@@ -42,6 +42,8 @@ pub struct Entry {
     pub circuits: Option<Arc<dyn Circuits>>,
     /// The index of its row in the kernel's tables.
     pub row: Option<u32>,
+    /// While this and the facts stay, so does all the rest; `None`: it may change.
+    pub mark: Option<u64>,
     /// Its endpoints, by address.
     pub endpoints: Vec<Share>,
 }
@@ -73,6 +75,9 @@ pub struct Service {
     pub(super) limits: breaker::Limits,
     pub(super) circuits: Option<Arc<dyn Circuits>>,
     pub(super) row: Option<u32>,
+    mark: Option<u64>,
+    /// How it is told that circuits turned; `None`: it is not.
+    pub(super) turned: Option<mpsc::Sender<Turned>>,
     /// What admits requests; `None`: all are.
     pub(super) rate: Option<Arc<policy::Bucket>>,
     pub(super) state: Arc<ServiceState>,
@@ -111,6 +116,12 @@ impl Service {
         Some(&self.endpoints[at].state)
     }
 
+    /// Whether it is as these facts and this mark have it.
+    #[must_use]
+    pub fn is_still(&self, facts: &Arc<model::Service>, mark: Option<u64>) -> bool {
+        mark.is_some() && self.mark == mark && (Arc::ptr_eq(&self.facts, facts) || self.facts == *facts)
+    }
+
     /// Its endpoints, with what is remembered of each.
     pub fn endpoints(&self) -> impl Iterator<Item = (SocketAddr, &Arc<EndpointState>)> {
         self.endpoints.iter().map(|e| (e.address, &e.state))
@@ -122,7 +133,7 @@ impl Service {
     }
 
     fn new(entry: Entry, states: &States) -> Self {
-        let Entry { facts, limits, circuits, row, endpoints: shares } = entry;
+        let Entry { facts, limits, circuits, row, mark, endpoints: shares } = entry;
         let name: Arc<str> = facts.name.as_str().into();
         let state = states.service(&name);
         let most = shares.iter().map(|share| share.attended).max().unwrap_or(1).max(1);
@@ -154,7 +165,8 @@ impl Service {
         };
         let routes = (!facts.routes.is_empty()).then(|| Routes::new(&facts));
         let (slots, rate) = (slots.into_boxed_slice(), state.bucket(facts.settings.http.rate_limit));
-        Self { rate, name, facts, routes, endpoints, slots, attended, pick, limits, circuits, row, state }
+        let turned = states.teller();
+        Self { rate, name, facts, routes, endpoints, slots, attended, pick, limits, circuits, row, mark, turned, state }
     }
 }
 
@@ -175,10 +187,19 @@ impl Table {
     /// The table of these services, of `all` that there are. What `states` remember of others is forgotten.
     #[must_use]
     pub fn new(entries: Vec<Entry>, all: Arc<model::Snapshot>, states: &States) -> Self {
-        let mut table = Self { all, ..Self::default() };
-        for entry in entries {
+        Self::after(Vec::new(), entries, all, states)
+    }
+
+    /// As [`Table::new`], with services that an earlier table of the same `states` had, besides those of `entries`.
+    #[must_use]
+    pub fn after(kept: Vec<Arc<Service>>, entries: Vec<Entry>, all: Arc<model::Snapshot>, states: &States) -> Self {
+        let made = entries.into_iter().map(|entry| {
             let service = Arc::new(Service::new(entry, states));
             service.state.retain(|address| service.endpoint(address).is_some());
+            service
+        });
+        let mut table = Self { all, ..Self::default() };
+        for service in kept.into_iter().chain(made) {
             for host in &service.facts.hosts {
                 table.by_host.insert(host.as_str().into(), Arc::clone(&service));
             }
@@ -203,6 +224,12 @@ impl Table {
         self.by_vip.get(&vip)
     }
 
+    /// The service that owns this VIP, whatever its protocol.
+    #[must_use]
+    pub fn owner_of_any(&self, vip: SocketAddr) -> Option<&Arc<model::Service>> {
+        self.all.owner(vip)
+    }
+
     /// The service to which a tunnel may lead: also one of connections, which is looked at as it stands there. It has no
     /// circuits and no health here, where it has them only in the kernel.
     #[must_use]
@@ -225,6 +252,7 @@ impl Table {
             limits: breaker::Limits::default(),
             circuits: None,
             row: None,
+            mark: None,
             endpoints,
         };
         Some(Arc::new(Service::new(entry, &States::default())))
@@ -239,14 +267,22 @@ impl Table {
     /// a VIP without one means port 80.
     #[must_use]
     pub fn host(&self, host: &str) -> Option<&Arc<Service>> {
-        if let Ok(vip) = host.parse::<SocketAddr>() {
-            return self.by_vip.get(&vip);
+        let has_colon = host.bytes().any(|byte| byte == b':');
+        // As an address does or begins, and hardly a name.
+        if has_colon || host.starts_with(|first: char| first == '[' || first.is_ascii_digit()) {
+            if let Ok(vip) = host.parse::<SocketAddr>() {
+                return self.by_vip.get(&vip);
+            }
+            let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
+            if let Ok(ip) = bare.parse() {
+                return self.by_vip.get(&SocketAddr::new(ip, 80));
+            }
         }
-        let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
-        if let Ok(ip) = bare.parse() {
-            return self.by_vip.get(&SocketAddr::new(ip, 80));
+        // A port of a service may be a service of its own.
+        if has_colon && let Some(service) = self.by_host.get(&*host.to_ascii_lowercase()) {
+            return Some(service);
         }
-        let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
+        let name = if has_colon { host.rsplit_once(':').map_or(host, |(name, _)| name) } else { host };
         let name = name.strip_suffix('.').unwrap_or(name);
         // Nearly always lower case already.
         let found = |name: &str| self.by_name.get(name).or_else(|| self.by_host.get(name));
@@ -273,5 +309,48 @@ impl Active {
 impl Drop for Active {
     fn drop(&mut self) {
         self.0.active.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(name: &str, mark: Option<u64>) -> Entry {
+        let address: SocketAddr = "10.0.0.1:80".parse().unwrap();
+        let facts = model::Service {
+            name: name.to_owned(),
+            addresses: vec![SocketAddr::new(address.ip(), u16::from(name.as_bytes()[0]))],
+            hosts: vec![format!("{name}.internal")],
+            routes: Arc::default(),
+            protocol: model::Protocol::Http,
+            policy: model::Policy::RoundRobin,
+            settings: Arc::default(),
+            endpoints: vec![model::Endpoint::new(address)],
+        };
+        let endpoints = vec![Share { address, row: None, tier: Tier::Any, attended: 1, all: 1 }];
+        Entry { facts: Arc::new(facts), limits: breaker::Limits::default(), circuits: None, row: None, mark, endpoints }
+    }
+
+    #[test]
+    fn services_that_did_not_change_are_the_same_in_the_next_table_and_are_found_by_every_name() {
+        let states = States::default();
+        let first =
+            Table::new(vec![entry("a", Some(1)), entry("b", Some(1)), entry("c", Some(1))], Arc::default(), &states);
+        let before = Arc::clone(first.service("a").unwrap());
+        before.state().requests[0].fetch_add(1, Ordering::Relaxed);
+        assert!(before.is_still(&entry("a", None).facts, Some(1)), "facts are compared, not where they lie");
+        assert!(!before.is_still(&before.facts, Some(2)) && !before.is_still(&before.facts, None));
+        let mut other = (*before.facts).clone();
+        other.policy = model::Policy::Random;
+        assert!(!before.is_still(&Arc::new(other), Some(1)));
+        let next = Table::after(vec![Arc::clone(&before)], vec![entry("b", Some(2))], Arc::default(), &states);
+        for found in [next.service("a"), next.host("A.internal:80"), next.owner("10.0.0.1:97".parse().unwrap())] {
+            assert!(Arc::ptr_eq(found.unwrap(), &before));
+        }
+        let old = first.service("b").unwrap();
+        let new = next.service("b").unwrap();
+        assert!(!Arc::ptr_eq(new, old) && Arc::ptr_eq(new.state(), old.state()), "what is remembered goes on");
+        assert!(next.service("c").is_none() && next.services().count() == 2);
     }
 }

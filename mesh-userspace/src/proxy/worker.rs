@@ -3,34 +3,42 @@
 use super::{
     deadline::Clock,
     exchange::Client,
+    lines::Lines,
     listener::{self, Listener},
+    message::RequestHead,
     pool::Pool,
-    reason::{ByReason, Reason},
-    record::{Line, Record},
-    routing,
+    reason::ByReason,
+    record::Record,
     state::States,
     table::Table,
-    trace,
+    told::{Line, Trace},
+    trace::Context,
 };
 use arc_swap::{ArcSwap, Cache};
-use http::request::Parts;
+use nix::sys::resource::{Resource, getrlimit};
 use std::{
     cell::{Cell, RefCell},
     fmt, io,
     rc::Rc,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
     thread::JoinHandle,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 use tokio::{runtime::LocalOptions, sync::mpsc};
 
 /// Told of requests.
 pub trait RequestLog: fmt::Debug + Send + Sync {
-    /// A request is over.
-    fn request(&self, line: &Line);
+    /// Requests are over, in this order. A worker calls it, so it waits for nothing.
+    fn requests(&self, lines: Vec<Line>);
+}
+
+/// Keeps traces.
+pub trait Tracer: fmt::Debug + Send + Sync {
+    /// A request is over whose trace is worth keeping. Called by workers: it must not block.
+    fn trace(&self, trace: Trace);
 }
 
 /// What all workers share.
@@ -45,8 +53,11 @@ pub struct Shared {
     log: Arc<dyn RequestLog>,
     /// Parts in 2^32 of requests that are logged; all ones: every one.
     log_rate: AtomicU32,
+    tracer: Arc<dyn Tracer>,
     /// Parts in 2^32 of requests whose traces are sampled, where nobody has decided before.
     trace_rate: AtomicU32,
+    /// Whether traces are kept at all.
+    records: AtomicBool,
     /// When each worker lived last, in milliseconds of its own; 0: it has not begun.
     beats: Box<[AtomicU64]>,
     draining: AtomicBool,
@@ -54,24 +65,29 @@ pub struct Shared {
     patient: AtomicBool,
     /// Connections of all workers.
     connections: AtomicUsize,
+    /// How many there may be, once somebody asked.
+    most_connections: OnceLock<usize>,
     started: Instant,
 }
 
 impl Shared {
-    /// What `workers` share, who tell `log` of requests.
+    /// What `workers` share, who tell `log` of requests, and `tracer` of those whose traces are kept.
     #[must_use]
-    pub fn new(workers: usize, log: Arc<dyn RequestLog>) -> Self {
+    pub fn new(workers: usize, log: Arc<dyn RequestLog>, tracer: Arc<dyn Tracer>) -> Self {
         Self {
             table: Arc::default(),
             states: States::default(),
             rejected: ByReason::default(),
             log,
             log_rate: AtomicU32::new(u32::MAX),
+            tracer,
             trace_rate: AtomicU32::new(0),
+            records: AtomicBool::new(false),
             beats: (0..workers).map(|_| AtomicU64::new(0)).collect(),
             draining: AtomicBool::new(false),
             patient: AtomicBool::new(false),
             connections: AtomicUsize::new(0),
+            most_connections: OnceLock::new(),
             started: Instant::now(),
         }
     }
@@ -81,6 +97,16 @@ impl Shared {
         let parts = |rate: u32| u32::try_from(u64::from(rate) * u64::from(u32::MAX) / 1_000_000).unwrap_or(u32::MAX);
         self.log_rate.store(parts(logged), Ordering::Relaxed);
         self.trace_rate.store(parts(traced), Ordering::Relaxed);
+    }
+
+    /// From now on traces are kept, or they only pass by.
+    pub fn record_traces(&self, records: bool) {
+        self.records.store(records, Ordering::Relaxed);
+    }
+
+    /// Whether traces are kept.
+    pub(super) fn records(&self) -> bool {
+        self.records.load(Ordering::Relaxed)
     }
 
     /// The oldest sign of life of a worker, in milliseconds of CLOCK_MONOTONIC; 0: one has given none.
@@ -101,8 +127,24 @@ impl Shared {
         self.connections.load(Ordering::Acquire)
     }
 
-    pub(super) fn log(&self, line: &Line) {
-        self.log.request(line);
+    /// Whether one more is logged.
+    pub(super) fn is_logged(&self) -> bool {
+        let rate = self.log_rate.load(Ordering::Relaxed);
+        rate == u32::MAX || (rate > 0 && fastrand::u32(..) < rate)
+    }
+
+    /// Whether another downstream connection may be taken: they get three quarters of the descriptors that this process
+    /// may have, since what they ask for needs some too.
+    pub(super) fn has_room(&self) -> bool {
+        let most = self.most_connections.get_or_init(|| {
+            let (soft, _) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((u64::MAX, u64::MAX));
+            usize::try_from(soft - soft / 4).unwrap_or(usize::MAX)
+        });
+        self.connections() < *most
+    }
+
+    pub(super) fn trace(&self, trace: Trace) {
+        self.tracer.trace(trace);
     }
 }
 
@@ -167,7 +209,7 @@ impl Workers {
         }
     }
 
-    /// All workers stop listening in a network namespace.
+    /// Nobody is in a network namespace any more: all workers stop listening for what is captured there.
     pub fn forget(&self, namespace: u64) {
         self.orders.iter().for_each(|orders| drop(orders.send(Order::Forget(namespace))));
     }
@@ -213,9 +255,10 @@ pub(super) struct Worker {
     pub(super) draining: Cell<bool>,
     /// Copies of requests on their way.
     pub(super) mirrored: Cell<usize>,
+    pub(super) lines: Lines,
 }
 
-/// How often a worker shows that it lives.
+/// How often a worker shows that it lives, and the longest that a line waits for others.
 const BEAT: Duration = Duration::from_millis(250);
 
 async fn run(
@@ -224,28 +267,20 @@ async fn run(
     mut orders: mpsc::UnboundedReceiver<Order>,
     beat: impl Fn(&Shared) + 'static,
 ) {
-    let clock = Clock::new();
-    let worker = Rc::new(Worker {
-        number,
-        pool: Rc::new(Pool::new(&clock)),
-        clock: Rc::clone(&clock),
-        table: RefCell::new(Cache::new(Arc::clone(&shared.table))),
-        draining: Cell::new(false),
-        mirrored: Cell::new(0),
-        shared,
-    });
-    tokio::task::spawn_local(clock.keep());
+    let worker = Rc::new(Worker::new(shared, number));
+    tokio::task::spawn_local(Rc::clone(&worker.clock).keep());
     tokio::task::spawn_local(live(Rc::clone(&worker), beat));
-    let mut listening: Vec<(u64, tokio::task::AbortHandle)> = Vec::new();
+    let mut capturing: Vec<(u64, tokio::task::AbortHandle)> = Vec::new();
     while let Some(order) = orders.recv().await {
         match order {
             Order::Listen(listener) => {
-                let namespace = listener.sockets.namespace();
+                // The explicit proxy's stays, whoever leaves the namespace that it is in.
+                let namespace = listener.captures.is_some().then(|| listener.sockets.namespace());
                 let task = tokio::task::spawn_local(listener::accept(Rc::clone(&worker), listener));
-                listening.push((namespace, task.abort_handle()));
+                capturing.extend(namespace.map(|namespace| (namespace, task.abort_handle())));
             }
             Order::Forget(namespace) => {
-                listening.retain(|(of, task)| {
+                capturing.retain(|(of, task)| {
                     if *of == namespace {
                         task.abort();
                     }
@@ -272,14 +307,29 @@ async fn live(worker: Rc<Worker>, beat: impl Fn(&Shared)) {
         beats.tick().await;
         worker.shared.beats[worker.number].store(super::circuit::now_ms(), Ordering::Release);
         beat(&worker.shared);
+        worker.lines.flush();
         number = number.wrapping_add(1);
         if number.is_multiple_of(4) {
-            worker.pool.sweep(Instant::now());
+            worker.pool.sweep(worker.now());
         }
     }
 }
 
 impl Worker {
+    pub(super) fn new(shared: Arc<Shared>, number: usize) -> Self {
+        let clock = Clock::new(shared.started);
+        Self {
+            number,
+            pool: Rc::new(Pool::new(&clock)),
+            clock,
+            table: RefCell::new(Cache::new(Arc::clone(&shared.table))),
+            draining: Cell::new(false),
+            mirrored: Cell::new(0),
+            lines: Lines::new(Arc::clone(&shared.log)),
+            shared,
+        }
+    }
+
     /// Whether an idle connection ends at once.
     pub(super) fn closes_idle(&self) -> bool {
         self.draining.get() && !self.shared.patient.load(Ordering::Acquire)
@@ -292,33 +342,15 @@ impl Worker {
 
     /// The time on the clock that all workers share, for what is counted over time.
     pub(super) fn now(&self) -> Duration {
-        self.shared.now()
+        self.clock.now()
     }
 
-    /// The record of a request that has just come.
-    pub(super) fn record(&self, client: &Client, parts: &mut Parts) -> Record {
-        let (log, traced) = (&self.shared.log_rate, &self.shared.trace_rate);
-        let trace = trace::carry(&mut parts.headers, || fastrand::u32(..) < traced.load(Ordering::Relaxed));
-        let rate = log.load(Ordering::Relaxed);
-        let logged = rate == u32::MAX || (rate > 0 && fastrand::u32(..) < rate);
-        let line = logged.then(|| {
-            Box::new(Line {
-                time: SystemTime::now(),
-                service: None,
-                endpoint: None,
-                client: client.address,
-                method: parts.method.clone(),
-                path: routing::path_and_query(parts).into(),
-                status: None,
-                duration: Duration::ZERO,
-                sent_bytes: 0,
-                received_bytes: 0,
-                attempts: 0,
-                trace_id: trace,
-                reason: None,
-            })
-        });
-        Record::new(&self.shared, line)
+    /// The record of a request that has just come, part of a trace from now on.
+    pub(super) fn record(self: &Rc<Self>, client: &Client, parts: &mut RequestHead) -> Record {
+        let Shared { trace_rate, .. } = &*self.shared;
+        let sampled = || fastrand::u32(..) < trace_rate.load(Ordering::Relaxed);
+        let trace = Context::of(&mut parts.headers, self.shared.records(), sampled);
+        Record::of_request(self, client, parts, trace)
     }
 }
 
@@ -337,9 +369,4 @@ impl Drop for Open {
     fn drop(&mut self) {
         self.0.connections.fetch_sub(1, Ordering::AcqRel);
     }
-}
-
-/// A worker's own answer to a connection that is no HTTP.
-pub(super) fn reject(worker: &Worker, reason: Reason) {
-    worker.shared.rejected.count(reason);
 }

@@ -1,11 +1,13 @@
 //! What became of requests, as Prometheus text. A service that was never asked takes no line.
 
-use super::text::{Text, counter, gauge, histogram};
-use crate::proxy::{DURATION_BOUNDS, METHODS, Reason, Retry, Service, ServiceState};
-use prometheus::proto::MetricType;
-use std::sync::{
-    Arc,
-    atomic::{AtomicU32, Ordering},
+use super::text::{Bounds, Kind, Text, histogram, whole};
+use crate::proxy::{DURATION_BOUNDS, EndpointState, METHODS, Reason, Retry, Service, ServiceState};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
 };
 
 /// What is exported of requests.
@@ -13,6 +15,8 @@ use std::sync::{
 pub struct HttpReport {
     /// The services that requests can be sent to, by name.
     pub services: Vec<Arc<Service>>,
+    /// Endpoints that left their services: what they answered is still told.
+    pub departed: Vec<(Arc<str>, SocketAddr, Arc<EndpointState>)>,
     /// Answers of the proxy's own to requests that were for no service.
     pub rejected: Vec<(Reason, u64)>,
     /// Connections of clients that are open; `None`: there is no proxy.
@@ -29,61 +33,62 @@ const OF_SERVICES: [OfService; 3] = [
 ];
 
 /// Adds what there is to tell.
-pub(super) fn add(report: &HttpReport, text: &mut Text) -> Result<(), prometheus::Error> {
+pub(super) fn add(report: &HttpReport, text: &mut Text) {
     let asked: Vec<(&str, &Service)> =
         report.services.iter().filter(|s| s.state().was_asked()).map(|s| (&**s.name(), &**s)).collect();
     let asked = || asked.iter().copied();
     let requests = asked().flat_map(|(name, service)| {
         let requests = METHODS.into_iter().zip(&service.state().requests);
         let counted = requests.map(|(method, n)| (method, n.load(Ordering::Relaxed))).filter(|(_, n)| *n > 0);
-        counted.map(move |(method, n)| counter(&[("service", name), ("method", method)], n))
+        counted.map(move |(method, n)| whole(&[("service", name), ("method", method)], n))
     });
     let help = "Requests, by method.";
-    text.family(("http_requests_total", help, MetricType::COUNTER), requests)?;
+    text.family(("http_requests_total", help, Kind::Counter), requests);
     let responses = asked().flat_map(|(name, service)| {
-        let endpoints = service.endpoints().map(|(address, state)| (Some(address), &state.responses));
-        let own = std::iter::once((None, &service.state().own_responses));
-        endpoints.chain(own).flat_map(move |(address, responses)| {
-            let endpoint = address.map_or_else(String::new, |address| address.to_string());
-            responses.counts().map(move |(status, n)| {
-                counter(&[("service", name), ("endpoint", &endpoint), ("status", &status.to_string())], n)
-            })
+        let endpoints = service.endpoints().map(move |(address, state)| (name, Some(address), &state.responses));
+        endpoints.chain(std::iter::once((name, None, &service.state().own_responses)))
+    });
+    let departed = report.departed.iter().map(|(name, address, state)| (&**name, Some(*address), &state.responses));
+    let responses = responses.chain(departed).flat_map(|(name, address, responses)| {
+        let endpoint = address.map_or_else(String::new, |address| address.to_string());
+        responses.counts().map(move |(status, n)| {
+            whole(&[("service", name), ("endpoint", &endpoint), ("status", &status.to_string())], n)
         })
     });
     let help = "Responses, by the endpoint that gave them (none: the proxy itself) and by status.";
-    text.family(("http_responses_total", help, MetricType::COUNTER), responses)?;
+    text.family(("http_responses_total", help, Kind::Counter), responses);
+    let bounds = Bounds::new(DURATION_BOUNDS.into_iter());
     let durations = asked().filter_map(|(name, service)| {
         let (counts, sum_us) = service.state().durations.read();
-        let bounds = DURATION_BOUNDS.iter().map(|us| *us as f64 / 1e6);
         let any = counts.iter().any(|n| *n > 0);
-        any.then(|| histogram(&[("service", name)], bounds, &counts, sum_us as f64 / 1e6))
+        any.then(|| histogram(&[("service", name)], &bounds, &counts, sum_us as f64 / 1e6))
     });
     let help = "From the head of a request to the end of its answer.";
-    text.family(("http_request_duration_seconds", help, MetricType::HISTOGRAM), durations)?;
+    text.family(("http_request_duration_seconds", help, Kind::Histogram), durations);
     let retries = asked().flat_map(|(name, service)| {
         Retry::ALL.into_iter().map(move |retry| {
             let n = service.state().retries[retry as usize].load(Ordering::Relaxed);
-            counter(&[("service", name), ("outcome", retry.word())], n)
+            whole(&[("service", name), ("outcome", retry.word())], n)
         })
     });
     let help = "Extra tries of requests, by what became of them.";
-    text.family(("mesh_retries_total", help, MetricType::COUNTER), retries)?;
+    text.family(("mesh_retries_total", help, Kind::Counter), retries);
     let nobodys = report.rejected.iter().map(|(reason, n)| ("", *reason, *n));
     let rejected = asked().flat_map(|(name, s)| s.state().rejected.counts().map(move |(reason, n)| (name, reason, n)));
     let rejected = nobodys.chain(rejected);
-    let rejected = rejected.map(|(name, reason, n)| counter(&[("service", name), ("reason", reason.word())], n));
-    let help = "Requests that the proxy answered itself, by why; without a service: requests that were for none.";
-    text.family(("mesh_requests_rejected_total", help, MetricType::COUNTER), rejected)?;
+    let rejected = rejected.map(|(name, reason, n)| whole(&[("service", name), ("reason", reason.word())], n));
+    let help = "Requests that the proxy answered itself, by reason; without a service: requests that were for none.";
+    text.family(("mesh_requests_rejected_total", help, Kind::Counter), rejected);
     for (name, help, value) in OF_SERVICES {
         let gauges = asked().map(|(service, s)| {
             let value = value(s.state()).load(Ordering::Relaxed);
-            gauge(&[("service", service)], u64::from(value))
+            whole(&[("service", service)], u64::from(value))
         });
-        text.family((name, help, MetricType::GAUGE), gauges)?;
+        text.family((name, help, Kind::Gauge), gauges);
     }
-    let connections = report.connections.map(|n| gauge(&[], n));
+    let connections = report.connections.map(|n| whole(&[], n));
     let help = "Connections of clients to the proxy that are open now.";
-    text.family(("mesh_downstream_connections", help, MetricType::GAUGE), connections.into_iter())
+    text.family(("mesh_downstream_connections", help, Kind::Gauge), connections);
 }
 
 #[cfg(test)]
@@ -96,7 +101,7 @@ mod tests {
     };
     use http::StatusCode;
     use mesh_common::breaker::Limits;
-    use std::{net::SocketAddr, time::Duration};
+    use std::time::Duration;
 
     const AT: &str = "10.0.0.1:80";
 
@@ -113,13 +118,13 @@ mod tests {
             endpoints: vec![Endpoint::new(address)],
         });
         let share = Share { address, row: None, tier: Tier::Any, attended: 1, all: 1 };
-        Entry { facts, limits: Limits::default(), circuits: None, row: None, endpoints: vec![share] }
+        Entry { facts, limits: Limits::default(), circuits: None, row: None, mark: None, endpoints: vec![share] }
     }
 
     fn text(report: &HttpReport) -> String {
         let mut text = Text::default();
-        add(report, &mut text).unwrap();
-        String::from_utf8(text.0).unwrap()
+        add(report, &mut text);
+        String::from_utf8(text.bytes).unwrap()
     }
 
     #[test]
@@ -138,7 +143,12 @@ mod tests {
         for ms in [1, 2, 40_000] {
             web.state().durations.add(Duration::from_millis(ms));
         }
-        let report = HttpReport { services, rejected: vec![(Reason::UnknownService, 4)], connections: Some(7) };
+        let report = HttpReport {
+            services,
+            departed: Vec::new(),
+            rejected: vec![(Reason::UnknownService, 4)],
+            connections: Some(7),
+        };
         let text = text(&report);
         for line in [
             r#"http_requests_total{service="web",method="GET"} 3"#,

@@ -3,18 +3,33 @@
 //! Lines are written by a thread of their own and dropped where it cannot keep up: whoever reads stderr, or has stopped
 //! reading it, holds up nothing.
 
-use std::io;
-use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
-use tracing_subscriber::{
-    EnvFilter, Layer, Registry, filter::LevelFilter, fmt, layer::SubscriberExt, reload, util::SubscriberInitExt,
+use super::{
+    levels::{Change, Directives},
+    outlet::{Flush, Outlet},
 };
+use std::{
+    io,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, layer::SubscriberExt, reload, util::SubscriberInitExt};
 
 /// Changes the level of a running daemon. The log ends with it.
 #[derive(Debug)]
 pub struct Levels {
     handle: reload::Handle<EnvFilter, Registry>,
+    held: Mutex<Held>,
+    outlet: Outlet,
+    json: bool,
     /// Writes what is still to be written when it is dropped.
-    _writer: WorkerGuard,
+    _flush: Flush,
+}
+
+/// What is in force.
+#[derive(Debug)]
+struct Held {
+    /// What the configuration says, as it stands there.
+    configured: String,
+    directives: Directives,
 }
 
 /// What cannot be done about a level.
@@ -29,6 +44,9 @@ pub enum LevelError {
     /// There is a log already.
     #[error("the log cannot be set up: {0}")]
     Taken(tracing_subscriber::util::TryInitError),
+    /// There can be no thread that writes it.
+    #[error("the log cannot be written: {0}")]
+    NoThread(io::Error),
 }
 
 /// Starts the log. `directives` are `error`, `warn`, `info`, `debug`, `trace`, `MODULE=LEVEL`, or several of these
@@ -38,53 +56,74 @@ pub enum LevelError {
 /// [`LevelError`].
 pub fn start(json: bool, directives: &str) -> Result<Levels, LevelError> {
     let (filter, handle) = reload::Layer::new(parse(directives)?);
-    let (stderr, writer) = NonBlockingBuilder::default().lossy(true).finish(io::stderr());
+    let (outlet, flush) = Outlet::start(io::stderr()).map_err(LevelError::NoThread)?;
     let lines = if json {
-        fmt::layer().json().flatten_event(true).with_writer(stderr).boxed()
+        fmt::layer().json().flatten_event(true).with_writer(outlet.clone()).boxed()
     } else {
-        fmt::layer().with_writer(stderr).with_ansi(io::IsTerminal::is_terminal(&io::stderr())).boxed()
+        let colours = io::IsTerminal::is_terminal(&io::stderr());
+        fmt::layer().with_writer(outlet.clone()).with_ansi(colours).boxed()
     };
     tracing_subscriber::registry().with(filter).with(lines).try_init().map_err(LevelError::Taken)?;
-    Ok(Levels { handle, _writer: writer })
+    let held = Held { configured: directives.to_owned(), directives: Directives::parse(directives) };
+    Ok(Levels { handle, held: Mutex::new(held), outlet, json, _flush: flush })
 }
 
 impl Levels {
-    /// Changes what is logged from now on.
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the configuration says from now on. Where it says what it said before, changes made meanwhile stay.
     ///
     /// # Errors
     /// [`LevelError`].
-    pub fn set(&self, directives: &str) -> Result<(), LevelError> {
-        self.handle.reload(parse(directives)?).map_err(LevelError::Gone)
+    pub fn configure(&self, directives: &str) -> Result<(), LevelError> {
+        let mut held = self.held();
+        if held.configured != directives {
+            self.handle.reload(parse(directives)?).map_err(LevelError::Gone)?;
+            *held = Held { configured: directives.to_owned(), directives: Directives::parse(directives) };
+        }
+        Ok(())
     }
-}
 
-/// The most verbose level that `directives` let through, as the eBPF programs number them: 0 (none) to 5 (trace).
-#[must_use]
-pub fn most_verbose(directives: &str) -> u8 {
-    let level = parse(directives).ok().and_then(|filter| filter.max_level_hint());
-    match level {
-        Some(LevelFilter::OFF) => 0,
-        Some(LevelFilter::ERROR) => 1,
-        Some(LevelFilter::WARN) => 2,
-        Some(LevelFilter::DEBUG) => 4,
-        Some(LevelFilter::TRACE) => 5,
-        _ => 3,
+    /// Makes a change, until the configuration says something else or the daemon ends. The level that held before.
+    ///
+    /// # Errors
+    /// [`LevelError`].
+    pub fn change(&self, change: &Change) -> Result<String, LevelError> {
+        let mut held = self.held();
+        let mut directives = held.directives.clone();
+        let before = directives.change(change);
+        self.handle.reload(parse(&directives.to_string())?).map_err(LevelError::Gone)?;
+        held.directives = directives;
+        Ok(before)
+    }
+
+    /// What is in force.
+    #[must_use]
+    pub fn directives(&self) -> Directives {
+        self.held().directives.clone()
+    }
+
+    /// Where lines of the log are written.
+    #[must_use]
+    pub const fn outlet(&self) -> &Outlet {
+        &self.outlet
+    }
+
+    /// Whether they are JSON.
+    #[must_use]
+    pub const fn json(&self) -> bool {
+        self.json
     }
 }
 
 fn parse(directives: &str) -> Result<EnvFilter, LevelError> {
-    EnvFilter::try_new(directives).map_err(|e| LevelError::Invalid(directives.to_owned(), e))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_programs_log_as_much_as_any_directive_lets_through() {
-        assert_eq!(most_verbose("info"), 3);
-        assert_eq!(most_verbose("warn,mesh_ebpf=debug"), 4);
-        assert_eq!(most_verbose("trace"), 5);
-        assert_eq!(most_verbose("off"), 0);
-    }
+    // It logs each failure of a request as an error of its own, which whoever asks tells in its place.
+    let quiet = if directives.is_empty() {
+        String::new()
+    } else {
+        format!("kube_client=off,{}", Directives::parse(directives))
+    };
+    EnvFilter::try_new(quiet).map_err(|e| LevelError::Invalid(directives.to_owned(), e))
 }

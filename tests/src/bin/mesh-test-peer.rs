@@ -6,11 +6,12 @@
 //!   ends: `exchange N` with an echo, `fill` until nothing more fits, tell its `descriptor`, `bequeath` it to a child
 //! - `connect ADDRESS`: connects once, prints the peer's address and the answer
 //! - `hold ADDRESS BYTES`: connects, sends so many bytes, and takes what comes until the connection ends
+//! - `serve identity|echo|http NAME ADDRESS`: a server, until it is ended
 //! - `load SEED THREADS ADDRESS,... ADDRESS,...`: exchanges random amounts of data with the former until stdin ends,
 //!   tries the latter, which refuse, and reports as JSON what it sent and received
 #![allow(clippy::expect_used, clippy::panic, reason = "a helper that cannot go on fails its test")]
 
-use mesh_tests::{load, world};
+use mesh_tests::{load, serve, world};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use std::{
     collections::BTreeMap,
@@ -34,13 +35,14 @@ fn main() -> io::Result<()> {
         ("client", [address]) => client(address),
         ("connect", [address]) => connect(address),
         ("hold", [address, bytes]) => hold(address, bytes.parse().expect("a number")),
+        ("serve", [kind, name, address]) => serve::run(kind, name, address),
         ("load", [seed, threads, open, refused]) => {
             let list = |text: &str| text.split_terminator(',').map(world::addr).collect::<Vec<_>>();
             let number = |text: &str| text.parse().expect("a number");
             load::run(number(seed), number(threads), &list(open), &list(refused))
         }
         _ => panic!(
-            "usage: mesh-test-peer sockets | hammer ADDRESS... | connect ADDRESS | client ADDRESS | hold ADDRESS BYTES | load SEED THREADS A,... A,..."
+            "usage: mesh-test-peer sockets | hammer ADDRESS... | connect ADDRESS | client ADDRESS | hold ADDRESS BYTES | serve KIND NAME ADDRESS | load SEED THREADS A,... A,..."
         ),
     }
 }

@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// What is spoken over a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Speech {
-    /// One HTTP/1.1 request.
+    /// HTTP/1.1.
     Http,
     /// One line, answered by one line.
     Line,
@@ -47,69 +47,169 @@ pub(crate) fn backend(name: &str, speech: Speech, listen: SocketAddr) -> Result<
 }
 
 fn answer(mut stream: TcpStream, name: &str, speech: Speech) -> std::io::Result<()> {
-    stream.set_read_timeout(Some(PATIENCE))?;
+    if speech == Speech::Line {
+        stream.set_read_timeout(Some(PATIENCE))?;
+    }
     let mut reader = BufReader::new(stream.try_clone()?);
-    let mut line = String::new();
-    reader.read_line(&mut line)?;
-    match speech {
-        Speech::Line => stream.write_all(format!("{name}\n").as_bytes()),
-        Speech::Http => {
-            while line.trim_end() != "" {
-                line.clear();
-                reader.read_line(&mut line)?;
-            }
-            let length = name.len() + 1;
-            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n");
-            stream.write_all(format!("{head}{name}\n").as_bytes())
+    loop {
+        let mut line = String::new();
+        if reader.read_line(&mut line)? == 0 {
+            return Ok(());
+        }
+        if speech == Speech::Line {
+            return stream.write_all(format!("{name}\n").as_bytes());
+        }
+        let last = head(&mut reader)?.contains("\nconnection: close\n");
+        let (length, close) = (name.len() + 1, if last { "connection: close\r\n" } else { "" });
+        let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n{close}\r\n");
+        stream.write_all(format!("{head}{name}\n").as_bytes())?;
+        if last {
+            return Ok(());
         }
     }
 }
 
-/// Joins the cgroup, then dials `vip` again and again, a new connection each time, and reports each on standard output.
-pub(crate) fn client(speech: Speech, vip: SocketAddr, cgroup: &Path, pause: Duration) -> Result<(), String> {
-    let procs = cgroup.join("cgroup.procs");
-    std::fs::write(&procs, "0").map_err(|error| format!("{}: {error}", procs.display()))?;
+/// The rest of a head, up to the empty line: in lower case, each line between two `\n`.
+fn head(reader: &mut impl BufRead) -> std::io::Result<String> {
+    let mut head = String::from("\n");
+    loop {
+        let mut line = String::new();
+        if reader.read_line(&mut line)? == 0 {
+            return Err(ErrorKind::UnexpectedEof.into());
+        }
+        if line.trim_end().is_empty() {
+            return Ok(head);
+        }
+        head.push_str(&line.trim_end().to_ascii_lowercase());
+        head.push('\n');
+    }
+}
+
+/// Joins the cgroup, then asks at `vip` again and again, and reports each time on standard output. So many questions go
+/// over a connection; 0: as many as it lives for.
+pub(crate) fn client(
+    speech: Speech,
+    vip: SocketAddr,
+    cgroup: &Path,
+    pause: Duration,
+    questions: u64,
+) -> Result<(), String> {
+    join(cgroup)?;
     end_with_input();
     let mut out = std::io::stdout().lock();
-    let mut peer = None;
+    let mut say = |report: Report| writeln!(out, "{report}").map_err(|error| error.to_string());
+    let (mut session, mut peer) = (None, None);
     loop {
-        let outcome = match ask(speech, vip) {
-            Ok((name, seen)) => {
-                if peer.replace(seen) != Some(seen) {
-                    writeln!(out, "{}", Report::Peer(seen.to_string())).map_err(|error| error.to_string())?;
-                }
-                Outcome::Answer(name)
-            }
-            Err(error) => Outcome::Failure(kind(&error).into()),
+        let opened = match session.take() {
+            Some(session) => Ok(session),
+            None => Session::open(vip),
         };
-        writeln!(out, "{}", Report::Outcome(outcome)).map_err(|error| error.to_string())?;
+        let asked = opened.and_then(|mut open| {
+            open.asked += 1;
+            let last = open.asked == questions;
+            let answer = open.ask(speech, None, last)?;
+            Ok((open, answer, last))
+        });
+        match asked {
+            Ok((open, answer, last)) => {
+                if open.asked == 1 {
+                    say(Report::Connection)?;
+                }
+                if peer.replace(open.peer) != Some(open.peer) {
+                    say(Report::Peer(open.peer.to_string()))?;
+                }
+                session = (!last).then_some(open);
+                say(answer.report())?;
+            }
+            Err(error) => say(Report::Outcome(Outcome::Failure(kind(&error))))?,
+        }
         std::thread::sleep(pause);
     }
 }
 
-/// One connection: the name that came back, and the address the socket says it is connected to.
-fn ask(speech: Speech, vip: SocketAddr) -> std::io::Result<(String, SocketAddr)> {
-    let mut stream = TcpStream::connect_timeout(&vip, PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    let peer = stream.peer_addr()?;
-    match speech {
-        Speech::Line => stream.write_all(b"who is there?\n")?,
-        Speech::Http => stream.write_all(format!("GET / HTTP/1.1\r\nhost: {vip}\r\n\r\n").as_bytes())?,
-    }
-    let mut text = String::new();
-    stream.read_to_string(&mut text)?;
-    // The name is the last line of either answer.
-    let name = text.lines().last().filter(|name| !name.is_empty()).ok_or(ErrorKind::UnexpectedEof)?;
-    Ok((name.to_owned(), peer))
+/// Joins the cgroup, asks once over HTTP, and reports it on standard output.
+pub(crate) fn request(vip: SocketAddr, cgroup: &Path, header: Option<&str>) -> Result<(), String> {
+    join(cgroup)?;
+    let answer = Session::open(vip).and_then(|mut session| session.ask(Speech::Http, header, true));
+    let report = answer.map_or_else(|error| Report::Outcome(Outcome::Failure(kind(&error))), |answer| answer.report());
+    println!("{report}");
+    Ok(())
 }
 
-fn kind(error: &std::io::Error) -> &'static str {
-    match error.kind() {
+fn join(cgroup: &Path) -> Result<(), String> {
+    let procs = cgroup.join("cgroup.procs");
+    std::fs::write(&procs, "0").map_err(|error| format!("{}: {error}", procs.display()))
+}
+
+/// A connection of a client.
+struct Session {
+    stream: BufReader<TcpStream>,
+    vip: SocketAddr,
+    /// What the socket says it is connected to.
+    peer: SocketAddr,
+    asked: u64,
+}
+
+/// What came back.
+struct Answer {
+    name: String,
+    /// Whether it says that it came through the daemon.
+    through: bool,
+}
+
+impl Answer {
+    fn report(self) -> Report {
+        if self.through { Report::Through(self.name) } else { Report::Outcome(Outcome::Answer(self.name)) }
+    }
+}
+
+impl Session {
+    fn open(vip: SocketAddr) -> std::io::Result<Session> {
+        let stream = TcpStream::connect_timeout(&vip, PATIENCE)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        // A question is one small write, which waits for nothing.
+        stream.set_nodelay(true)?;
+        let peer = stream.peer_addr()?;
+        Ok(Session { stream: BufReader::new(stream), vip, peer, asked: 0 })
+    }
+
+    /// Asks who is there. `last`: nothing more is asked by this connection.
+    fn ask(&mut self, speech: Speech, header: Option<&str>, last: bool) -> std::io::Result<Answer> {
+        let mut through = false;
+        let question = match speech {
+            Speech::Line => "who is there?\n".to_owned(),
+            Speech::Http => {
+                let header = header.map_or_else(String::new, |header| format!("{header}\r\n"));
+                let close = if last { "connection: close\r\n" } else { "" };
+                format!("GET / HTTP/1.1\r\nhost: {}\r\n{header}{close}\r\n", self.vip)
+            }
+        };
+        self.stream.get_mut().write_all(question.as_bytes())?;
+        let mut name = String::new();
+        if speech == Speech::Http {
+            let head = head(&mut self.stream)?;
+            let status = head.split_whitespace().nth(1).unwrap_or("no answer");
+            if status != "200" {
+                return Err(std::io::Error::other(status));
+            }
+            through = head.lines().any(|line| line.starts_with("via: ") && line.ends_with(" mesh"));
+        }
+        // The name is the one line that follows.
+        self.stream.read_line(&mut name)?;
+        let name = name.trim_end().to_owned();
+        if name.is_empty() { Err(ErrorKind::UnexpectedEof.into()) } else { Ok(Answer { name, through }) }
+    }
+}
+
+fn kind(error: &std::io::Error) -> String {
+    let word = match error.kind() {
         ErrorKind::ConnectionRefused => "refused",
         ErrorKind::ConnectionReset | ErrorKind::UnexpectedEof | ErrorKind::BrokenPipe => "reset",
         ErrorKind::TimedOut | ErrorKind::WouldBlock => "timeout",
-        _ => "other",
-    }
+        // A status that is not 200.
+        _ => return error.to_string().split_whitespace().next().unwrap_or("other").to_owned(),
+    };
+    word.to_owned()
 }
 
 /// The demo holds the other end: when it is gone, for whatever reason, so are we.
@@ -126,19 +226,44 @@ mod tests {
     use super::*;
 
     #[test]
-    fn backends_say_their_name_in_both_manners() {
+    fn backends_say_their_name_in_both_manners_and_http_ones_as_often_as_asked() {
         for speech in [Speech::Http, Speech::Line] {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
             let address = listener.local_addr().unwrap();
             let server = std::thread::spawn(move || answer(listener.accept().unwrap().0, "red", speech).unwrap());
-            assert_eq!(ask(speech, address).unwrap(), ("red".into(), address));
+            let mut session = Session::open(address).unwrap();
+            let questions = if speech == Speech::Http { 3 } else { 1 };
+            for question in 1..=questions {
+                let answer = session.ask(speech, Some("x-canary: 1"), question == questions).unwrap();
+                assert_eq!((answer.name.as_str(), answer.through), ("red", false));
+            }
             server.join().unwrap();
         }
     }
 
     #[test]
+    fn an_answer_says_whether_it_came_through_the_daemon_and_what_was_refused() {
+        let ask = |answer: &'static str| {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let address = listener.local_addr().unwrap();
+            let server = std::thread::spawn(move || {
+                let mut stream = listener.accept().unwrap().0;
+                head(&mut BufReader::new(stream.try_clone().unwrap())).unwrap();
+                stream.write_all(answer.as_bytes()).unwrap();
+            });
+            let asked = Session::open(address).unwrap().ask(Speech::Http, None, true);
+            server.join().unwrap();
+            asked.map(|answer| (answer.name, answer.through)).map_err(|error| kind(&error))
+        };
+        let through = ask("HTTP/1.1 200 OK\r\nVia: 1.1 mesh\r\ncontent-length: 4\r\n\r\nred\n");
+        assert_eq!(through, Ok(("red".into(), true)));
+        assert_eq!(ask("HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n"), Err("503".into()));
+        assert_eq!(ask(""), Err("reset".into()));
+    }
+
+    #[test]
     fn a_refused_connect_is_called_refused() {
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        assert_eq!(kind(&ask(Speech::Line, address).unwrap_err()), "refused");
+        assert_eq!(Session::open(address).map_err(|error| kind(&error)).err(), Some("refused".into()));
     }
 }

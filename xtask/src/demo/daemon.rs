@@ -16,6 +16,7 @@ pub(super) struct Daemon {
     pub(super) mesh: PathBuf,
     /// Configuration, socket and log lie here.
     home: PathBuf,
+    cgroup: PathBuf,
     admin: SocketAddr,
     child: Option<Child>,
     /// From then on it knows what to do at SIGTERM.
@@ -23,8 +24,8 @@ pub(super) struct Daemon {
 }
 
 impl Daemon {
-    pub(super) fn new(mesh: PathBuf, home: &Path, admin: SocketAddr) -> Daemon {
-        Daemon { mesh, home: home.to_owned(), admin, child: None, ready: false }
+    pub(super) fn new(mesh: PathBuf, home: &Path, cgroup: &Path, admin: SocketAddr) -> Daemon {
+        Daemon { mesh, home: home.to_owned(), cgroup: cgroup.to_owned(), admin, child: None, ready: false }
     }
 
     pub(super) fn config(&self) -> PathBuf {
@@ -56,6 +57,10 @@ impl Daemon {
         let child = command.spawn().map_err(|error| format!("{}: {error}", self.mesh.display()))?;
         let pid = child.id();
         let child = self.child.insert(child);
+        self.ready = false;
+        // So that the kernel counts its connections to endpoints as well: as where it serves the whole node.
+        let procs = self.cgroup.join("cgroup.procs");
+        std::fs::write(&procs, pid.to_string()).map_err(|error| format!("{}: {error}", procs.display()))?;
         let started = Instant::now();
         while started.elapsed() < PATIENCE {
             if let Ok(Some(status)) = child.try_wait() {
@@ -98,6 +103,13 @@ impl Daemon {
         let log = std::fs::read_to_string(self.log()).unwrap_or_default();
         let lines: Vec<&str> = log.lines().collect();
         lines[lines.len().saturating_sub(15)..].join("\n")
+    }
+
+    /// SIGKILL, as if it had crashed.
+    pub(super) fn kill(&mut self) -> Result<u32, String> {
+        let mut child = self.child.take().ok_or("no daemon runs")?;
+        end(&mut child);
+        Ok(child.id())
     }
 
     /// SIGTERM, as an operator ends it. Killed where that does not work, which is an error.

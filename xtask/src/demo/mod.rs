@@ -5,14 +5,16 @@ mod cast;
 mod daemon;
 mod leftovers;
 mod page;
+mod requests;
 mod show;
 mod stage;
 mod story;
 mod tally;
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-pub(crate) use actors::{Speech, backend, client};
+pub(crate) use actors::{Speech, backend, client, request};
 use cast::{Backend, Service};
 use show::Look;
 use stage::Stage;
@@ -23,14 +25,14 @@ use crate::interrupt;
 use crate::prerequisites;
 use crate::process::tell;
 
-/// Plays until `duration` is over, or for ever; never shorter than the story.
-pub(crate) fn run(duration: Option<Duration>) -> Result<(), String> {
+/// Plays until `duration` is over, or for ever; never shorter than the story. With `mesh`, or one that is built first.
+pub(crate) fn run(duration: Option<Duration>, mesh: Option<PathBuf>) -> Result<(), String> {
     let missing = prerequisites::missing();
     if !missing.is_empty() {
         let list: Vec<String> = missing.iter().map(|one| format!("\n  {}: {}", one.what, one.remedy)).collect();
         return Err(format!("the demo needs what this machine lacks:{}", list.concat()));
     }
-    let mesh = build::run(Profile::Release)?;
+    let mesh = mesh.map_or_else(|| build::run(Profile::Release), Ok)?;
     interrupt::listen();
     let began = Instant::now();
     let services = cast::services()?;
@@ -73,14 +75,15 @@ fn live(
     look.say(&format!("sh -c 'echo $$ > {cgroup}/cgroup.procs; curl http://{vip}'"));
     let ends =
         duration.map_or("Ctrl-C".to_owned(), |duration| format!("{} s after its start, or Ctrl-C", duration.as_secs()));
-    look.heading(&format!("Running until {ends}. New connections:"));
+    look.heading(&format!("Running until {ends}. New connections, and requests:"));
     let step = Duration::from_secs(if look.terminal { 1 } else { 5 });
     while duration.is_none_or(|duration| began.elapsed() < duration) {
         let left = duration.map_or(step, |duration| duration.saturating_sub(began.elapsed()));
         let before = stage.tally();
         interrupt::sleep(step.min(left))?;
         let new = stage.tally().since(&before);
-        let counts = services.iter().map(|service| line_of(service, &new)).collect::<Vec<_>>().join("   ");
+        let dialled = services.iter().filter(|service| !service.vips.is_empty());
+        let counts = dialled.map(|service| line_of(service, &new)).collect::<Vec<_>>().join("   ");
         look.live(&format!("{:>4} s   {counts}   failed {}", began.elapsed().as_secs(), new.failed()));
     }
     look.end_live();

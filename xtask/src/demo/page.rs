@@ -27,7 +27,7 @@ fn body(answer: &str) -> Option<&str> {
 
 /// A few lines out of the metrics: what [`Excerpt::typed`] says in a shell, [`Excerpt::of`] does here.
 pub(super) struct Excerpt<'a> {
-    /// Between `mesh_tcp_` and `_total`.
+    /// Whole names.
     pub(super) metrics: &'a [&'a str],
     /// In a label.
     pub(super) about: &'a str,
@@ -39,17 +39,14 @@ impl Excerpt<'_> {
             [one] => (*one).to_owned(),
             several => format!("({})", several.join("|")),
         };
-        format!("curl -s {url} | grep -E '^mesh_tcp_{metrics}_total.*\"{}\"' | grep -v ' 0$'", self.about)
+        format!("curl -s {url} | grep -E '^{metrics}\\{{.*\"{}\"' | grep -v ' 0$'", self.about)
     }
 
     pub(super) fn of<'page>(&self, page: &'page str) -> Vec<&'page str> {
         let about = format!("\"{}\"", self.about);
-        let is_one = |line: &str, stem: &&str| {
-            let name = line.strip_prefix("mesh_tcp_").and_then(|rest| rest.strip_prefix(*stem));
-            name.is_some_and(|rest| rest.starts_with("_total"))
-        };
+        let is_one = |line: &str, name: &&str| line.strip_prefix(*name).is_some_and(|rest| rest.starts_with('{'));
         let wanted = |line: &&str| {
-            self.metrics.iter().any(|stem| is_one(line, stem)) && line.contains(&about) && !line.ends_with(" 0")
+            self.metrics.iter().any(|name| is_one(line, name)) && line.contains(&about) && !line.ends_with(" 0")
         };
         page.lines().filter(wanted).collect()
     }
@@ -74,7 +71,10 @@ mod tests {
                     mesh_tcp_connections_opened_total{service=\"echo\",endpoint=\"127.0.1.1:7000\"} 5\n\
                     mesh_tcp_connect_failures_total{service=\"web\",endpoint=\"127.0.1.2:8080\",reason=\"refused\"} 20\n\
                     mesh_tcp_sent_bytes_total{service=\"web\",endpoint=\"127.0.1.1:8080\"} 9\n";
-        let excerpt = Excerpt { metrics: &["connections_opened", "connect_failures"], about: "web" };
+        let excerpt = Excerpt {
+            metrics: &["mesh_tcp_connections_opened_total", "mesh_tcp_connect_failures_total"],
+            about: "web",
+        };
         let lines: Vec<&str> = page.lines().collect();
         assert_eq!(excerpt.of(page), [lines[1], lines[4]]);
         let typed = excerpt.typed("http://h/metrics");

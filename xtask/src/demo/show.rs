@@ -30,7 +30,7 @@ impl Look {
     }
 
     pub(super) fn say(self, text: &str) {
-        print(&format!("  {text}\n"));
+        print(&format!("  {}\n", text.trim_end()));
     }
 
     /// A command as it would be typed, and what it printed.
@@ -45,9 +45,20 @@ impl Look {
     pub(super) fn table(self, service: &Service, tally: &Tally) {
         let total = tally.total(service);
         let weights: u64 = service.backends.iter().map(|backend| backend.weight).sum();
+        let what = match service.requests {
+            true => {
+                let (through, connections) = (tally.through(service), tally.connections(service));
+                let over = match connections {
+                    0 => "the connections they have".to_owned(),
+                    n => format!("{n} new connections"),
+                };
+                format!("requests over {over}, {through} through the daemon")
+            }
+            false => "connections".to_owned(),
+        };
         let dialled = service.vips.iter().map(|vip| format!("{} to {vip}", tally.dialled(*vip)));
         let dialled = dialled.collect::<Vec<_>>().join(", ");
-        self.say(&format!("{}: {total} connections ({dialled})", self.paint("1", service.name)));
+        self.say(&format!("{}: {total} {what} ({dialled})", self.paint("1", service.name)));
         for backend in &service.backends {
             let count = tally.answers(service, backend);
             let bar = self.paint(backend.colour, &bar(count, total));

@@ -3,7 +3,7 @@
 
 use std::fs::DirBuilder;
 use std::io::{BufRead, BufReader};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -37,9 +37,10 @@ pub(super) struct Stage {
     bpffs: PathBuf,
     home: PathBuf,
     backends: Vec<(&'static str, Child)>,
-    clients: Vec<Child>,
+    clients: Vec<(&'static str, Child)>,
     seen: Arc<Mutex<Seen>>,
     _admin: Port,
+    _proxy: Port,
 }
 
 impl Stage {
@@ -53,19 +54,22 @@ impl Stage {
         let here = IpAddr::from(Ipv4Addr::LOCALHOST);
         let port = ports::reserve(19901, &[here])?;
         let admin = (here, port.number).into();
+        let proxy = ports::reserve(15001, &[here])?;
+        let cgroup = root.join(&name);
         let stage = Stage {
-            daemon: Daemon::new(mesh, &home, admin),
-            cgroup: root.join(&name),
+            daemon: Daemon::new(mesh, &home, &cgroup, admin),
+            cgroup,
             bpffs: Path::new(BPFFS).join(&name),
             home,
             backends: Vec::new(),
             clients: Vec::new(),
             seen: Arc::default(),
             _admin: port,
+            _proxy: proxy,
         };
         make_directory(&stage.home)?;
         make_directory(&stage.cgroup)?;
-        let text = cast::configuration(services, &stage.home, &stage.cgroup, &stage.bpffs, admin);
+        let text = cast::configuration(services, &stage.home, &stage.cgroup, &stage.bpffs, admin, stage._proxy.number);
         let path = stage.daemon.config();
         std::fs::write(&path, text).map_err(|error| format!("{}: {error}", path.display()))?;
         Ok(stage)
@@ -94,12 +98,12 @@ impl Stage {
         Ok(child.id())
     }
 
-    /// One client for each VIP of the service, in the cgroup.
-    pub(super) fn start_clients(&mut self, service: &Service) -> Result<(), String> {
+    /// One client for each VIP of the service, in the cgroup, who asks so many questions by a connection (0: all).
+    pub(super) fn start_clients(&mut self, service: &Service, questions: u64) -> Result<(), String> {
         for vip in service.vips.iter().copied() {
             let mut command = ourselves()?;
             command.args(["demo-client", speech_name(service.speech), &vip.to_string()]).arg(&self.cgroup);
-            command.arg(PAUSE.as_millis().to_string());
+            command.args([PAUSE.as_millis().to_string(), questions.to_string()]);
             let mut child = spawn(command.stdin(Stdio::piped()).stdout(Stdio::piped()))?;
             if let Some(reports) = child.stdout.take() {
                 let seen = Arc::clone(&self.seen);
@@ -107,16 +111,33 @@ impl Stage {
                     for report in BufReader::new(reports).lines().map_while(Result::ok) {
                         let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
                         match Report::parse(&report) {
-                            Some(Report::Outcome(outcome)) => seen.tally.add(vip, outcome),
                             Some(Report::Peer(peer)) if !seen.peers.contains(&peer) => seen.peers.push(peer),
-                            _ => {}
+                            Some(report) => seen.tally.hear(vip, report),
+                            None => {}
                         }
                     }
                 });
             }
-            self.clients.push(child);
+            self.clients.push((service.name, child));
         }
         Ok(())
+    }
+
+    /// Ends the clients of a service.
+    pub(super) fn stop_clients(&mut self, service: &Service) {
+        let (ended, stay) = std::mem::take(&mut self.clients).into_iter().partition(|(of, _)| *of == service.name);
+        self.clients = stay;
+        let ended: Vec<(&str, Child)> = ended;
+        ended.into_iter().for_each(|(_, mut child)| end(&mut child));
+    }
+
+    /// One request by a client in the cgroup.
+    pub(super) fn ask(&self, vip: SocketAddr, header: Option<&str>) -> Result<Report, String> {
+        let mut command = ourselves()?;
+        command.args(["demo-request", &vip.to_string()]).arg(&self.cgroup).args(header).stdin(Stdio::null());
+        let output = command.process_group(0).output().map_err(|error| format!("demo-request: {error}"))?;
+        let said = String::from_utf8_lossy(&output.stdout);
+        Report::parse(&said).ok_or_else(|| format!("demo-request: {}", String::from_utf8_lossy(&output.stderr)))
     }
 
     /// What the clients have seen up to now.
@@ -132,7 +153,7 @@ impl Stage {
     /// Takes everything away, and returns what went wrong with that. Does nothing the second time.
     pub(super) fn clear(&mut self) -> Vec<String> {
         let mut trouble = Vec::new();
-        self.clients.iter_mut().for_each(end);
+        self.clients.iter_mut().for_each(|(_, child)| end(child));
         self.clients.clear();
         trouble.extend(self.daemon.stop().err());
         if self.bpffs.exists() {

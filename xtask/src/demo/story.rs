@@ -6,28 +6,30 @@ use serde_json::Value;
 
 use super::cast::{self, Backend, Service};
 use super::page::Excerpt;
+use super::requests;
 use super::show::Look;
 use super::stage::Stage;
 use super::tally::{Tally, is_fair};
 use crate::interrupt;
 
 /// How long each scene is watched.
-const SCENE: Duration = Duration::from_secs(3);
+pub(super) const SCENE: Duration = Duration::from_secs(3);
 /// How long connections that began before a change may still end after it.
-const SETTLE: Duration = Duration::from_millis(200);
+pub(super) const SETTLE: Duration = Duration::from_millis(200);
 /// Within this time a circuit closes whose backend is back: the longest reset time of the demo's configuration, and a
 /// probe.
 const BACK: Duration = Duration::from_secs(4);
 
-pub(super) fn play(stage: &mut Stage, services: &[Service; 2], look: Look) -> Result<(), String> {
-    let [web, _] = services;
-    let victim = &web.backends[1];
+pub(super) fn play(stage: &mut Stage, services: &[Service; 4], look: Look) -> Result<(), String> {
+    let [web, echo, shop, _] = services;
+    let (connections, victim) = (&services[..2], &web.backends[1]);
     start(stage, services, look)?;
-    balance(stage, services, look)?;
+    balance(stage, connections, look)?;
     crash(stage, web, victim, look)?;
     passed_over(stage, web, victim, look)?;
-    come_back(stage, services, victim, look)?;
-    look_at_counters(stage, services, look)
+    come_back(stage, connections, victim, look)?;
+    requests::play(stage, shop, [web, echo], look)?;
+    look_at_counters(stage, connections, look)
 }
 
 fn start(stage: &mut Stage, services: &[Service], look: Look) -> Result<(), String> {
@@ -56,7 +58,7 @@ fn start(stage: &mut Stage, services: &[Service], look: Look) -> Result<(), Stri
 fn balance(stage: &mut Stage, services: &[Service], look: Look) -> Result<(), String> {
     look.heading("3. Clients in that cgroup dial the VIPs, a new connection each time");
     for service in services {
-        stage.start_clients(service)?;
+        stage.start_clients(service, 1)?;
     }
     let scene = watch(stage, Duration::ZERO)?;
     for service in services {
@@ -108,30 +110,43 @@ fn passed_over(stage: &Stage, web: &Service, victim: &Backend, look: Look) -> Re
     ));
     look.say(&format!("In all, clients saw {refused} refused; the kernel counted {counted}."));
     require(counted >= refused, "the kernel counted fewer failures than the clients saw")?;
-    excerpt(stage, look, &Excerpt { metrics: &["connect_failures"], about: &victim.address.to_string() })
+    excerpt(stage, look, &Excerpt { metrics: &["mesh_tcp_connect_failures_total"], about: &victim.address.to_string() })
 }
 
-fn come_back(stage: &mut Stage, services: &[Service; 2], victim: &Backend, look: Look) -> Result<(), String> {
-    let [web, _] = services;
+fn come_back(stage: &mut Stage, services: &[Service], victim: &Backend, look: Look) -> Result<(), String> {
+    let web = &services[0];
     look.heading(&format!("6. {} is started again, and its circuit closes", victim.name));
     let pid = stage.start_backend(victim, web.speech)?;
     look.say(&format!("{} at {}, pid {pid}", victim.name, victim.address));
-    let started = Instant::now();
-    while circuit(stage, web, victim)? != "closed" {
-        require(started.elapsed() < BACK, "the circuit of a backend that is back stays open")?;
-        interrupt::sleep(Duration::from_millis(50))?;
-    }
-    look.say(&format!("A probe succeeded after {} ms. Nobody had to do anything.", started.elapsed().as_millis()));
+    let took = closed_again(stage, web, victim)?;
+    look.say(&format!("A probe succeeded after {} ms. Nobody had to do anything.", took.as_millis()));
     command(stage, look, &["circuit", "list", web.name])?;
     let scene = watch(stage, SETTLE)?;
     look.table(web, &scene);
     all_is_well(services, &scene)
 }
 
-fn look_at_counters(stage: &Stage, services: &[Service; 2], look: Look) -> Result<(), String> {
-    look.heading("7. What the kernel has counted, for each endpoint");
+/// How long it takes until the circuit of a backend that is back closes.
+pub(super) fn closed_again(stage: &Stage, service: &Service, backend: &Backend) -> Result<Duration, String> {
+    let started = Instant::now();
+    while circuit(stage, service, backend)? != "closed" {
+        require(started.elapsed() < BACK, "the circuit of a backend that is back stays open")?;
+        interrupt::sleep(Duration::from_millis(50))?;
+    }
+    Ok(started.elapsed())
+}
+
+fn look_at_counters(stage: &Stage, services: &[Service], look: Look) -> Result<(), String> {
+    look.heading("12. What the kernel has counted, for each endpoint");
     command(stage, look, &["endpoints"])?;
-    excerpt(stage, look, &Excerpt { metrics: &["connections_opened", "connect_failures"], about: services[0].name })?;
+    excerpt(
+        stage,
+        look,
+        &Excerpt {
+            metrics: &["mesh_tcp_sent_bytes_total", "mesh_tcp_connect_failures_total"],
+            about: services[0].name,
+        },
+    )?;
     // Clients are asked first: they go on, so that the kernel may only be ahead.
     let tally = stage.tally();
     for service in services {
@@ -145,7 +160,7 @@ fn look_at_counters(stage: &Stage, services: &[Service; 2], look: Look) -> Resul
 }
 
 /// Lets the clients work, and returns what they saw from `settle` on.
-fn watch(stage: &Stage, settle: Duration) -> Result<Tally, String> {
+pub(super) fn watch(stage: &Stage, settle: Duration) -> Result<Tally, String> {
     interrupt::sleep(settle)?;
     let before = stage.tally();
     interrupt::sleep(SCENE.saturating_sub(settle))?;
@@ -153,13 +168,13 @@ fn watch(stage: &Stage, settle: Duration) -> Result<Tally, String> {
 }
 
 /// Shows a command of the operator and what it answers.
-fn command(stage: &Stage, look: Look, arguments: &[&str]) -> Result<(), String> {
+pub(super) fn command(stage: &Stage, look: Look, arguments: &[&str]) -> Result<(), String> {
     look.command(&format!("mesh {}", arguments.join(" ")), &stage.daemon.command(arguments)?);
     Ok(())
 }
 
 /// Shows some lines of the metrics.
-fn excerpt(stage: &Stage, look: Look, excerpt: &Excerpt<'_>) -> Result<(), String> {
+pub(super) fn excerpt(stage: &Stage, look: Look, excerpt: &Excerpt<'_>) -> Result<(), String> {
     let typed = excerpt.typed(&stage.daemon.metrics_url());
     let page = stage.daemon.metrics()?;
     let lines = excerpt.of(&page);
@@ -175,7 +190,7 @@ fn endpoints(stage: &Stage, service: &Service) -> Result<Value, String> {
 }
 
 /// The state of a backend's circuit.
-fn circuit(stage: &Stage, service: &Service, backend: &Backend) -> Result<String, String> {
+pub(super) fn circuit(stage: &Stage, service: &Service, backend: &Backend) -> Result<String, String> {
     let text = stage.daemon.command(&["circuit", "list", service.name, "-o", "json"])?;
     let rows: Value = serde_json::from_str(&text).map_err(|error| format!("mesh circuit -o json: {error}"))?;
     let address = backend.address.to_string();
@@ -196,27 +211,32 @@ fn counter(rows: &Value, backend: &Backend, field: &str) -> Result<u64, String> 
 fn all_is_well(services: &[Service], tally: &Tally) -> Result<(), String> {
     nobody_fails(tally)?;
     for service in services {
-        let (name, total) = (service.name, tally.total(service));
-        let weights = service.backends.iter().map(|backend| backend.weight).sum();
+        let name = service.name;
         for backend in &service.backends {
             for vip in &service.vips {
                 let answers = tally.answers_at(*vip, backend);
                 require(answers > 0, &format!("{} of {name} answered nobody who dialled {vip}", backend.name))?;
             }
-            let answers = tally.answers(service, backend);
-            let fair = is_fair(answers, total, backend.weight, weights);
-            let (own, weight) = (backend.name, backend.weight);
-            require(fair, &format!("{own} of {name} got {answers} of {total}; its weight is {weight} of {weights}"))?;
+            is_due(service, backend, tally)?;
         }
     }
     Ok(())
+}
+
+/// The backend got what its weight promises.
+pub(super) fn is_due(service: &Service, backend: &Backend, tally: &Tally) -> Result<(), String> {
+    let weights = service.backends.iter().map(|backend| backend.weight).sum();
+    let (answers, total) = (tally.answers(service, backend), tally.total(service));
+    let fair = is_fair(answers, total, backend.weight, weights);
+    let (own, name, weight) = (backend.name, service.name, backend.weight);
+    require(fair, &format!("{own} of {name} got {answers} of {total}; its weight is {weight} of {weights}"))
 }
 
 fn nobody_fails(tally: &Tally) -> Result<(), String> {
     require(tally.failed() == 0, &format!("{} connections failed that should not have", tally.failed()))
 }
 
-fn require(holds: bool, otherwise: &str) -> Result<(), String> {
+pub(super) fn require(holds: bool, otherwise: &str) -> Result<(), String> {
     if holds { Ok(()) } else { Err(format!("this is not what the demo promises: {otherwise}")) }
 }
 
@@ -226,7 +246,7 @@ mod tests {
 
     #[test]
     fn a_counter_is_that_of_the_backend_asked_for_and_its_absence_is_named() {
-        let [web, _] = cast::services().unwrap();
+        let [web, ..] = cast::services().unwrap();
         let rows: Value = serde_json::json!([
             { "address": web.backends[0].address.to_string(), "connections_total": 3 },
             { "address": web.backends[1].address.to_string(), "connections_total": 5 },
@@ -237,7 +257,7 @@ mod tests {
 
     #[test]
     fn a_backend_that_answers_nobody_or_too_few_is_noticed() {
-        let [web, _] = cast::services().unwrap();
+        let [web, ..] = cast::services().unwrap();
         let services = [web];
         let vips = &services[0].vips;
         let tally = |counts: [u64; 3]| {

@@ -18,6 +18,10 @@ pub(super) enum Outcome {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Report {
     Outcome(Outcome),
+    /// This backend answered, through the daemon.
+    Through(String),
+    /// A connection was begun.
+    Connection,
     /// The address that `getpeername` gave the application.
     Peer(String),
 }
@@ -27,6 +31,8 @@ impl Report {
         let (kind, word) = line.trim_end().split_once(' ')?;
         match kind {
             "answer" => Some(Report::Outcome(Outcome::Answer(word.into()))),
+            "through" => Some(Report::Through(word.into())),
+            "connection" => Some(Report::Connection),
             "failure" => Some(Report::Outcome(Outcome::Failure(word.into()))),
             "peer" => Some(Report::Peer(word.into())),
             _ => None,
@@ -39,34 +45,67 @@ impl std::fmt::Display for Report {
         match self {
             Report::Outcome(Outcome::Answer(word)) => write!(out, "answer {word}"),
             Report::Outcome(Outcome::Failure(word)) => write!(out, "failure {word}"),
+            Report::Through(word) => write!(out, "through {word}"),
+            Report::Connection => out.write_str("connection new"),
             Report::Peer(word) => write!(out, "peer {word}"),
         }
     }
 }
 
-/// Counts by VIP and outcome.
+/// Counts by VIP.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Tally(BTreeMap<(SocketAddr, Outcome), u64>);
+pub(super) struct Tally {
+    outcomes: BTreeMap<(SocketAddr, Outcome), u64>,
+    connections: BTreeMap<SocketAddr, u64>,
+    /// Answers that came through the daemon.
+    through: BTreeMap<SocketAddr, u64>,
+}
 
 impl Tally {
     pub(super) fn add(&mut self, vip: SocketAddr, outcome: Outcome) {
-        *self.0.entry((vip, outcome)).or_default() += 1;
+        *self.outcomes.entry((vip, outcome)).or_default() += 1;
+    }
+
+    /// What a client of this VIP says.
+    pub(super) fn hear(&mut self, vip: SocketAddr, report: Report) {
+        match report {
+            Report::Outcome(outcome) => self.add(vip, outcome),
+            Report::Through(name) => {
+                *self.through.entry(vip).or_default() += 1;
+                self.add(vip, Outcome::Answer(name));
+            }
+            Report::Connection => *self.connections.entry(vip).or_default() += 1,
+            Report::Peer(_) => {}
+        }
     }
 
     /// What came on top of an earlier state of the same tally.
     pub(super) fn since(&self, earlier: &Tally) -> Tally {
-        let rest = self.0.iter().map(|(key, count)| (key.clone(), count - earlier.0.get(key).copied().unwrap_or(0)));
-        Tally(rest.filter(|(_, count)| *count > 0).collect())
+        Tally {
+            outcomes: rest(&self.outcomes, &earlier.outcomes),
+            connections: rest(&self.connections, &earlier.connections),
+            through: rest(&self.through, &earlier.through),
+        }
+    }
+
+    /// Connections to this service that were begun, with an answer.
+    pub(super) fn connections(&self, service: &Service) -> u64 {
+        service.vips.iter().filter_map(|vip| self.connections.get(vip)).sum()
+    }
+
+    /// Answers of this service that came through the daemon.
+    pub(super) fn through(&self, service: &Service) -> u64 {
+        service.vips.iter().filter_map(|vip| self.through.get(vip)).sum()
     }
 
     /// Connections to this VIP, whatever became of them.
     pub(super) fn dialled(&self, vip: SocketAddr) -> u64 {
-        self.0.iter().filter(|((of, _), _)| *of == vip).map(|(_, count)| count).sum()
+        self.outcomes.iter().filter(|((of, _), _)| *of == vip).map(|(_, count)| count).sum()
     }
 
     /// Connections to this VIP that this backend answered.
     pub(super) fn answers_at(&self, vip: SocketAddr, backend: &Backend) -> u64 {
-        self.0.get(&(vip, Outcome::Answer(backend.name.to_owned()))).copied().unwrap_or(0)
+        self.outcomes.get(&(vip, Outcome::Answer(backend.name.to_owned()))).copied().unwrap_or(0)
     }
 
     /// Connections of this service that this backend answered.
@@ -82,7 +121,7 @@ impl Tally {
     /// Failures of this service by kind.
     pub(super) fn failures(&self, service: &Service) -> BTreeMap<&str, u64> {
         let mut failures = BTreeMap::new();
-        for ((of, outcome), count) in &self.0 {
+        for ((of, outcome), count) in &self.outcomes {
             if let (true, Outcome::Failure(kind)) = (service.vips.contains(of), outcome) {
                 *failures.entry(kind.as_str()).or_default() += *count;
             }
@@ -92,8 +131,17 @@ impl Tally {
 
     /// Failures of all services and kinds.
     pub(super) fn failed(&self) -> u64 {
-        self.0.iter().filter(|((_, outcome), _)| matches!(outcome, Outcome::Failure(_))).map(|(_, count)| count).sum()
+        self.outcomes
+            .iter()
+            .filter(|((_, outcome), _)| matches!(outcome, Outcome::Failure(_)))
+            .map(|(_, count)| count)
+            .sum()
     }
+}
+
+fn rest<K: Ord + Clone>(now: &BTreeMap<K, u64>, earlier: &BTreeMap<K, u64>) -> BTreeMap<K, u64> {
+    let rest = now.iter().map(|(key, count)| (key.clone(), count - earlier.get(key).copied().unwrap_or(0)));
+    rest.filter(|(_, count)| *count > 0).collect()
 }
 
 /// Whether `count` of `total` is what a weight promises that is `weight` of all `weights`.
@@ -119,7 +167,9 @@ mod tests {
     #[test]
     fn a_report_survives_the_pipe() {
         let refused = Report::Outcome(Outcome::Failure("refused".into()));
-        for report in [Report::Outcome(answer("red")), refused, Report::Peer("[fd00::1]:80".into())] {
+        let through = Report::Through("blue".into());
+        let peer = Report::Peer("[fd00::1]:80".into());
+        for report in [Report::Outcome(answer("red")), refused, through, Report::Connection, peer] {
             assert_eq!(Report::parse(&format!("{report}\n")), Some(report));
         }
         assert_eq!(Report::parse("noise"), None);
@@ -128,7 +178,7 @@ mod tests {
 
     #[test]
     fn a_phase_counts_only_what_happened_in_it() {
-        let [web, echo] = cast::services().unwrap();
+        let [web, echo, ..] = cast::services().unwrap();
         let (vip, red) = (web.vips[0], &web.backends[0]);
         let mut tally = Tally::default();
         tally.add(vip, answer("red"));
@@ -141,6 +191,17 @@ mod tests {
         assert_eq!(phase.failures(&web).get("refused"), Some(&1));
         assert_eq!(phase.failures(&echo).len(), 0);
         assert_eq!(tally.since(&tally), Tally::default());
+    }
+
+    #[test]
+    fn an_answer_through_the_daemon_is_an_answer() {
+        let [web, ..] = cast::services().unwrap();
+        let mut tally = Tally::default();
+        for report in [Report::Connection, Report::Through("red".into()), Report::Outcome(answer("red"))] {
+            tally.hear(web.vips[0], report);
+        }
+        let counted = (tally.answers(&web, &web.backends[0]), tally.through(&web), tally.connections(&web));
+        assert_eq!(counted, (2, 1, 1));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //!
 //! Each thing is looked for before it is installed, so a second run only looks.
 
+mod kubernetes;
 mod linker;
 mod packages;
 mod python;
@@ -22,13 +23,21 @@ const LLVM: u32 = 22;
 const LINKER_PACKAGES: [&str; 5] = ["llvm-22-dev", "libpolly-22-dev", "zlib1g-dev", "libzstd-dev", "libxml2-dev"];
 
 /// Programs that tests run, the package each comes in, and what for.
-const PROGRAMS: [(&str, &str, &str); 7] = [
+const PROGRAMS: [(&str, &str, &str); 15] = [
     ("ip", "iproute2", "network namespaces that stand for pods"),
     ("curl", "curl", "a client of HTTP/1.1 and HTTP/2"),
     ("nginx", "nginx", "an endpoint of HTTP/1.1 and HTTP/2"),
     ("haproxy", "haproxy", "another one"),
     ("wrk", "wrk", "load of HTTP/1.1"),
     ("h2load", "nghttp2-client", "load of HTTP/2"),
+    ("etcd", "etcd-server", "a store that daemons share"),
+    ("prometheus", "prometheus", "a reader of metrics, and promtool"),
+    ("openssl", "openssl", "certificates"),
+    ("chromium", "chromium", "a browser that looks at the dashboard"),
+    ("tmux", "tmux", "a terminal to look at"),
+    ("skopeo", "skopeo", "a reader of container images"),
+    ("dpkg-shlibdeps", "dpkg-dev", "makes Debian packages"),
+    ("systemd-analyze", "systemd", "judges units, and runs them in a tree of a test"),
     ("python3", "python3-venv", "clients and servers of gRPC, WebSocket and odd HTTP/2"),
 ];
 
@@ -38,8 +47,27 @@ const COUNTERS: [(&str, &str, &str); 2] =
 /// Which of the programs it runs too: the others are for tests.
 const BENCH: [&str; 4] = ["nginx", "haproxy", "wrk", "h2load"];
 
+/// What compiles for arm64, and what runs it here.
+const ARM64: [(&str, &str, &str); 3] = [
+    ("aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu", "compiles C for arm64, and links"),
+    ("/usr/aarch64-linux-gnu/lib/libc.so.6", "libc6-dev-arm64-cross", "the C library of arm64"),
+    ("qemu-aarch64-static", "qemu-user-static", "runs programs of arm64"),
+];
+
+/// What virtual machines are made with.
+const MACHINES: [(&str, &str, &str); 4] = [
+    ("qemu-system-x86_64", "qemu-system-x86", "boots other kernels"),
+    ("dpkg-deb", "dpkg", "unpacks them"),
+    ("strip", "binutils", "makes tests small enough for the guest"),
+    ("xz", "xz-utils", "unpacks modules"),
+];
+/// Which of the programs run there: the others have nothing to do with the kernel.
+const GUEST: [&str; 6] = ["ip", "curl", "nginx", "etcd", "openssl", "tmux"];
+
 /// The runner of the tests. Pinned: the newest one may ask for a newer compiler than ours.
 const NEXTEST: &str = "0.9.143";
+/// What makes the Debian package.
+const CARGO_DEB: &str = "3.8.0";
 
 /// Installs what is missing of what this repository needs, and says what is there.
 pub(crate) fn run_all() -> Result<(), String> {
@@ -56,6 +84,8 @@ pub(crate) fn for_tests() -> Result<(), String> {
     install_nextest()?;
     // Tests that need it are skipped without, and say so.
     python::prepare().unwrap_or_else(|reason| step(&format!("no Python with the libraries of tests: {reason}")));
+    kubernetes::prepare().unwrap_or_else(|reason| step(&format!("manifests are not rendered: {reason}")));
+    cargo_deb().unwrap_or_else(|reason| step(&format!("no Debian package is made: {reason}")));
     Ok(())
 }
 
@@ -63,6 +93,19 @@ pub(crate) fn for_tests() -> Result<(), String> {
 pub(crate) fn for_bench(counters: bool) {
     let mut wanted: Vec<_> = PROGRAMS.into_iter().filter(|(program, ..)| BENCH.contains(program)).collect();
     wanted.extend(COUNTERS.into_iter().filter(|_| counters));
+    install_programs(&wanted);
+}
+
+/// Installs what compiles for arm64, where it is missing; with `emulator` also what runs it.
+pub(crate) fn for_arm64(emulator: bool) {
+    let wanted = ARM64.len() - usize::from(!emulator);
+    install_programs(&ARM64[..wanted]);
+}
+
+/// Installs what virtual machines are made with and what tests run in them, where it is missing.
+pub(crate) fn for_vm() {
+    let inside = PROGRAMS.into_iter().filter(|(program, ..)| GUEST.contains(program));
+    let wanted: Vec<_> = MACHINES.into_iter().chain(inside).collect();
     install_programs(&wanted);
 }
 
@@ -170,14 +213,23 @@ fn is_here(program: &str) -> bool {
 }
 
 fn install_nextest() -> Result<(), String> {
-    if find("cargo-nextest").is_some() {
+    // It need not update itself, which would be a third of what there is to compile.
+    install_crate("cargo-nextest", NEXTEST, &["--no-default-features", "--features", "default-no-update"])
+}
+
+/// Installs what makes the Debian package, where it is missing.
+pub(crate) fn cargo_deb() -> Result<(), String> {
+    install_crate("cargo-deb", CARGO_DEB, &[])
+}
+
+/// A program of the same name as its crate.
+fn install_crate(name: &str, version: &str, features: &[&str]) -> Result<(), String> {
+    if find(name).is_some() {
         return Ok(());
     }
     let mut install = cargo();
-    install.args(["install", "--locked", "cargo-nextest", "--version", NEXTEST]);
-    // It need not update itself, which would be a third of what there is to compile.
-    install.args(["--no-default-features", "--features", "default-no-update"]);
-    run("building cargo-nextest (some minutes)", &mut install)
+    install.args(["install", "--locked", name, "--version", version]).args(features);
+    run(&format!("building {name} (some minutes)"), &mut install)
 }
 
 #[cfg(test)]

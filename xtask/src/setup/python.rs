@@ -1,9 +1,10 @@
 //! A Python with the libraries that tests talk to, in a directory of its own beside what cargo builds.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
+use crate::build;
 use crate::process::{find, run};
 
 /// What is installed, pinned: a library that changes its mind must not fail tests of ours.
@@ -33,7 +34,5 @@ pub(super) fn interpreter() -> PathBuf {
 }
 
 fn directory() -> PathBuf {
-    let target = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
-    let beside = || Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("target");
-    target.unwrap_or_else(beside).join("python")
+    build::target_directory().join("python")
 }

@@ -48,6 +48,9 @@ pub struct Client {
     pub command: Option<String>,
     /// The process's cgroup, as a path from the root of the hierarchy; null: it is gone.
     pub cgroup: Option<String>,
+    /// Its pod, as NAMESPACE/NAME; null: none that is known.
+    #[serde(default)]
+    pub pod: Option<String>,
     /// The network namespace, as the number that `lsns -t net` shows.
     pub netns: Option<u64>,
     /// The id of the cgroup: the inode of its directory.

@@ -17,7 +17,7 @@ pub struct Explanation {
     pub policy: Option<Policy>,
     /// What becomes of the connection or request.
     pub decision: Decision,
-    /// The word for why, as in logs and metrics; null when it is forwarded.
+    /// The word for why, as in logs and metrics; null when nothing is unusual.
     #[serde(default)]
     pub reason: Option<String>,
     /// Decision and reason in a sentence.

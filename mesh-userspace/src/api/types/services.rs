@@ -37,9 +37,10 @@ pub struct Service {
     /// Segments that clients sent again.
     #[serde(default)]
     pub retransmits_total: u64,
-    /// Connects that were forwarded and that TCP never began: no route, no free local port. No endpoint's fault.
+    /// Connects that were forwarded and that TCP never began: no route, no free local port. No endpoint's fault. Null:
+    /// they are not all counted.
     #[serde(default)]
-    pub connects_local_trouble_total: u64,
+    pub connects_local_trouble_total: Option<u64>,
     /// Bytes that clients sent.
     #[serde(default)]
     pub sent_bytes_total: u64,
@@ -58,6 +59,9 @@ pub struct Service {
     /// Requests that came for it, those of other services' routes included.
     #[serde(default)]
     pub requests_total: u64,
+    /// Responses with a status of 500 or more: of its endpoints as they are now, and of the daemon's own.
+    #[serde(default)]
+    pub responses_5xx_total: u64,
     /// Requests that the daemon answered itself, by reason.
     #[serde(default)]
     pub requests_rejected_total: BTreeMap<String, u64>,
@@ -125,6 +129,12 @@ pub struct Endpoint {
     /// Established connections that ended.
     #[serde(default)]
     pub connections_closed_total: u64,
+    /// Responses that it gave; always 0 where the daemon sees none.
+    #[serde(default)]
+    pub responses_total: u64,
+    /// Those with a status of 500 or more.
+    #[serde(default)]
+    pub responses_5xx_total: u64,
     /// `connect_failures_total` by reason; reasons that never happened may be left out.
     #[serde(default)]
     pub connect_failures: BTreeMap<String, u64>,

@@ -93,9 +93,9 @@ pub struct Program {
     pub attached: bool,
     /// Why it does not; null if it does.
     pub missing_reason: Option<String>,
-    /// How often it ran; null unless `dataplane.program_stats`.
+    /// How often it ran; null unless `dataplane.program_stats`, and where the kernel does not count.
     pub runs: Option<u64>,
-    /// How long a run took on average; null unless `dataplane.program_stats`.
+    /// How long a run took on average; null as `runs` is.
     pub mean_ns: Option<u64>,
 }
 
@@ -136,6 +136,9 @@ pub struct Source {
     pub last_update: Option<Time>,
     /// What is wrong with it now; null: nothing.
     pub error: Option<String>,
+    /// Since when it is out of touch, and what it said before holds; null: it is in touch.
+    #[serde(default)]
+    pub stale_since: Option<Time>,
 }
 
 /// Memory of the daemon. Both are charged to its cgroup, but only the first shows as its resident size.

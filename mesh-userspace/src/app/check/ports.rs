@@ -14,6 +14,9 @@ pub(super) fn listeners(report: &mut Report, config: &Config, daemon: Option<u32
     if let Some(address) = config.admin.metrics_listen.0 {
         port(report, "admin.metrics_listen", address, daemon);
     }
+    if let Some(address) = config.discovery.registry.listen.0 {
+        port(report, "discovery.registry.listen", address, daemon);
+    }
     socket(report, &config.admin.socket, daemon);
 }
 

@@ -44,7 +44,7 @@ pub(super) fn others(report: &mut Report, config: &Config, cgroup: &Path) {
 
 /// Loads everything, without a trace, and uses it.
 pub(super) fn programs(report: &mut Report, config: &Config, cgroup: Option<&Path>) {
-    let capacity = run::capacity(&config.dataplane, &datapath::needs(&config.services()));
+    let capacity = run::capacity(config, &datapath::needs(&config.services()));
     pins(report, config, &capacity);
     let options = Options {
         object: kernel::OBJECT,
@@ -56,7 +56,7 @@ pub(super) fn programs(report: &mut Report, config: &Config, cgroup: Option<&Pat
     let kernel = match kernel::try_load(&options) {
         Ok(kernel) => kernel,
         Err(e) => {
-            let remedy = "use a kernel that has what is missing, or smaller tables (dataplane.max_*)";
+            let remedy = "see what it says; else use a newer kernel, or smaller tables (dataplane.max_*)";
             return report.bad("maps", e.to_string(), remedy);
         }
     };
@@ -126,13 +126,18 @@ fn connection(report: &mut Report, kernel: &Kernel, cgroup: &Path) {
     };
     let notes = match kernel.attach(&place.0) {
         Ok(notes) => notes,
-        Err(e) => return report.bad("connection", e.to_string(), "use a newer kernel"),
+        Err(e) => {
+            let remedy = "see whether another program forbids it (bpftool cgroup tree); else use a newer kernel";
+            return report.bad("connection", e.to_string(), remedy);
+        }
     };
     for note in notes {
         report.warn("connection", note, "nothing");
     }
     let programs = kernel.programs();
-    for program in programs.iter().filter(|p| p.missing.is_some()) {
+    // What did not load was said before.
+    let loaded = |name| kernel.verdicts().iter().any(|v| v.name == name && v.refused.is_none());
+    for program in programs.iter().filter(|p| p.missing.is_some() && loaded(p.name)) {
         let why = program.missing.clone().unwrap_or_default();
         report.warn(&format!("program {}", program.name), why, "it is left out; `mesh status` says so");
     }

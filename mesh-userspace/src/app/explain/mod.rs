@@ -1,6 +1,7 @@
 //! What a connection to an address, or a request, would meet now: asked of the rows that the connect hook reads, and of
 //! what workers look requests up in.
 
+mod alone;
 mod request;
 mod route;
 
@@ -15,6 +16,7 @@ use crate::{
     model::{Endpoint, Health, Node, Service, Snapshot},
     policy::{self, Tier, route::without_port},
 };
+use alone::{past, silence};
 use mesh_common::{breaker, reason::Reason, service::View};
 use route::Question;
 use std::{
@@ -145,7 +147,11 @@ impl Daemon {
             };
         }
         match owner {
-            Some(service) if service.protocol.is_proxied() && self.untouched(address, &service).is_none() => {
+            Some(service)
+                if service.protocol.is_proxied()
+                    && self.untouched(address, &service).is_none()
+                    && self.tables().is_none_or(|tables| silence(&tables.settings(), now()).is_none()) =>
+            {
                 let host = host.map_or_else(|| address.to_string(), str::to_owned);
                 Ok(Whose::Request(Some(service), host))
             }
@@ -172,14 +178,18 @@ impl Daemon {
             Share::Endpoints(shares) => Verdict::forwarded(service, shares),
         };
         let state = self.state();
-        match (asked.zone, state.datapath.as_ref()) {
+        let verdict = match (asked.zone, state.datapath.as_ref()) {
             (Some(zone), Some(datapath)) if verdict.decision == Decision::Forwarded => {
-                let node = in_zone(zone, &state.config.node(), service);
+                let node = in_zone(zone, &state.node(), service);
                 let view = if address.is_ipv4() { View::V4 } else { View::Any };
                 let closed = |at| datapath.circuit(tables, &service.name, at).state() == breaker::State::Closed;
                 Verdict::forwarded(service, datapath.elsewhere(service, &node, view, closed, now()).1)
             }
             _ => verdict,
+        };
+        match silence(&tables.settings(), now()).filter(|_| service.protocol.is_proxied()) {
+            Some(silence) => past(service, &silence, verdict),
+            None => verdict,
         }
     }
 
@@ -227,7 +237,7 @@ impl Daemon {
         let circuits = Circuits::new(self, state);
         let standings = state.datapath.as_ref().map(|datapath| match asked.zone {
             Some(zone) if verdict.decision == Decision::Forwarded => {
-                let node = in_zone(zone, &state.config.node(), service);
+                let node = in_zone(zone, &state.node(), service);
                 datapath.elsewhere(service, &node, View::Any, |_| true, now()).0
             }
             _ => datapath.standings(service, now()),

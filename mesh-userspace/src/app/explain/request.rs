@@ -114,7 +114,7 @@ impl Daemon {
         zone: Option<&str>,
     ) -> Result<BTreeMap<SocketAddr, f64>, Reason> {
         let Some(datapath) = &state.datapath else { return Err(Reason::NoEndpoint) };
-        let own = state.config.node();
+        let own = state.node();
         let node = zone.map_or_else(|| own.clone(), |zone| in_zone(zone, &own, service));
         let circuits = Circuits::new(self, state);
         let closed = |address| circuits.word(&service.name, address).state() == breaker::State::Closed;
@@ -174,20 +174,11 @@ fn percent(share: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Policy, Protocol, Target};
+    use crate::model::{Protocol, Target, tests::service};
 
     #[test]
     fn targets_have_parts_by_weight_and_a_route_without_any_leads_to_the_service_itself() {
-        let service = Service {
-            name: "web".to_owned(),
-            addresses: Vec::new(),
-            hosts: Vec::new(),
-            routes: Arc::default(),
-            protocol: Protocol::Http,
-            policy: Policy::RoundRobin,
-            settings: Arc::default(),
-            endpoints: Vec::new(),
-        };
+        let service = Service { protocol: Protocol::Http, ..service("web", &[]) };
         let target = |service: &str, weight| Target { service: service.to_owned(), weight };
         let route = Route { to: vec![target("v2", 10), target("web", 90), target("v3", 0)], ..Route::default() };
         assert_eq!(targets(&service, Some(&route)), [("v2", 0.1), ("web", 0.9)]);

@@ -42,8 +42,7 @@ impl Circuits for InTables {
         self.tables.may_try(self.service, now, interval_ms)
     }
 
-    fn changed(&self, endpoint: Slot, from: Word, to: Word) {
+    fn changed(&self, endpoint: Slot, to: Word) {
         self.tables.count_transition(endpoint.id(), to.state());
-        tracing::debug!(endpoint = endpoint.id(), from = from.state().word(), to = to.state().word(), "circuit");
     }
 }

@@ -1,28 +1,17 @@
-//! The request log: one structured line a request.
+//! Requests on their way into the log.
 
-use crate::proxy::{Line, RequestLog};
+use crate::{
+    proxy::{Line, RequestLog},
+    telemetry::logs::Logs,
+};
+use std::sync::Arc;
 
-/// Writes requests into the daemon's log.
-#[derive(Debug, Default)]
-pub(super) struct ToStderr;
+/// Tells the log of requests.
+#[derive(Debug)]
+pub(super) struct ToLogs(pub(super) Arc<Logs>);
 
-impl RequestLog for ToStderr {
-    fn request(&self, line: &Line) {
-        let Line { service, endpoint, client, method, path, status, duration, .. } = line;
-        tracing::info!(
-            target: "request",
-            service = service.as_deref(),
-            endpoint = endpoint.map(tracing::field::display),
-            %client,
-            %method,
-            path = &**path,
-            status = status.map(|status| status.as_u16()),
-            duration_ms = duration.as_secs_f64() * 1000.0,
-            sent_bytes = line.sent_bytes,
-            received_bytes = line.received_bytes,
-            attempts = line.attempts,
-            trace_id = line.trace_id.as_deref(),
-            reason = line.reason,
-        );
+impl RequestLog for ToLogs {
+    fn requests(&self, lines: Vec<Line>) {
+        self.0.requests(lines);
     }
 }

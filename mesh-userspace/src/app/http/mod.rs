@@ -8,6 +8,8 @@ mod status;
 use super::{
     capture::{Capture, Take},
     daemon::{Daemon, State, now},
+    logs,
+    traces::Tracing,
 };
 use crate::{
     api::Passed,
@@ -15,16 +17,17 @@ use crate::{
     datapath::EndpointShare,
     kernel::{Captured, Family, Netns, Place, Tables},
     model::Service,
-    proxy::{Entry, Listener, Share, Shared, Sockets, Table, Workers},
+    proxy::{Entry, Listener, Share, Shared, Sockets, Table, Turned, Workers},
+    telemetry::logs::Logs,
 };
 use circuits::InTables;
-use log::ToStderr;
+use log::ToLogs;
 use sockets::{Dialled, InNamespace};
 use std::{
     io,
     net::SocketAddr,
     os::fd::OwnedFd,
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, mpsc::Receiver},
     time::{Duration, Instant},
 };
 
@@ -32,6 +35,7 @@ use std::{
 #[derive(Debug)]
 pub(super) struct Http {
     pub(super) shared: Arc<Shared>,
+    pub(super) tracing: Tracing,
     workers: Arc<OnceLock<Mutex<Workers>>>,
     /// Where clients are captured; nowhere without a kernel.
     capture: OnceLock<Arc<Capture>>,
@@ -42,33 +46,45 @@ pub(super) struct Http {
     /// Workers that are silent for longer count as down.
     silence: Duration,
     count: usize,
+    /// Circuits that requests turn, until somebody follows them.
+    turned: Mutex<Option<Receiver<Turned>>>,
 }
 
 impl Http {
-    pub(super) fn new(config: &config::Config) -> Self {
+    pub(super) fn new(config: &config::Config, logs: &Arc<Logs>) -> Self {
         let count = match config.proxy.workers {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             count => count as usize,
         };
-        let shared = Arc::new(Shared::new(count, Arc::new(ToStderr)));
+        let tracing = Tracing::default();
+        let log = Arc::new(ToLogs(Arc::clone(logs)));
+        let shared = Arc::new(Shared::new(count, log, Arc::clone(&tracing.traces) as _));
+        let turned = shared.states.turned();
         let http = Self {
             shared,
+            tracing,
             workers: Arc::default(),
             capture: OnceLock::new(),
             explicit: Mutex::default(),
             place: OnceLock::new(),
             silence: config.dataplane.heartbeat_timeout.get(),
             count,
+            turned: Mutex::new(turned),
         };
         http.configure(&config.telemetry);
         http
     }
 
+    /// Circuits that requests turn; `None`: somebody follows them already.
+    pub(super) fn turned(&self) -> Option<Receiver<Turned>> {
+        self.turned.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
     /// What of the telemetry's configuration is the proxy's.
     fn configure(&self, telemetry: &config::Telemetry) {
-        let log = &telemetry.access_log;
-        let logged = if log.enabled && log.stderr { log.sample_rate.parts() } else { 0 };
+        let logged = logs::wanted(&telemetry.access_log);
         self.shared.sample(logged, telemetry.tracing.sample_rate.parts());
+        self.tracing.configure(telemetry, &self.shared);
     }
 
     fn workers(&self) -> Option<MutexGuard<'_, Workers>> {
@@ -253,7 +269,8 @@ impl Daemon {
     /// From now on requests meet what the snapshot says, and what is known of endpoints.
     pub(super) fn publish_requests(&self, state: &State) {
         let Some(datapath) = &state.datapath else { return };
-        let entry = |service: &Arc<Service>| {
+        let before = self.http.shared.table.load();
+        let entry = |service: &Arc<Service>, mark| {
             let (shares, limits) = datapath.shares(service, now());
             let row = self.tables().and_then(|_| datapath.service_row(&service.name));
             let tables = self.kernel().map(crate::kernel::Kernel::tables).zip(row);
@@ -263,11 +280,21 @@ impl Daemon {
                 limits,
                 circuits: tables.map(|(tables, row)| Arc::new(InTables::new(tables, row)) as _),
                 row,
+                mark,
                 endpoints: shares.iter().map(|share| self::share(share, has_rows)).collect(),
             }
         };
-        let proxied = state.snapshot.services().iter().filter(|s| s.protocol.is_proxied());
-        let table = Table::new(proxied.map(entry).collect(), Arc::clone(&state.snapshot), &self.http.shared.states);
+        // Nearly always it is one service of many that something was learned of, and the others stay as they are.
+        let (mut kept, mut entries) = (Vec::new(), Vec::new());
+        for service in state.snapshot.services().iter().filter(|s| s.protocol.is_proxied()) {
+            let mark = datapath.mark(&service.name);
+            match before.service(&service.name).filter(|known| known.is_still(service, mark)) {
+                Some(known) => kept.push(Arc::clone(known)),
+                None => entries.push(entry(service, mark)),
+            }
+        }
+        drop(before);
+        let table = Table::after(kept, entries, Arc::clone(&state.snapshot), &self.http.shared.states);
         self.http.shared.table.store(Arc::new(table));
         self.http.configure(&state.config.telemetry);
         if let Some(capture) = self.http.capture.get() {
@@ -277,6 +304,6 @@ impl Daemon {
 }
 
 fn share(share: &EndpointShare, has_row: bool) -> Share {
-    let EndpointShare { address, slot, tier, attended, all } = *share;
-    Share { address, row: has_row.then_some(slot), tier, attended, all }
+    let EndpointShare { address, slot, standing, attended, all } = *share;
+    Share { address, row: has_row.then_some(slot), tier: standing.tier, attended, all }
 }

@@ -1,10 +1,13 @@
 //! `mesh connections`.
 
-use crate::cli::{
-    output::Style,
-    rates::Rated,
-    table::{Field, Table},
-    units::{bytes, count, duration, milliseconds, nanoseconds, rate},
+use crate::{
+    api::ConnectionClient,
+    cli::{
+        output::Style,
+        rates::Rated,
+        table::{Field, Table},
+        units::{bytes, count, duration, milliseconds, nanoseconds, rate},
+    },
 };
 use std::time::Duration;
 
@@ -33,11 +36,6 @@ pub(in crate::cli) fn connections(connections: &[Rated], style: Style) -> String
     let mut table = Table::new(&titles);
     for Rated { connection, rates } in connections {
         let client = &connection.client;
-        let process = match (&client.command, client.pid) {
-            (Some(command), Some(pid)) => format!("{command}[{pid}]"),
-            (Some(command), None) => command.clone(),
-            (None, pid) => pid.map(|pid| pid.to_string()).unwrap_or_default(),
-        };
         let rtt = connection.rtt_us.map(|us| nanoseconds(us.saturating_mul(1000)));
         let second = |value: Option<f64>| Field::new(value.map(rate).unwrap_or_default());
         let rates = rates.as_ref().map(|rates| [second(rates.sent), second(rates.received)]);
@@ -45,8 +43,8 @@ pub(in crate::cli) fn connections(connections: &[Rated], style: Style) -> String
             Field::new(connection.service.as_deref().unwrap_or_default()),
             Field::new(connection.endpoint.to_string()),
             Field::new(client.address.map(|address| address.to_string()).unwrap_or_default()),
-            Field::new(process),
-            Field::new(client.cgroup.as_deref().unwrap_or_default()),
+            Field::new(process(client)),
+            Field::new(client.pod.as_deref().or(client.cgroup.as_deref()).unwrap_or_default()),
             Field::new(client.netns.map(|netns| netns.to_string()).unwrap_or_default()),
             Field::new(connection.original_destination.to_string()),
             Field::new(&connection.state),
@@ -63,7 +61,17 @@ pub(in crate::cli) fn connections(connections: &[Rated], style: Style) -> String
     table.render(style, 0)
 }
 
-fn age(ms: f64) -> String {
+/// Who dialled: `curl[4711]`.
+pub(in crate::cli) fn process(client: &ConnectionClient) -> String {
+    match (&client.command, client.pid) {
+        (Some(command), Some(pid)) => format!("{command}[{pid}]"),
+        (Some(command), None) => command.clone(),
+        (None, pid) => pid.map(|pid| pid.to_string()).unwrap_or_default(),
+    }
+}
+
+/// `120 ms`, `1m 1s`.
+pub(in crate::cli) fn age(ms: f64) -> String {
     if ms < 1000.0 {
         return milliseconds(ms);
     }

@@ -5,16 +5,20 @@ mod circuits;
 mod connections;
 mod endpoints;
 mod explain;
+mod logs;
 mod services;
 mod status;
+mod traces;
 
 pub(super) use check::check;
 pub(super) use circuits::circuits;
-pub(super) use connections::connections;
+pub(super) use connections::{age, connections, process};
 pub(super) use endpoints::endpoints;
 pub(super) use explain::explanation;
-pub(super) use services::{service, services};
+pub(super) use logs::{log, log_levels, logs};
+pub(super) use services::{by_reason, service, services};
 pub(super) use status::status;
+pub(super) use traces::{trace, traces};
 
 use super::{output::Look, table::Field};
 use crate::api::{CircuitState, EndpointHealth};

@@ -92,8 +92,8 @@ pub(in crate::cli) fn service(service: &Service, of_it: &[Endpoint], style: Styl
             line(title, &reasons);
         }
     }
-    if service.connects_local_trouble_total > 0 {
-        let times = count(service.connects_local_trouble_total);
+    if let Some(times) = service.connects_local_trouble_total.filter(|times| *times > 0) {
+        let times = count(times);
         line("Local trouble", &format!("{times} connects had no route or no free local port"));
     }
     text.push('\n');
@@ -142,7 +142,7 @@ fn notes(service: &Service) -> Vec<String> {
 }
 
 /// `12 (no_endpoint 10, family_mismatch 2)`, the largest first; `None` if nothing was counted.
-fn by_reason(reasons: &BTreeMap<String, u64>) -> Option<String> {
+pub(in crate::cli) fn by_reason(reasons: &BTreeMap<String, u64>) -> Option<String> {
     let mut counted: Vec<_> = reasons.iter().filter(|(_, n)| **n > 0).collect();
     counted.sort_by(|a, b| b.1.cmp(a.1).then_with(|| a.0.cmp(b.0)));
     let sum = counted.iter().fold(0u64, |sum, (_, n)| sum.saturating_add(**n));

@@ -24,35 +24,13 @@ fn every_mistake_is_reported_with_its_place_and_what_to_do() {
 }
 
 #[test]
-fn the_example_of_the_contract_is_refused_for_later_work_and_services_it_does_not_list() {
-    let errors = check(include_str!("contract.yaml")).unwrap_err();
-    let mut refused: Vec<&str> = Vec::new();
-    for mistake in errors.mistakes() {
-        let later = mistake.problem.contains("not supported yet");
-        assert!(later || mistake.problem.contains("no service is named"), "{mistake}");
-        refused.push(&mistake.field);
-    }
-    assert_eq!(
-        refused,
-        [
-            "discovery.registry",
-            "discovery.dns",
-            "discovery.etcd",
-            "discovery.kubernetes",
-            "discovery.empty_grace",
-            "services[0].dns",
-            "services[0].etcd",
-            "services[0].kubernetes",
-            "services[0].routes[0].to[0].service",
-            "services[0].routes[0].mirror.service",
-            "telemetry.tracing.keep",
-            "telemetry.access_log.keep",
-        ]
-    );
+fn the_example_of_the_contract_is_accepted() {
+    let loaded = check(include_str!("contract.yaml")).unwrap_or_else(|errors| panic!("{errors}"));
+    assert_eq!(loaded.config.services.len(), 1);
 }
 
 #[test]
-fn a_value_that_asks_for_nothing_is_accepted_wherever_a_feature_has_one() {
+fn a_value_that_asks_for_nothing_is_accepted() {
     let off = include_str!("off.yaml");
     let loaded = check(off).unwrap();
     assert_eq!(loaded.config.services.len(), 1);

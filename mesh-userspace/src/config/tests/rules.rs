@@ -208,13 +208,8 @@ fn the_schema_is_closed_described_and_speaks_of_json_only() {
             assert_eq!(object.get("additionalProperties"), Some(&Value::Bool(false)), "{path}");
             for (key, schema) in properties {
                 *seen += 1;
-                let described = schema.get("description").is_some() || path.contains("not yet");
-                let path = if schema.get("description") == Some(&"Not supported yet.".into()) || path == "/discovery" {
-                    format!("{path}/{key} (not yet)")
-                } else {
-                    format!("{path}/{key}")
-                };
-                assert!(described || path == "/discovery", "{path} has no description");
+                let path = format!("{path}/{key}");
+                assert!(schema.get("description").is_some(), "{path} has no description");
                 walk(&path, schema, seen);
             }
         }

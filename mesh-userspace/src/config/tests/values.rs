@@ -47,6 +47,24 @@ fn what_is_no_duration_is_refused_with_what_to_do() {
 }
 
 #[test]
+fn sizes_are_read_and_written_in_their_shortest_form() {
+    for (text, bytes, shortest) in [
+        ("1MiB", 1 << 20, "1MiB"),
+        ("1024KiB", 1 << 20, "1MiB"),
+        ("1025KiB", 1025 << 10, "1025KiB"),
+        ("032MiB", 32 << 20, "32MiB"),
+        ("2048MiB", 2 << 30, "2GiB"),
+        ("64GiB", 64 << 30, "64GiB"),
+    ] {
+        let size: ByteSize = text.parse().unwrap();
+        assert_eq!((size.bytes(), size.to_string().as_str()), (bytes, shortest), "{text}");
+    }
+    for text in ["", "MiB", "32", "32 MiB", "32mib", "32B", "-1MiB", "1.5MiB", "65GiB", "18446744073709551615GiB"] {
+        assert!(text.parse::<ByteSize>().is_err(), "{text}");
+    }
+}
+
+#[test]
 fn v4_mapped_addresses_are_their_v4_address() {
     let vip: Vip = "[::ffff:10.0.0.1]:80".parse().unwrap();
     assert_eq!(vip.to_string(), "10.0.0.1:80");
@@ -58,8 +76,9 @@ fn v4_mapped_addresses_are_their_v4_address() {
 fn lengths_are_bounded() {
     let check = |length: usize| {
         let name = "a".repeat(length);
+        let parts = "a.".repeat(length / 2 - 1) + &"a".repeat(2 + length % 2);
         let text = format!(
-            "node: {{ name: {name} }}\nadmin: {{ socket: /{name} }}\nservices: [{{ name: {name}, endpoints: [{{ address: 10.0.0.1:1, \
+            "node: {{ name: {name} }}\nadmin: {{ socket: /{name} }}\nservices: [{{ name: {parts}, endpoints: [{{ address: 10.0.0.1:1, \
              zone: {name} }}] }}]"
         );
         check(&text).map_or_else(|errors| errors.mistakes().iter().map(|m| m.field.clone()).collect(), |_| Vec::new())

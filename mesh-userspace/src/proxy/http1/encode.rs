@@ -2,7 +2,14 @@
 
 use std::io::Write as _;
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header, request, response};
+use super::{
+    super::{
+        Fields, RequestHead, ResponseHead,
+        fields::{bits, write_line},
+    },
+    head::NO_TRAILERS,
+};
+use http::{HeaderMap, Method, StatusCode, Uri, header};
 
 /// How the receiver will find the end of a body that we send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +38,7 @@ pub(super) enum Persistence {
 }
 
 /// The head of a request, in HTTP/1.1. Its target is written in origin form, for `CONNECT` in authority form.
-pub(super) fn request(out: &mut Vec<u8>, parts: &request::Parts, delimited: Delimited) {
+pub(super) fn request(out: &mut Vec<u8>, parts: &RequestHead, delimited: Delimited) {
     out.reserve(estimate(&parts.headers) + parts.uri.path().len());
     out.extend_from_slice(parts.method.as_str().as_bytes());
     out.push(b' ');
@@ -58,7 +65,7 @@ fn target(out: &mut Vec<u8>, method: &Method, uri: &Uri) {
 }
 
 /// The head of a response, in HTTP/1.1.
-pub(super) fn response(out: &mut Vec<u8>, parts: &response::Parts, delimited: Delimited, persistence: Persistence) {
+pub(super) fn response(out: &mut Vec<u8>, parts: &ResponseHead, delimited: Delimited, persistence: Persistence) {
     out.reserve(estimate(&parts.headers));
     if parts.status == StatusCode::OK {
         out.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
@@ -81,8 +88,9 @@ pub(super) fn response(out: &mut Vec<u8>, parts: &response::Parts, delimited: De
 /// The trailers of a chunked body, with the empty line after them.
 pub(super) fn trailers(out: &mut Vec<u8>, trailers: &HeaderMap) {
     for (name, value) in trailers {
-        if *name != header::CONTENT_LENGTH && *name != header::TRANSFER_ENCODING {
-            line(out, name, value);
+        // Those of HTTP/2 were not looked at before.
+        if !NO_TRAILERS.contains(name) {
+            write_line(out, name.as_str().as_bytes(), value.as_bytes());
         }
     }
     out.extend_from_slice(b"\r\n");
@@ -90,30 +98,28 @@ pub(super) fn trailers(out: &mut Vec<u8>, trailers: &HeaderMap) {
 
 /// All lines but those that are ours to write: what frames the message, and (`own_persistence`) whether the connection
 /// goes on.
-fn headers(out: &mut Vec<u8>, headers: &HeaderMap, delimited: Delimited, own_persistence: bool) {
+fn headers(out: &mut Vec<u8>, headers: &Fields, delimited: Delimited, own_persistence: bool) {
+    const ALWAYS: u64 = bits(&["connection", "transfer-encoding"]);
+    const LENGTH: u64 = bits(&["content-length"]);
     let keep_length = matches!(delimited, Delimited::Length(_) | Delimited::Absent);
-    for (name, value) in headers {
-        let ours = match *name {
-            header::TRANSFER_ENCODING => true,
-            header::CONTENT_LENGTH => !keep_length,
-            header::CONNECTION => own_persistence && is_persistence(value),
-            _ => false,
-        };
-        if !ours {
-            line(out, name, value);
-        }
-    }
+    let looked_for = if keep_length { ALWAYS } else { ALWAYS | LENGTH };
+    headers.write(out, looked_for, |name, value| match name {
+        b"transfer-encoding" => true,
+        b"content-length" => !keep_length,
+        b"connection" => own_persistence && is_persistence(value),
+        _ => false,
+    });
 }
 
-fn is_persistence(value: &HeaderValue) -> bool {
-    [&b"close"[..], b"keep-alive"].iter().any(|word| value.as_bytes().eq_ignore_ascii_case(word))
+fn is_persistence(value: &[u8]) -> bool {
+    [&b"close"[..], b"keep-alive"].iter().any(|word| value.eq_ignore_ascii_case(word))
 }
 
 /// The line that frames the message, where the header has none.
-fn length(out: &mut Vec<u8>, headers: &HeaderMap, delimited: Delimited, says_zero: bool) {
+fn length(out: &mut Vec<u8>, headers: &Fields, delimited: Delimited, says_zero: bool) {
     match delimited {
         Delimited::Chunked => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
-        Delimited::Length(length) if !headers.contains_key(header::CONTENT_LENGTH) && (length > 0 || says_zero) => {
+        Delimited::Length(length) if !headers.contains(&header::CONTENT_LENGTH) && (length > 0 || says_zero) => {
             // Cannot fail: a Vec grows.
             let _ = write!(out, "content-length: {length}\r\n");
         }
@@ -121,15 +127,7 @@ fn length(out: &mut Vec<u8>, headers: &HeaderMap, delimited: Delimited, says_zer
     }
 }
 
-fn line(out: &mut Vec<u8>, name: &HeaderName, value: &HeaderValue) {
-    debug_assert!(!value.as_bytes().iter().any(|byte| matches!(byte, b'\r' | b'\n' | 0)), "HeaderValue allows none");
-    out.extend_from_slice(name.as_str().as_bytes());
-    out.extend_from_slice(b": ");
-    out.extend_from_slice(value.as_bytes());
-    out.extend_from_slice(b"\r\n");
-}
-
 /// About how many bytes a head takes.
-fn estimate(headers: &HeaderMap) -> usize {
-    128 + headers.len() * 48
+fn estimate(headers: &Fields) -> usize {
+    128 + headers.size()
 }

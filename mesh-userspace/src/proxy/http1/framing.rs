@@ -1,6 +1,6 @@
 //! Where a message ends that was received: RFC 9112, section 6.3, without its leniencies.
 
-use http::{HeaderName, Method, StatusCode, Version, header};
+use http::{Method, StatusCode, Version};
 
 use super::super::FaultKind;
 
@@ -19,7 +19,7 @@ pub(super) enum Framing {
 
 /// What the header lines of a message say about itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Fields {
+pub(super) struct Noted {
     /// `Content-Length`.
     pub(super) length: Option<u64>,
     /// `Transfer-Encoding: chunked`.
@@ -34,28 +34,32 @@ pub(super) struct Fields {
     pub(super) expects: bool,
 }
 
-impl Fields {
-    /// Takes note of one header line.
-    pub(super) fn note(&mut self, name: &HeaderName, value: &[u8]) -> Result<(), FaultKind> {
-        if *name == header::CONTENT_LENGTH {
+impl Noted {
+    /// Takes note of one header line; its name is in lower case.
+    pub(super) fn note(&mut self, name: &[u8], value: &[u8]) -> Result<(), FaultKind> {
+        // Most names are told apart by their lengths.
+        if !matches!(name.len(), 4 | 6 | 10 | 14 | 17) {
+            return Ok(());
+        }
+        if name == b"content-length" {
             // Equal repetitions may be merged, says section 6.3; nobody honest sends them.
             if self.length.is_some() {
                 return Err(FaultKind::Malformed("more than one Content-Length"));
             }
             self.length = Some(content_length(value)?);
-        } else if *name == header::TRANSFER_ENCODING {
+        } else if name == b"transfer-encoding" {
             if self.chunked || !value.eq_ignore_ascii_case(b"chunked") {
                 return Err(FaultKind::Malformed("Transfer-Encoding is not exactly one \"chunked\""));
             }
             self.chunked = true;
-        } else if *name == header::CONNECTION {
+        } else if name == b"connection" {
             for option in value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii) {
                 self.close |= option.eq_ignore_ascii_case(b"close");
                 self.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
             }
-        } else if *name == header::HOST {
+        } else if name == b"host" {
             self.hosts = self.hosts.saturating_add(1);
-        } else if *name == header::EXPECT {
+        } else if name == b"expect" {
             self.expects |= value.eq_ignore_ascii_case(b"100-continue");
         }
         Ok(())
@@ -84,13 +88,13 @@ impl Fields {
 }
 
 /// The framing of a request.
-pub(super) fn of_request(method: &Method, version: Version, fields: &Fields) -> Result<Framing, FaultKind> {
-    fields.check(version)?;
+pub(super) fn of_request(method: &Method, version: Version, noted: &Noted) -> Result<Framing, FaultKind> {
+    noted.check(version)?;
     // RFC 9110, section 9.3.6: it has no content, and what would be one is the tunnel's to others.
-    if method == Method::CONNECT && fields.announces_body() {
+    if method == Method::CONNECT && noted.announces_body() {
         return Err(FaultKind::Malformed("CONNECT with a body"));
     }
-    Ok(if fields.chunked { Framing::Chunked } else { Framing::Length(fields.length.unwrap_or(0)) })
+    Ok(if noted.chunked { Framing::Chunked } else { Framing::Length(noted.length.unwrap_or(0)) })
 }
 
 /// The framing of a response to a request of `method`.
@@ -98,19 +102,19 @@ pub(super) fn of_response(
     method: &Method,
     status: StatusCode,
     version: Version,
-    fields: &Fields,
+    noted: &Noted,
 ) -> Result<Framing, FaultKind> {
-    fields.check(version)?;
+    noted.check(version)?;
     if status == StatusCode::SWITCHING_PROTOCOLS || (method == Method::CONNECT && status.is_success()) {
         return Ok(Framing::Tunnel);
     }
-    if status.is_informational() && fields.announces_body() {
+    if status.is_informational() && noted.announces_body() {
         return Err(FaultKind::Malformed("interim response with a body"));
     }
     if method == Method::HEAD || is_bodiless(status) {
         return Ok(Framing::Length(0));
     }
-    Ok(match (fields.chunked, fields.length) {
+    Ok(match (noted.chunked, noted.length) {
         (true, _) => Framing::Chunked,
         (false, Some(length)) => Framing::Length(length),
         (false, None) => Framing::UntilClose,

@@ -1,6 +1,6 @@
 //! Entries for fuzzing: everything that is made of bytes from outside.
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use http::{HeaderValue, Method, header};
 
 use super::{
@@ -10,7 +10,7 @@ use super::{
     decode::Decoder,
     encode::{self, Delimited, Persistence},
     framing::Framing,
-    head::{self, Head},
+    head::{self, Parsed},
 };
 
 /// Decodes `bytes` as requests, one after the other. Returns how many were whole.
@@ -18,8 +18,8 @@ pub fn requests(bytes: &[u8]) -> usize {
     let limits = Limits::default();
     let mut input = Bytes::copy_from_slice(bytes);
     let mut whole = 0;
-    while let Ok(Some(Head { framing, bytes, .. })) = head::request(&input, &limits) {
-        let _ = input.split_to(bytes);
+    while let Ok(Some(Parsed { framing, bytes, .. })) = head::request(&input, &limits) {
+        input.advance(bytes);
         if !drain(framing.into(), &mut input, &limits) {
             break;
         }
@@ -34,10 +34,10 @@ pub fn responses(bytes: &[u8]) -> usize {
     let mut input = Bytes::copy_from_slice(bytes);
     let mut whole = 0;
     let mut methods = [Method::GET, Method::HEAD].iter().cycle();
-    while let Some(Ok(Some(Head { framing, bytes, .. }))) =
+    while let Some(Ok(Some(Parsed { framing, bytes, .. }))) =
         methods.next().map(|method| head::response(&input, method, &limits))
     {
-        let _ = input.split_to(bytes);
+        input.advance(bytes);
         if !drain(framing.into(), &mut input, &limits) {
             break;
         }
@@ -73,24 +73,25 @@ pub fn response_is_forwarded_faithfully(bytes: &[u8]) -> bool {
 }
 
 fn forward_request(bytes: &[u8]) -> Result<Option<(Framing, Vec<u8>)>, FaultKind> {
-    let Some(Head { message, framing, .. }) = head::request(&Bytes::copy_from_slice(bytes), &Limits::default())? else {
+    let Some(Parsed { mut head, framing, .. }) = head::request(&Bytes::copy_from_slice(bytes), &Limits::default())?
+    else {
         return Ok(None);
     };
-    let (mut parts, ()) = message.into_parts();
     // What the proxy sees to: HTTP/1.0 needs none.
-    parts.headers.entry(header::HOST).or_insert(HeaderValue::from_static("a"));
+    if !head.headers.contains(&header::HOST) {
+        head.headers.insert(header::HOST, &HeaderValue::from_static("a"));
+    }
     let mut out = Vec::new();
-    let delimited = if parts.method == Method::CONNECT { Delimited::Forbidden } else { delimited(framing) };
-    encode::request(&mut out, &parts, delimited);
+    let delimited = if head.method == Method::CONNECT { Delimited::Forbidden } else { delimited(framing) };
+    encode::request(&mut out, &head, delimited);
     Ok(Some((framing, out)))
 }
 
 fn forward_response(bytes: &[u8]) -> Result<Option<(Framing, Vec<u8>)>, FaultKind> {
     let head = head::response(&Bytes::copy_from_slice(bytes), &Method::GET, &Limits::default())?;
-    let Some(Head { message, framing, .. }) = head else { return Ok(None) };
-    let (parts, ()) = message.into_parts();
+    let Some(Parsed { head, framing, .. }) = head else { return Ok(None) };
     let mut out = Vec::new();
-    encode::response(&mut out, &parts, delimited(framing), Persistence::Implied);
+    encode::response(&mut out, &head, delimited(framing), Persistence::Implied);
     Ok(Some((framing, out)))
 }
 

@@ -6,35 +6,38 @@
 use std::mem::MaybeUninit;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version};
+use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version};
 
 use super::{
-    super::FaultKind,
+    super::{
+        FaultKind, RequestHead, ResponseHead,
+        fields::{Block, Fields, names},
+    },
     Limits,
-    framing::{self, Fields, Framing},
-    names, target,
+    framing::{self, Framing, Noted},
+    target,
 };
 
 /// A head, and what follows from it.
 #[derive(Debug)]
-pub(super) struct Head<T> {
-    /// The message, without its body.
-    pub(super) message: T,
+pub(super) struct Parsed<T> {
+    /// The head.
+    pub(super) head: Box<T>,
     /// How the end of its body is found.
     pub(super) framing: Framing,
     /// What it says about itself.
-    pub(super) fields: Fields,
+    pub(super) noted: Noted,
     /// How many bytes of the input it took.
     pub(super) bytes: usize,
 }
 
-/// Room for headers that a proxy adds, so that the map need not grow.
-const ADDED: usize = 6;
+/// Room for lines that a proxy adds to requests and to responses, in bytes, so that nothing need grow.
+const ADDED: [usize; 2] = [256, 64];
 
 type Slots<'a> = [MaybeUninit<httparse::Header<'a>>; Limits::MOST_HEADERS];
 
 /// The request at the beginning of `input`; `None`: there is more to come.
-pub(super) fn request(input: &Bytes, limits: &Limits) -> Result<Option<Head<Request<()>>>, FaultKind> {
+pub(super) fn request(input: &Bytes, limits: &Limits) -> Result<Option<Parsed<RequestHead>>, FaultKind> {
     // RFC 9112, section 2.2: one empty line before a request is forgiven; some clients end bodies with one.
     let skipped = if input.starts_with(b"\r\n") { 2 } else { 0 };
     let bytes = &input[skipped..];
@@ -44,7 +47,7 @@ pub(super) fn request(input: &Bytes, limits: &Limits) -> Result<Option<Head<Requ
     let mut slots: Slots<'_> = [const { MaybeUninit::uninit() }; Limits::MOST_HEADERS];
     let mut parsed = httparse::Request::new(&mut []);
     let status = parsed.parse_with_uninit_headers(bytes, within(&mut slots, limits));
-    let Some(length) = complete(status, bytes, limits)? else { return Ok(None) };
+    let Some(length) = complete(status, bytes, parsed.headers, limits)? else { return Ok(None) };
     let (Some(method), Some(path), Some(version)) = (parsed.method, parsed.path, parsed.version) else {
         return Err(FaultKind::Malformed("request line"));
     };
@@ -52,16 +55,14 @@ pub(super) fn request(input: &Bytes, limits: &Limits) -> Result<Option<Head<Requ
     let method = Method::from_bytes(method.as_bytes()).map_err(|_| FaultKind::Malformed("method"))?;
     let uri = target::parse(&method, input.slice_ref(path.as_bytes()))?;
     let version = self::version(version);
-    let (mut headers, fields) = self::headers(input, parsed.headers)?;
-    target::settle_host(&uri, version, fields.hosts, &mut headers)?;
-    let framing = framing::of_request(&method, version, &fields)?;
+    let (mut headers, noted) = self::headers(&bytes[..length], parsed.headers, ADDED[0])?;
+    target::settle_host(&uri, version, noted.hosts, &mut headers)?;
+    let uri =
+        if method == Method::OPTIONS && target::is_host_alone(path.as_bytes()) { Uri::from_static("*") } else { uri };
+    let framing = framing::of_request(&method, version, &noted)?;
 
-    let mut message = Request::new(());
-    *message.method_mut() = method;
-    *message.uri_mut() = uri;
-    *message.version_mut() = version;
-    *message.headers_mut() = headers;
-    Ok(Some(Head { message, framing, fields, bytes: skipped + length }))
+    let head = Box::new(RequestHead { method, uri, version, headers, extensions: Extensions::new() });
+    Ok(Some(Parsed { head, framing, noted, bytes: skipped + length }))
 }
 
 /// The response at the beginning of `input`, to a request of `method`; `None`: there is more to come.
@@ -69,7 +70,7 @@ pub(super) fn response(
     input: &Bytes,
     method: &Method,
     limits: &Limits,
-) -> Result<Option<Head<Response<()>>>, FaultKind> {
+) -> Result<Option<Parsed<ResponseHead>>, FaultKind> {
     if input.first().is_some_and(|&byte| byte != b'H') {
         return Err(FaultKind::Malformed("status line"));
     }
@@ -80,21 +81,17 @@ pub(super) fn response(
         input,
         within(&mut slots, limits),
     );
-    let Some(bytes) = complete(status, input, limits)? else { return Ok(None) };
+    let Some(bytes) = complete(status, input, parsed.headers, limits)? else { return Ok(None) };
     let (Some(code), Some(version)) = (parsed.code, parsed.version) else {
         return Err(FaultKind::Malformed("status line"));
     };
 
     let status = StatusCode::from_u16(code).map_err(|_| FaultKind::Malformed("status"))?;
     let version = self::version(version);
-    let (headers, fields) = self::headers(input, parsed.headers)?;
-    let framing = framing::of_response(method, status, version, &fields)?;
+    let (headers, noted) = self::headers(&input[..bytes], parsed.headers, ADDED[1])?;
+    let framing = framing::of_response(method, status, version, &noted)?;
 
-    let mut message = Response::new(());
-    *message.status_mut() = status;
-    *message.version_mut() = version;
-    *message.headers_mut() = headers;
-    Ok(Some(Head { message, framing, fields, bytes }))
+    Ok(Some(Parsed { head: Box::new(ResponseHead { status, version, headers }), framing, noted, bytes }))
 }
 
 /// The trailers of a chunked body: header lines with the empty line after them. Those that would frame, route or
@@ -118,7 +115,8 @@ pub(super) fn trailers(input: &Bytes, limits: &Limits) -> Result<HeaderMap, Faul
     }
 }
 
-const NO_TRAILERS: [HeaderName; 16] = {
+/// What would frame, route or authenticate a message.
+pub(super) const NO_TRAILERS: [HeaderName; 16] = {
     use http::header::{
         AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE,
         COOKIE, EXPECT, HOST, PROXY_AUTHORIZATION, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
@@ -151,6 +149,7 @@ fn within<'s, 'a>(slots: &'s mut Slots<'a>, limits: &Limits) -> &'s mut [MaybeUn
 fn complete(
     status: Result<httparse::Status<usize>, httparse::Error>,
     bytes: &[u8],
+    lines: &[httparse::Header<'_>],
     limits: &Limits,
 ) -> Result<Option<usize>, FaultKind> {
     let length = match status.map_err(refusal)? {
@@ -161,15 +160,26 @@ fn complete(
     if head.len() > limits.head_bytes {
         return Err(FaultKind::TooLarge("head"));
     }
-    if has_bare_line_feed(head) {
+    let is_bare = if length.is_some() { ends_bare(head, lines) } else { has_bare_line_feed(head) };
+    if is_bare {
         return Err(FaultKind::Malformed("line ends in a bare LF"));
     }
     Ok(length)
 }
 
+/// [`has_bare_line_feed`] of a whole head that consists of a start line and these: lines end where others begin.
+fn ends_bare(head: &[u8], lines: &[httparse::Header<'_>]) -> bool {
+    let begins = lines.iter().map(|line| line.name.as_ptr().addr() - head.as_ptr().addr());
+    let bare = !head.ends_with(b"\r\n\r\n") || !begins.map(|at| &head[..at]).all(|before| before.ends_with(b"\r\n"));
+    debug_assert_eq!(bare, has_bare_line_feed(head));
+    bare
+}
+
 /// Whether a line ends without CR: others may see no end of a line there.
 fn has_bare_line_feed(bytes: &[u8]) -> bool {
-    memchr::memchr_iter(b'\n', bytes).any(|at| at == 0 || bytes[at - 1] != b'\r')
+    // Without a branch, so that it is done for many bytes at once; lines are short.
+    let bare = |bare, pair: &[u8]| bare | ((pair[1] == b'\n') & (pair[0] != b'\r'));
+    bytes.first() == Some(&b'\n') || bytes.windows(2).fold(false, bare)
 }
 
 fn refusal(error: httparse::Error) -> FaultKind {
@@ -189,15 +199,10 @@ fn version(minor: u8) -> Version {
     if minor == 0 { Version::HTTP_10 } else { Version::HTTP_11 }
 }
 
-fn headers(input: &Bytes, lines: &[httparse::Header<'_>]) -> Result<(HeaderMap, Fields), FaultKind> {
-    let mut headers = HeaderMap::with_capacity(lines.len() + ADDED);
-    let mut fields = Fields::default();
-    for line in lines {
-        let (name, value) = field(input, line)?;
-        fields.note(&name, value.as_bytes())?;
-        headers.append(name, value);
-    }
-    Ok((headers, fields))
+fn headers(head: &[u8], lines: &[httparse::Header<'_>], room: usize) -> Result<(Fields, Noted), FaultKind> {
+    let mut noted = Noted::default();
+    let block = Block::of_head(head, lines, room, |name, value| noted.note(name, value))?;
+    Ok((block.into(), noted))
 }
 
 /// One line; the value stays where it is.

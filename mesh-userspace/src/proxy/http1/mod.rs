@@ -4,12 +4,12 @@
 //! repaired. And fast where it is used for each request:
 //!
 //! - a connection at rest holds no buffer: reads go to one buffer of the thread, of which a head is copied out (its
-//!   header values are slices of that one copy) and large parts of bodies are split off without a copy;
+//!   header lines stay together) and large parts of bodies are split off without a copy;
 //! - a message leaves in one write where it is there at once, and no more than 64 KiB and one read (256 KiB) is buffered;
 //! - no timers, no tasks, no channels: everything happens in the futures that the caller polls. How long something may
 //!   take is up to the caller, who sees in [`Progress`] where a connection is.
 //!
-//! The parts: `head`, `names` and `target` (bytes to heads), `framing` (where a message ends), `chunked` and `decode` (bytes to
+//! The parts: `head` and `target` (bytes to heads), `framing` (where a message ends), `chunked` and `decode` (bytes to
 //! bodies), `encode` (heads to bytes), `outgoing` and `outbox` (bodies to bytes), `wire` (reading); `server` with
 //! `respond` and `server_body`, `client` with `exchange`.
 
@@ -21,7 +21,6 @@ mod exchange;
 mod framing;
 pub mod fuzz;
 mod head;
-mod names;
 mod outbox;
 mod outgoing;
 mod progress;

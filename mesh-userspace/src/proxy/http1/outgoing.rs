@@ -11,7 +11,7 @@ use http::{HeaderMap, header};
 use http_body::Body;
 
 use super::{
-    super::{Fault, FaultKind, Side},
+    super::{Fault, FaultKind, Fields, Side},
     encode::{self, Delimited},
     framing,
     outbox::Outbox,
@@ -19,10 +19,10 @@ use super::{
 
 /// How a body of this length is delimited: as its head says, else as it knows itself; a receiver that knows no chunks
 /// has to take the end of the connection for the end of a body of unknown length.
-pub(super) fn delimit<B: Body>(headers: &HeaderMap, body: &B, knows_chunks: bool) -> Result<Delimited, FaultKind> {
-    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
+pub(super) fn delimit<B: Body>(headers: &Fields, body: &B, knows_chunks: bool) -> Result<Delimited, FaultKind> {
+    let mut lengths = headers.get_all(header::CONTENT_LENGTH);
     match (lengths.next(), lengths.next()) {
-        (Some(length), None) => Ok(Delimited::Length(framing::content_length(length.as_bytes())?)),
+        (Some(length), None) => Ok(Delimited::Length(framing::content_length(length)?)),
         (Some(_), Some(_)) => Err(FaultKind::Malformed("more than one Content-Length")),
         (None, _) => Ok(match body.size_hint().exact() {
             Some(length) => Delimited::Length(length),

@@ -9,11 +9,11 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Response, StatusCode, Version};
+use http::{StatusCode, Version};
 use http_body::Body;
 
 use super::{
-    super::{Fault, FaultKind, Side},
+    super::{Fault, FaultKind, Response, ResponseHead, Side},
     Gone, Server, Stage, Transport,
     encode::{self, Delimited, Persistence},
     outbox::Outbox,
@@ -93,6 +93,17 @@ impl<S: Transport> Server<S> {
         self.respond_while(response, close, |_, _| {}).await
     }
 
+    /// Tells the client what comes before the response, as far as it would understand and there is room for it: nothing
+    /// depends on it.
+    pub fn inform(&self, head: &ResponseHead, cx: &mut Context<'_>) {
+        let mut shared = self.shared.borrow_mut();
+        if self.asked.version == Version::HTTP_11 && shared.out.has_room() {
+            encode::response(shared.out.small(), head, Delimited::Forbidden, Persistence::Implied);
+            // What cannot be written now is written with the response. If the client is gone, then that will show.
+            let _ = shared.poll_flush(cx);
+        }
+    }
+
     /// [`Server::respond`] to a client that reads nothing before all of its request is taken, by an endpoint that answers
     /// before that: `meanwhile` is called with the body while the client does not read
     /// ([`ResponseBody::poll_upload`](super::ResponseBody::poll_upload)).
@@ -109,7 +120,7 @@ impl<S: Transport> Server<S> {
     where
         B: Body<Data = Bytes, Error = Fault>,
     {
-        let (parts, body) = response.into_parts();
+        let Response { head: parts, body } = response;
         let kind = Kind::of(parts.status, self.asked.connect);
         let speaks_1_1 = self.asked.version == Version::HTTP_11;
         if kind == Kind::Interim && !speaks_1_1 {

@@ -9,16 +9,16 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
-use http::{Method, Request, Version};
+use bytes::{Buf, Bytes};
+use http::{Method, Version};
 use tokio::time;
 
 use super::{
-    super::{Fault, FaultKind},
+    super::{Fault, FaultKind, Message, Request, RequestHead},
     Limits, Progress, RequestBody, Stage, Transport,
     chunked::Step,
     decode::Decoder,
-    head::{self, Head},
+    head::{self, Parsed},
     outbox::Outbox,
     server_body::Shared,
     wire::{For, Wire},
@@ -105,12 +105,12 @@ impl<S: Transport> Server<S> {
         self.begun.set(false);
         let head = poll_fn(|cx| self.poll_head(cx)).await;
         self.open = matches!(head, Ok(Some(_)));
-        let Some(Head { message, framing, fields, .. }) = head.map_err(Fault::downstream)? else { return Ok(None) };
+        let Some(Parsed { head, framing, noted, .. }) = head.map_err(Fault::downstream)? else { return Ok(None) };
         self.asked = Asked {
-            head: message.method() == Method::HEAD,
-            connect: message.method() == Method::CONNECT,
-            version: message.version(),
-            persists: fields.persists(message.version()),
+            head: head.method == Method::HEAD,
+            connect: head.method == Method::CONNECT,
+            version: head.version,
+            persists: noted.persists(head.version),
         };
         self.progress.begin_request();
         self.drained = 0;
@@ -119,12 +119,12 @@ impl<S: Transport> Server<S> {
             shared.turn += 1;
             shared.decoder = framing.into();
             // RFC 9110, section 10.1.1: not in 1.0, and not for a body that is on its way.
-            shared.awaits_continue = fields.expects
-                && message.version() == Version::HTTP_11
+            shared.awaits_continue = noted.expects
+                && head.version == Version::HTTP_11
                 && !shared.decoder.is_over()
                 && shared.wire.input.is_empty();
         }
-        Ok(Some(message.map(|()| RequestBody::new(Rc::clone(&self.shared)))))
+        Ok(Some(Message { head, body: RequestBody::new(Rc::clone(&self.shared)) }))
     }
 
     /// Reads and throws away what was left of the last body; whether the connection can go on.
@@ -146,7 +146,7 @@ impl<S: Transport> Server<S> {
         Poll::Ready(!shared.broken)
     }
 
-    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Head<Request<()>>>, FaultKind>> {
+    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Parsed<RequestHead>>, FaultKind>> {
         let mut shared = self.shared.borrow_mut();
         loop {
             let input = &shared.wire.input;
@@ -156,7 +156,7 @@ impl<S: Transport> Server<S> {
                 self.searched = input.len();
                 if let Some(head) = head::request(input, &shared.limits)? {
                     self.searched = 0;
-                    let _ = shared.wire.input.split_to(head.bytes);
+                    shared.wire.input.advance(head.bytes);
                     return Poll::Ready(Ok(Some(head)));
                 }
             }
@@ -205,6 +205,11 @@ impl<S: Transport> Server<S> {
     pub fn upgrade(self) -> Option<(S, Bytes)> {
         let shared = Rc::try_unwrap(self.shared).ok()?.into_inner();
         Some((shared.wire.io, shared.wire.input))
+    }
+
+    /// Ends the connection such that the client sees that something is missing, and that the system keeps nothing for it.
+    pub fn abort(self) {
+        self.shared.borrow().wire.io.reset_on_close();
     }
 
     /// Ends the connection such that a client that is still sending can read the response: closing at once would reset

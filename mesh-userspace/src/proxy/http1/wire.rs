@@ -59,6 +59,8 @@ impl<S: Transport> Wire<S> {
         if self.ended {
             return Poll::Ready(Ok(0));
         }
+        // Most looks find nothing.
+        ready!(self.io.poll_readable(cx)).map_err(|error| FaultKind::from(error.kind()))?;
         let mut scratch = SCRATCH.take();
         if !scratch.try_reclaim(READ) && scratch.capacity() < LEAST {
             scratch.reserve(READ);

@@ -4,14 +4,15 @@ use std::{
     cell::{Cell, RefCell},
     fmt,
     future::{Future, poll_fn},
-    pin::Pin,
+    io,
+    pin::{Pin, pin},
     rc::Rc,
     task::{Context, Poll, Waker},
 };
 
 use bytes::Bytes;
 use h2::{
-    Reason, SendStream,
+    PingPong, Reason, SendStream,
     client::{ResponseFuture, SendRequest},
 };
 use http::{Request, Response, request::Parts};
@@ -22,11 +23,13 @@ use tokio::{
 };
 
 use super::{
-    super::{Fault, Reached, Side, Unanswered},
-    Counted, Incoming, Limits,
+    super::{Fault, FaultKind, Reached, Side, Unanswered, interim},
+    Counted, Incoming, Limits, Watch,
     cork::{Cork, Corked, Progress, cork},
     fault::translate,
+    incoming::length,
     pump::{self, Cut},
+    watch::Account,
 };
 
 /// A connection to an endpoint. Clones share it; it ends when the last clone and the last stream are gone.
@@ -41,6 +44,8 @@ struct Shared {
     progress: Rc<Progress>,
     /// Whether there was an answer already.
     served: Cell<bool>,
+    /// Until somebody [watches](Connection::watch).
+    ping: Cell<Option<PingPong>>,
 }
 
 impl Connection {
@@ -58,13 +63,15 @@ impl Connection {
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let (corked, mut cork) = cork(stream, Bytes::new());
-        let (handle, connection) = cork.around(Side::Upstream, limits.client().handshake(corked)).await?;
+        let (handle, mut connection) = cork.around(Side::Upstream, limits.client().handshake(corked)).await?;
+        let ping = connection.ping_pong();
         let shared = Shared {
             handle: RefCell::new(handle),
             open: Rc::default(),
             limit: limits.streams,
             progress: Rc::clone(cork.progress()),
             served: Cell::new(false),
+            ping: Cell::new(ping),
         };
         Ok((Self(Rc::new(shared)), drive(connection, cork)))
     }
@@ -84,11 +91,18 @@ impl Connection {
         open < self.0.limit && (open as usize) < self.0.handle.borrow().current_max_send_streams()
     }
 
-    /// Bytes that came from the endpoint so far. A connection on which a request timed out, and nothing came since it was
-    /// sent, is better not used again: nobody may be there.
+    /// Who looks whether anybody is there; `None`: there is one already. It does not keep the connection alive.
     #[must_use]
-    pub fn received(&self) -> u64 {
-        self.0.progress.read()
+    pub fn watch(&self) -> Option<Watch> {
+        let ping = RefCell::new(self.0.ping.take()?);
+        let (open, progress) = (Rc::clone(&self.0.open), Rc::clone(&self.0.progress));
+        Some(Watch { open, progress, ping, account: Account::default() })
+    }
+
+    /// Whether it answered before.
+    #[must_use]
+    pub fn has_served(&self) -> bool {
+        self.0.served.get()
     }
 
     /// Requests whose response is not at its end.
@@ -103,7 +117,7 @@ impl Connection {
         self.0.handle.borrow().is_extended_connect_protocol_enabled()
     }
 
-    /// Sends a request and waits for the head of the response (1xx are left out).
+    /// Sends a request and waits for the head of the response.
     ///
     /// `head` has to be fit for HTTP/2 ([`super::dialect::prepare_for_http2`]). The body is sent while this future is
     /// polled. If the response begins before the body's end, the rest is sent by a task of the current
@@ -125,7 +139,9 @@ impl Connection {
             reached: Reached::Nowhere,
         })?;
         let open = Counted::new(&self.0.open);
-        let mut upload = (!end).then(|| Box::pin(pump::send(stream, body, Reason::CANCEL)));
+        let sending = async move { pump::send(stream, pin!(body), Reason::CANCEL, None).await };
+        let mut upload = (!end).then(|| Box::pin(sending));
+        let mut interims = 0;
         let response = poll_fn(|cx| {
             // First, so that what is there goes with the head.
             if let Some(pump) = &mut upload
@@ -137,14 +153,21 @@ impl Connection {
                 }
                 // Cut by the peer: it has answered, or it says below why not.
             }
+            while let Poll::Ready(Some(Ok(interim))) = response.poll_informational(cx) {
+                interims += 1;
+                if interims > interim::MOST {
+                    let fault = Fault::upstream(FaultKind::TooLarge("number of interim responses"));
+                    return Poll::Ready(Err(Unanswered { fault, reached: Reached::Endpoint }));
+                }
+                interim::say(interim.into_parts().0.into());
+            }
             Pin::new(&mut response).poll(cx).map_err(|error| mark.judge(&error, &self.0.progress))
         })
         .await?;
         self.0.served.set(true);
-        let (head, stream) = response.into_parts();
+        let length = length(response.headers());
         let ongoing = Ongoing { _open: open, upload: upload.map(Upload::spawn) };
-        let body = Incoming::of_response(stream, &head.headers, &self.0.progress, ongoing);
-        Ok(Response::from_parts(head, body))
+        Ok(response.map(|stream| Incoming::of_response(stream, length, &self.0.progress, ongoing)))
     }
 
     fn open(&self, request: Request<()>, end: bool) -> Result<(ResponseFuture, SendStream<Bytes>), h2::Error> {
@@ -190,7 +213,11 @@ impl Mark {
         let left_out = error.is_go_away();
         let reached = if error.is_remote() && (refused || left_out) || progress.written() == self.written {
             Reached::Nowhere
-        } else if error.is_io() && self.served && progress.read() == self.read {
+        } else if error.is_io()
+            && self.served
+            && progress.read() == self.read
+            && progress.failed() != Some(io::ErrorKind::TimedOut)
+        {
             Reached::Stale
         } else {
             Reached::Endpoint

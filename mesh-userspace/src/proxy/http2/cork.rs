@@ -39,6 +39,10 @@ pub(super) struct Progress {
     written: Cell<u64>,
     ended: Cell<bool>,
     failed: Cell<Option<io::ErrorKind>>,
+    /// Whether the peer's end is kept from `h2`, which would end all streams with it.
+    withholds: Cell<bool>,
+    /// Bodies of requests that wait for what the peer says next.
+    awaiting: Cell<u32>,
 }
 
 impl Progress {
@@ -60,6 +64,32 @@ impl Progress {
     /// The error that ended the connection.
     pub(super) fn failed(&self) -> Option<io::ErrorKind> {
         self.failed.get()
+    }
+
+    /// It fails, as found elsewhere.
+    pub(super) fn fail(&self, kind: io::ErrorKind) {
+        self.failed.set(Some(kind));
+    }
+
+    /// From now on the peer's end is kept from `h2`, or from now on it is not.
+    pub(super) fn withhold_end(&self, yes: bool) {
+        self.withholds.set(yes);
+    }
+
+    /// Whether the peer's end has come, and `h2` does not know.
+    pub(super) fn withholds_end(&self) -> bool {
+        self.ended.get() && self.withholds.get()
+    }
+
+    /// Bodies that wait for what will never come, once the peer's end has.
+    pub(super) fn awaiting(&self) -> u32 {
+        self.awaiting.get()
+    }
+
+    /// A body begins or ceases to wait.
+    pub(super) fn await_body(&self, begins: bool) {
+        let n = self.awaiting.get();
+        self.awaiting.set(if begins { n.saturating_add(1) } else { n.saturating_sub(1) });
     }
 
     fn note<T>(&self, result: io::Result<T>) -> io::Result<T> {
@@ -123,6 +153,13 @@ impl<S: AsyncWrite + Unpin> Cork<S> {
         ready!(inner.poll_drain(cx))?;
         self.armed = false;
         Poll::Ready(Ok(()))
+    }
+
+    /// Fails if the system knows that the peer is gone.
+    pub(super) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut inner = self.inner.borrow_mut();
+        // Nothing to write is refused as well.
+        Pin::new(&mut inner.stream).poll_write(cx, &[]).map_ok(drop)
     }
 
     /// Runs `future`, which uses the other end, to its end.
@@ -203,11 +240,15 @@ impl<S: AsyncRead + Unpin> AsyncRead for Corked<S> {
         if buf.remaining() == 0 {
             return Poll::Ready(Ok(()));
         }
+        if inner.progress.withholds_end() {
+            // Whoever withholds it is polled by others.
+            return Poll::Pending;
+        }
         let n = ready!(inner.ahead.poll_read(&mut inner.stream, cx, buf));
         let n = inner.progress.note(n)?;
         inner.progress.read.set(inner.progress.read.get() + n as u64);
         inner.progress.ended.set(n == 0);
-        Poll::Ready(Ok(()))
+        if inner.progress.withholds_end() { Poll::Pending } else { Poll::Ready(Ok(())) }
     }
 }
 

@@ -5,16 +5,12 @@
 use bytes::Bytes;
 use h2::ext::Protocol;
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version,
-    header::{COOKIE, HOST},
-    request, response,
+    HeaderValue, Method, Request, StatusCode, Uri, Version,
+    header::{CONTENT_LENGTH, COOKIE, HOST},
     uri::{Authority, PathAndQuery, Scheme},
 };
 
-use super::super::{Fault, FaultKind, hop};
-
-/// Of a connection that was to become one of HTTP/2; there is none that names it without `connection`.
-const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
+use super::super::{Fault, FaultKind, Fields, RequestHead, ResponseHead, hop};
 
 /// Makes the head of a request fit for HTTP/2: the host becomes `:authority`, and what speaks of the connection goes
 /// (RFC 9113, sections 8.2.2 and 8.3.1); of `te` stays `trailers`.
@@ -22,15 +18,14 @@ const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 /// # Errors
 ///
 /// The host is no authority.
-pub fn prepare_for_http2(head: &mut request::Parts) -> Result<(), Fault> {
-    strip(&mut head.headers);
+pub fn prepare_for_http2(head: &mut RequestHead) -> Result<(), Fault> {
+    hop::strip_request(&mut head.headers);
     if head.uri.authority().is_none()
         && head.method != Method::CONNECT
         && let Some(host) = head.headers.get(HOST)
         && !host.is_empty()
     {
-        let authority =
-            Authority::from_maybe_shared(Bytes::copy_from_slice(host.as_bytes())).map_err(|_| malformed("host"))?;
+        let authority = Authority::from_maybe_shared(Bytes::copy_from_slice(host)).map_err(|_| malformed("host"))?;
         let mut parts = std::mem::take(&mut head.uri).into_parts();
         parts.scheme = Some(Scheme::HTTP);
         parts.authority = Some(authority);
@@ -50,16 +45,16 @@ pub fn prepare_for_http2(head: &mut request::Parts) -> Result<(), Fault> {
 /// # Errors
 ///
 /// It is an extended `CONNECT`, which has no single request in HTTP/1.1 that says the same.
-pub fn prepare_for_http1(head: &mut request::Parts) -> Result<(), Fault> {
+pub fn prepare_for_http1(head: &mut RequestHead) -> Result<(), Fault> {
     if head.extensions.get::<Protocol>().is_some() {
         return Err(malformed("extended CONNECT"));
     }
-    strip(&mut head.headers);
+    hop::strip_request(&mut head.headers);
     let host = match head.uri.authority() {
         Some(authority) => HeaderValue::from_str(without_user(authority)).map_err(|_| malformed("authority"))?,
-        None => head.headers.get(HOST).cloned().unwrap_or_else(|| HeaderValue::from_static("")),
+        None => head.headers.value(HOST).unwrap_or_else(|| HeaderValue::from_static("")),
     };
-    head.headers.insert(HOST, host);
+    head.headers.insert(HOST, &host);
     if head.method != Method::CONNECT {
         let target = std::mem::take(&mut head.uri).into_parts().path_and_query;
         head.uri = target.map_or_else(Uri::default, Uri::from);
@@ -70,15 +65,13 @@ pub fn prepare_for_http1(head: &mut request::Parts) -> Result<(), Fault> {
 }
 
 /// Makes the head of a response fit for HTTP/2.
-pub fn prepare_response_for_http2(head: &mut response::Parts) {
-    strip(&mut head.headers);
+pub fn prepare_response_for_http2(head: &mut ResponseHead) {
+    hop::strip(&mut head.headers);
+    if head.status == StatusCode::NO_CONTENT {
+        // RFC 9110, section 8.6; HTTP/1.1 leaves it out where it is written.
+        head.headers.remove(CONTENT_LENGTH);
+    }
     head.version = Version::HTTP_2;
-}
-
-/// Makes the head of a response fit for HTTP/1.1.
-pub fn prepare_response_for_http1(head: &mut response::Parts) {
-    strip(&mut head.headers);
-    head.version = Version::HTTP_11;
 }
 
 /// Whether the head of a request that came by HTTP/2 means one thing only, to whichever dialect it goes: one host, and a
@@ -110,22 +103,9 @@ pub fn check<B>(request: &Request<B>) -> Result<(), Fault> {
     }
 }
 
-fn strip(headers: &mut HeaderMap) {
-    hop::strip_request(headers);
-    headers.remove(HTTP2_SETTINGS);
-}
-
-fn join_cookies(headers: &mut HeaderMap) {
-    let mut pieces = headers.get_all(COOKIE).iter();
-    let (Some(first), Some(second)) = (pieces.next(), pieces.next()) else { return };
-    let mut all = first.as_bytes().to_vec();
-    for piece in [second].into_iter().chain(pieces) {
-        all.extend_from_slice(b"; ");
-        all.extend_from_slice(piece.as_bytes());
-    }
-    // Pieces that are values make a value.
-    if let Ok(all) = HeaderValue::from_maybe_shared(Bytes::from(all)) {
-        headers.insert(COOKIE, all);
+fn join_cookies(headers: &mut Fields) {
+    if headers.get_all(COOKIE).nth(1).is_some() {
+        headers.join(&COOKIE, "; ", None);
     }
 }
 

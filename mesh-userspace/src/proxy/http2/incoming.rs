@@ -4,7 +4,7 @@ use std::{
     cell::Cell,
     pin::Pin,
     rc::Rc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
 };
 
 use bytes::Bytes;
@@ -13,7 +13,7 @@ use http::{HeaderMap, header::CONTENT_LENGTH};
 use http_body::{Body, Frame, SizeHint};
 
 use super::{
-    super::{Fault, Side},
+    super::{Fault, FaultKind, Side},
     client::Ongoing,
     cork::Progress,
     fault::translate,
@@ -35,6 +35,8 @@ pub struct Incoming {
     wanted: Option<Rc<Cell<bool>>>,
     /// The rest of the exchange that this response is part of.
     ongoing: Option<Ongoing>,
+    /// Whether it waits for the peer.
+    waits: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,29 +47,61 @@ enum Next {
 }
 
 impl Incoming {
-    /// The body of a request with `headers`; `wanted` is set when it is first asked for.
+    /// The body of a request, of the length that its headers say; `wanted` is set when it is first asked for.
     pub(super) fn of_request(
         stream: RecvStream,
-        headers: &HeaderMap,
+        length: Option<u64>,
         progress: &Rc<Progress>,
         wanted: Option<Rc<Cell<bool>>>,
     ) -> Self {
-        Self { wanted, ..Self::new(stream, headers, progress, Side::Downstream) }
+        let mut body = Self::new(stream, length, progress, Side::Downstream);
+        body.wanted = wanted;
+        body
     }
 
-    /// The body of a response with `headers`.
+    /// The body of a response, of the length that its headers say.
     pub(super) fn of_response(
         stream: RecvStream,
-        headers: &HeaderMap,
+        length: Option<u64>,
         progress: &Rc<Progress>,
         ongoing: Ongoing,
     ) -> Self {
-        Self { ongoing: Some(ongoing), ..Self::new(stream, headers, progress, Side::Upstream) }
+        let mut body = Self::new(stream, length, progress, Side::Upstream);
+        body.ongoing = Some(ongoing);
+        body
     }
 
-    fn new(stream: RecvStream, headers: &HeaderMap, progress: &Rc<Progress>, side: Side) -> Self {
-        let length = if stream.is_end_stream() { Some(0) } else { length(headers) };
-        Self { stream, side, progress: Rc::clone(progress), next: Next::Data, length, wanted: None, ongoing: None }
+    fn new(stream: RecvStream, length: Option<u64>, progress: &Rc<Progress>, side: Side) -> Self {
+        let length = if stream.is_end_stream() { Some(0) } else { length };
+        Self {
+            stream,
+            side,
+            progress: Rc::clone(progress),
+            next: Next::Data,
+            length,
+            wanted: None,
+            ongoing: None,
+            waits: false,
+        }
+    }
+
+    /// Nothing is there at the moment.
+    fn wait(&mut self) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
+        if self.side == Side::Downstream {
+            if self.progress.withholds_end() {
+                self.next = Next::Nothing;
+                return Poll::Ready(Some(Err(Fault::downstream(FaultKind::Closed))));
+            }
+            self.note_wait(true);
+        }
+        Poll::Pending
+    }
+
+    fn note_wait(&mut self, waits: bool) {
+        if self.waits != waits {
+            self.waits = waits;
+            self.progress.await_body(waits);
+        }
     }
 
     fn fail(&mut self, error: &h2::Error) -> Fault {
@@ -78,7 +112,14 @@ impl Incoming {
     }
 }
 
-fn length(headers: &HeaderMap) -> Option<u64> {
+impl Drop for Incoming {
+    fn drop(&mut self) {
+        self.note_wait(false);
+    }
+}
+
+/// The length of a body as these headers say it.
+pub(super) fn length(headers: &HeaderMap) -> Option<u64> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
@@ -88,11 +129,13 @@ impl Body for Incoming {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
         let me = &mut *self;
+        me.note_wait(false);
         if let Some(wanted) = me.wanted.take() {
             wanted.set(true);
         }
         while me.next == Next::Data {
-            match ready!(me.stream.poll_data(cx)) {
+            let Poll::Ready(data) = me.stream.poll_data(cx) else { return me.wait() };
+            match data {
                 // Only the end of the stream, or nothing at all.
                 Some(Ok(data)) if data.is_empty() => {}
                 Some(Ok(data)) => {
@@ -106,7 +149,7 @@ impl Body for Incoming {
             }
         }
         if me.next == Next::Trailers {
-            let trailers = ready!(me.stream.poll_trailers(cx));
+            let Poll::Ready(trailers) = me.stream.poll_trailers(cx) else { return me.wait() };
             me.next = Next::Nothing;
             match trailers {
                 Ok(Some(trailers)) => return Poll::Ready(Some(Ok(Frame::trailers(trailers)))),

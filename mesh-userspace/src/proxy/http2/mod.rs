@@ -17,6 +17,7 @@
 //! hyper's HTTP/2 was the alternative. It spawns a task for each stream, flushes each time one of them is done, and
 //! hides the codes of resets.
 
+mod activity;
 mod ahead;
 mod calm;
 mod client;
@@ -29,11 +30,14 @@ mod pump;
 mod server;
 #[cfg(test)]
 mod tests;
+mod watch;
 
+pub use activity::Activity;
 pub use client::Connection;
 pub use incoming::Incoming;
 pub use limits::Limits;
 pub use server::serve;
+pub use watch::Watch;
 
 use std::{cell::Cell, rc::Rc};
 

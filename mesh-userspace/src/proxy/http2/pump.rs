@@ -1,8 +1,9 @@
 //! The body of a message that goes out: from wherever it comes into a stream, no faster than the peer takes it.
 
 use std::{
+    cell::Cell,
     future::poll_fn,
-    pin::pin,
+    pin::Pin,
     task::{Context, Poll, ready},
 };
 
@@ -26,22 +27,29 @@ pub(super) enum Cut {
 }
 
 /// Sends `body` into `stream` until its end is queued. A body that fails and says no code of its own resets the stream
-/// with `otherwise`.
-pub(super) async fn send<B>(mut stream: SendStream<Bytes>, body: B, otherwise: Reason) -> Result<(), Cut>
+/// with `otherwise`. `held` counts those that wait for the peer to take some.
+pub(super) async fn send<B>(
+    mut stream: SendStream<Bytes>,
+    mut body: Pin<&mut B>,
+    otherwise: Reason,
+    held: Option<&Cell<u32>>,
+) -> Result<(), Cut>
 where
     B: Body<Data = Bytes, Error = Fault>,
 {
-    let mut body = pin!(body);
     // What is left of the frame that is being sent.
     let mut rest = Bytes::new();
     let mut first = true;
+    let mut held = Held { count: held, is_held: false };
     poll_fn(|cx| {
         loop {
             if !rest.is_empty() {
                 let room = if std::mem::take(&mut first) && rest.len() <= WITH_HEAD {
                     rest.len()
                 } else {
-                    ready!(poll_room(&mut stream, rest.len(), cx)).ok_or(Cut::ByPeer)?
+                    let room = poll_room(&mut stream, rest.len(), cx);
+                    held.set(room.is_pending());
+                    ready!(room).ok_or(Cut::ByPeer)?
                 };
                 let piece = rest.split_to(room.min(rest.len()));
                 let end = rest.is_empty() && body.is_end_stream();
@@ -77,6 +85,27 @@ where
         }
     })
     .await
+}
+
+/// Counts one while a body waits for the peer.
+struct Held<'a> {
+    count: Option<&'a Cell<u32>>,
+    is_held: bool,
+}
+
+impl Held<'_> {
+    fn set(&mut self, is_held: bool) {
+        if let (Some(count), true) = (self.count, self.is_held != is_held) {
+            self.is_held = is_held;
+            count.set(if is_held { count.get() + 1 } else { count.get() - 1 });
+        }
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.set(false);
+    }
 }
 
 /// Waits until some of `wanted` bytes may be sent. `None`: no more will be.

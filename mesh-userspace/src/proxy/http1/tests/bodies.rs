@@ -1,14 +1,14 @@
 //! What was encoded is decoded to the same.
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request};
 use http_body::Frame;
 use proptest::prelude::*;
 use tokio::io::AsyncWriteExt;
 
 use super::{
-    super::{Connection, Limits, Server},
-    Parts, Whole, collect, ok, run,
+    super::{super::Message, Connection, Limits, Server},
+    Parts, Whole, collect, head_of, ok, run,
 };
 
 fn header_maps() -> impl Strategy<Value = HeaderMap> {
@@ -59,26 +59,26 @@ proptest! {
             let connection = Connection::new(near, &Limits::default());
 
             let (up_body, up_data) = parts(&up, &trailers);
-            let mut head = Request::post("/a/b?c=d").body(()).unwrap().into_parts().0;
-            head.headers = headers.clone();
-            head.headers.insert("host", HeaderValue::from_static("h"));
+            let mut head = head_of(Request::post("/a/b?c=d"));
+            head.headers = headers.clone().into();
+            head.headers.insert("host", &HeaderValue::from_static("h"));
             if up_known {
-                head.headers.insert("content-length", HeaderValue::from(up_data.len()));
+                head.headers.insert("content-length", &HeaderValue::from(up_data.len()));
             }
             let (down_body, down_data) = parts(&down, &trailers);
-            let mut response = Response::new(down_body);
-            *response.headers_mut() = back.clone();
+            let mut response = ok(down_body);
+            response.head.headers = back.clone().into();
             if down_known {
-                response.headers_mut().insert("content-length", HeaderValue::from(down_data.len()));
+                response.head.headers.insert("content-length", &HeaderValue::from(down_data.len()));
             }
 
             let serve = async {
                 let request = server.request().await.unwrap().unwrap();
-                let (got, body) = request.into_parts();
+                let Message { head: got, body } = request;
                 let (data, got_trailers) = collect(body).await.unwrap();
                 assert_eq!((&got.method, got.uri.to_string()), (&Method::POST, "/a/b?c=d".to_owned()));
                 for (name, value) in &headers {
-                    assert!(got.headers.get_all(name).iter().any(|other| other == value));
+                    assert!(got.headers.get_all(name).any(|other| other == value));
                 }
                 assert!(data == up_data, "the body is the same");
                 // Trailers of a body of known length have no place.
@@ -88,12 +88,12 @@ proptest! {
             let ask = async {
                 let mut response = connection.send(&head, up_body).await.unwrap();
                 for (name, value) in &back {
-                    assert!(response.headers().get_all(name).iter().any(|other| other == value));
+                    assert!(response.head.headers.get_all(name).any(|other| other == value));
                 }
-                let (data, got_trailers) = collect(response.body_mut()).await.unwrap();
+                let (data, got_trailers) = collect(&mut response.body).await.unwrap();
                 assert!(data == down_data, "the body is the same");
                 assert_eq!(got_trailers, (!down_known && !trailers.is_empty()).then(|| trailers.clone()));
-                assert!(response.into_body().into_connection().is_some(), "it can be used again");
+                assert!(response.body.into_connection().is_some(), "it can be used again");
             };
             tokio::join!(serve, ask);
         });
@@ -111,7 +111,7 @@ fn a_tiny_pipe_is_slow_but_not_wrong() {
         };
         let serve = async {
             let request = server.request().await.unwrap().unwrap();
-            assert_eq!(collect(request.into_body()).await.unwrap().0, b"abc");
+            assert_eq!(collect(request.body).await.unwrap().0, b"abc");
             server.respond(ok(Whole::of("hello")), false).await.unwrap();
         };
         assert_eq!(tokio::join!(ask, serve).0, "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello");

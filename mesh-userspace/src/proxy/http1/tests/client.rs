@@ -17,10 +17,10 @@ use tokio::{
 
 use super::{
     super::{
-        super::{Fault, FaultKind, Reached, Unanswered},
+        super::{Fault, FaultKind, Reached, RequestHead, Response, Unanswered},
         Connection, Limits,
     },
-    Parts, Whole, collect, connection, get, post, read_all, read_to, run, write,
+    Parts, Whole, collect, connection, get, head_of, post, read_all, read_to, run, write,
 };
 
 #[test]
@@ -40,25 +40,11 @@ fn a_connection_serves_one_request_after_the_other() {
             };
             let (response, ()) = tokio::join!(connection.send(&head, body), serve);
             let mut response = response.unwrap();
-            assert_eq!(collect(response.body_mut_by_ref()).await.unwrap().0, expected.as_bytes());
-            connection = response.into_body().into_connection().expect("it goes on");
+            assert_eq!(collect(&mut response.body).await.unwrap().0, expected.as_bytes());
+            connection = response.body.into_connection().expect("it goes on");
             assert!(connection.has_served());
         }
     });
-}
-
-/// A body by reference, so that it can be asked for its connection afterwards.
-trait ByRef {
-    type Body;
-    fn body_mut_by_ref(&mut self) -> &mut Self::Body;
-}
-
-impl<B> ByRef for http::Response<B> {
-    type Body = B;
-
-    fn body_mut_by_ref(&mut self) -> &mut B {
-        self.body_mut()
-    }
 }
 
 #[test]
@@ -75,17 +61,17 @@ fn head_and_bodies_of_requests_are_written_as_they_are_known() {
             sent(post("/"), chunked).await,
             "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n2\r\nab\r\n0\r\nx: y\r\n\r\n"
         );
-        let connect = Request::connect("b:443").header("host", "b:443").body(()).unwrap().into_parts().0;
+        let connect = head_of(Request::connect("b:443").header("host", "b:443"));
         assert_eq!(sent(connect, Whole::default()).await, "CONNECT b:443 HTTP/1.1\r\nhost: b:443\r\n\r\n");
-        let absolute = Request::get("http://b?q").header("host", "b").body(()).unwrap().into_parts().0;
+        let absolute = head_of(Request::get("http://b?q").header("host", "b"));
         assert_eq!(sent(absolute, Whole::default()).await, "GET /?q HTTP/1.1\r\nhost: b\r\n\r\n");
-        let all = Request::options("*").header("host", "b").body(()).unwrap().into_parts().0;
+        let all = head_of(Request::options("*").header("host", "b"));
         assert_eq!(sent(all, Whole::default()).await, "OPTIONS * HTTP/1.1\r\nhost: b\r\n\r\n");
     });
 }
 
 /// What an endpoint reads of a request.
-async fn sent<B>(head: http::request::Parts, body: B) -> String
+async fn sent<B>(head: RequestHead, body: B) -> String
 where
     B: http_body::Body<Data = Bytes, Error = Fault> + Unpin,
 {
@@ -106,9 +92,9 @@ where
 
 /// The answer to a `GET`, after which the endpoint closes.
 async fn answered(
-    head: &http::request::Parts,
+    head: &RequestHead,
     text: &str,
-) -> Result<http::Response<super::super::ResponseBody<tokio::io::DuplexStream, Whole>>, Unanswered> {
+) -> Result<Response<super::super::ResponseBody<tokio::io::DuplexStream, Whole>>, Unanswered> {
     let (mut endpoint, connection) = connection();
     let serve = async {
         read_to(&mut endpoint, "\r\n\r\n").await;
@@ -123,8 +109,8 @@ async fn answered(
 fn a_body_without_length_ends_with_the_connection() {
     run(async {
         let mut response = answered(&get("/"), "HTTP/1.1 200 OK\r\n\r\nabc").await.unwrap();
-        assert_eq!(collect(response.body_mut()).await.unwrap().0, b"abc");
-        assert!(response.into_body().into_connection().is_none());
+        assert_eq!(collect(&mut response.body).await.unwrap().0, b"abc");
+        assert!(response.body.into_connection().is_none());
     });
 }
 
@@ -133,8 +119,8 @@ fn a_body_that_ends_early_is_a_fault() {
     run(async {
         for framing in ["content-length: 4\r\n\r\nabc", "transfer-encoding: chunked\r\n\r\n3\r\nabc\r\n"] {
             let mut response = answered(&get("/"), &format!("HTTP/1.1 200 OK\r\n{framing}")).await.unwrap();
-            assert_eq!(collect(response.body_mut()).await, Err(Fault::upstream(FaultKind::Closed)));
-            assert!(response.into_body().into_connection().is_none());
+            assert_eq!(collect(&mut response.body).await, Err(Fault::upstream(FaultKind::Closed)));
+            assert!(response.body.into_connection().is_none());
         }
     });
 }
@@ -142,11 +128,11 @@ fn a_body_that_ends_early_is_a_fault() {
 #[test]
 fn a_response_to_head_has_no_body_whatever_it_says() {
     run(async {
-        let head = Request::head("/").header("host", "a").body(()).unwrap().into_parts().0;
+        let head = head_of(Request::head("/").header("host", "a"));
         let text = "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\n";
         let response = answered(&head, text).await.unwrap();
-        assert!(response.body().is_end_stream());
-        assert_eq!(response.headers()["content-length"], "4");
+        assert!(response.body.is_end_stream());
+        assert_eq!(response.head.headers.get("content-length"), Some(&b"4"[..]));
     });
 }
 
@@ -160,11 +146,11 @@ fn a_connection_is_not_kept_where_something_is_odd_about_it() {
             "HTTP/1.1 204 No Content\r\ncontent-length: 4\r\n\r\n",
         ] {
             let response = answered(&get("/"), text).await.unwrap();
-            assert!(response.body().is_end_stream());
-            assert!(response.into_body().into_connection().is_none(), "{text}");
+            assert!(response.body.is_end_stream());
+            assert!(response.body.into_connection().is_none(), "{text}");
         }
         let text = "HTTP/1.0 200 OK\r\ncontent-length: 0\r\nconnection: keep-alive\r\n\r\n";
-        let mut connection = answered(&get("/"), text).await.unwrap().into_body().into_connection().unwrap();
+        let mut connection = answered(&get("/"), text).await.unwrap().body.into_connection().unwrap();
         assert!(!connection.is_alive(), "the endpoint closed it meanwhile");
     });
 }
@@ -193,7 +179,7 @@ fn how_far_a_request_came_is_known() {
         };
         let head = get("/");
         let (response, ()) = tokio::join!(served.send(&head, Whole::default()), serve);
-        served = response.unwrap().into_body().into_connection().unwrap();
+        served = response.unwrap().body.into_connection().unwrap();
         let serve = async {
             read_to(&mut endpoint, "\r\n\r\n").await;
             drop(endpoint);
@@ -204,6 +190,78 @@ fn how_far_a_request_came_is_known() {
         let (endpoint, connection) = connection();
         drop(endpoint);
         assert_eq!(reached(connection.send(&head, Whole::default()).await), Reached::Nowhere);
+    });
+}
+
+/// How an endpoint ends a connection that it has answered on.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Ends {
+    BeforeTheNext,
+    HalfBeforeTheNext,
+    WithTheNextUnread,
+    AfterReading,
+    ByResetAfterReading,
+}
+
+/// How far a request came on a real connection that was used a few times and then ended like this.
+async fn reached_at_the_end(how: Ends) -> Reached {
+    use std::io::{Read, Write};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let (told, tell) = std::sync::mpsc::channel();
+    let endpoint = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut request = [0; 4096];
+        // Often enough that the system waits with its confirmations.
+        for _ in 0..30 {
+            assert!(stream.read(&mut request).unwrap() > 0);
+            stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").unwrap();
+        }
+        match how {
+            Ends::BeforeTheNext => {}
+            Ends::HalfBeforeTheNext => {
+                stream.shutdown(std::net::Shutdown::Write).unwrap();
+                tell.recv().unwrap();
+            }
+            Ends::WithTheNextUnread => tell.recv().unwrap(),
+            Ends::AfterReading | Ends::ByResetAfterReading => assert!(stream.read(&mut request).unwrap() > 0),
+        }
+        if how == Ends::ByResetAfterReading {
+            socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
+        }
+    });
+    let stream = TcpStream::connect(address).await.unwrap();
+    let mut connection = Connection::new(stream, &Limits::default());
+    let head = post("/");
+    for _ in 0..30 {
+        let response = connection.send(&head, Whole::of("body")).await.unwrap();
+        connection = response.body.into_connection().unwrap();
+    }
+    if matches!(how, Ends::BeforeTheNext | Ends::HalfBeforeTheNext) {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let sent = connection.send(&head, Whole::of("body"));
+    let then = async {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let _ = told.send(());
+    };
+    let (response, ()) = tokio::join!(sent, then);
+    endpoint.join().unwrap();
+    response.map(drop).unwrap_err().reached
+}
+
+#[test]
+fn only_a_connection_that_ended_before_the_request_came_proves_that_it_was_not_read() {
+    run(async {
+        for (how, expected) in [
+            (Ends::BeforeTheNext, Reached::Unread),
+            (Ends::HalfBeforeTheNext, Reached::Unread),
+            (Ends::WithTheNextUnread, Reached::Stale),
+            (Ends::AfterReading, Reached::Stale),
+            (Ends::ByResetAfterReading, Reached::Stale),
+        ] {
+            assert_eq!(reached_at_the_end(how).await, expected, "{how:?}");
+        }
     });
 }
 
@@ -223,13 +281,12 @@ fn interim_responses_are_skipped() {
     run(async {
         let text =
             "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n";
-        assert_eq!(answered(&get("/"), text).await.unwrap().status(), StatusCode::NO_CONTENT);
+        assert_eq!(answered(&get("/"), text).await.unwrap().head.status, StatusCode::NO_CONTENT);
     });
 }
 
-fn expecting() -> http::request::Parts {
-    let request = Request::post("/").header("host", "a").header("expect", "100-continue");
-    request.body(()).unwrap().into_parts().0
+fn expecting() -> RequestHead {
+    head_of(Request::post("/").header("host", "a").header("expect", "100-continue"))
 }
 
 #[test]
@@ -249,7 +306,7 @@ fn a_body_is_held_back_until_the_endpoint_asks_for_it() {
         };
         let head = expecting();
         let (response, ()) = tokio::join!(connection.send(&head, Whole::of("abc")), serve);
-        assert!(response.unwrap().into_body().into_connection().is_some());
+        assert!(response.unwrap().body.into_connection().is_some());
     });
 }
 
@@ -264,7 +321,7 @@ fn a_body_is_not_held_back_for_ever() {
         };
         let head = expecting();
         let (response, ()) = tokio::join!(connection.send(&head, Whole::of("abc")), serve);
-        assert!(response.unwrap().into_body().into_connection().is_some());
+        assert!(response.unwrap().body.into_connection().is_some());
         assert!(start.elapsed() >= Duration::from_secs(1));
     });
 }
@@ -280,8 +337,8 @@ fn a_body_that_was_refused_is_never_sent() {
         let head = expecting();
         let (response, ()) = tokio::join!(connection.send(&head, Whole::of("xyz")), serve);
         let mut response = response.unwrap();
-        assert_eq!(collect(response.body_mut()).await.unwrap().0, b"abc");
-        assert!(response.into_body().into_connection().is_none());
+        assert_eq!(collect(&mut response.body).await.unwrap().0, b"abc");
+        assert!(response.body.into_connection().is_none());
         assert_eq!(read_all(&mut endpoint).await, "");
     });
 }
@@ -299,8 +356,8 @@ fn a_request_goes_on_while_an_early_response_is_read() {
         };
         let exchange = async {
             let mut response = connection.send(&post("/"), body).await.unwrap();
-            assert_eq!(collect(response.body_mut()).await.unwrap().0, b"xyz");
-            assert!(response.into_body().into_connection().is_some());
+            assert_eq!(collect(&mut response.body).await.unwrap().0, b"xyz");
+            assert!(response.body.into_connection().is_some());
         };
         tokio::join!(exchange, serve);
     });
@@ -313,8 +370,8 @@ fn an_early_response_over_is_the_end_of_the_connection() {
         let body = Parts::of(&["a"]).then_wait().then_wait().then_wait().then_wait().then_wait().then_wait();
         write(&mut endpoint, "HTTP/1.1 413 Content Too Large\r\ncontent-length: 0\r\n\r\n").await;
         let response = connection.send(&post("/"), body).await.unwrap();
-        assert!(response.body().is_end_stream());
-        assert!(response.into_body().into_connection().is_none());
+        assert!(response.body.is_end_stream());
+        assert!(response.body.into_connection().is_none());
     });
 }
 
@@ -334,21 +391,21 @@ fn an_answer_is_read_though_the_endpoint_takes_no_more_of_the_request() {
         };
         let head = post("/");
         let (response, _endpoint) = tokio::join!(connection.send(&head, body), serve);
-        assert_eq!(response.unwrap().status(), StatusCode::PAYLOAD_TOO_LARGE);
+        assert_eq!(response.unwrap().head.status, StatusCode::PAYLOAD_TOO_LARGE);
     });
 }
 
 #[test]
 fn an_upgrade_gives_the_stream_and_what_was_read_of_it() {
     run(async {
-        let head = Request::get("/").header("host", "a").header("connection", "upgrade").header("upgrade", "x");
-        let head = head.body(()).unwrap().into_parts().0;
+        let head =
+            head_of(Request::get("/").header("host", "a").header("connection", "upgrade").header("upgrade", "x"));
         let response = answered(&head, "HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\n\r\nnot http").await.unwrap();
-        assert_eq!(&response.into_body().into_upgraded().unwrap().1[..], b"not http");
+        assert_eq!(&response.body.into_upgraded().unwrap().1[..], b"not http");
 
-        let head = Request::connect("b:1").header("host", "b:1").body(()).unwrap().into_parts().0;
+        let head = head_of(Request::connect("b:1").header("host", "b:1"));
         let response = answered(&head, "HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nnot http").await.unwrap();
-        assert_eq!(&response.into_body().into_upgraded().unwrap().1[..], b"not http");
+        assert_eq!(&response.body.into_upgraded().unwrap().1[..], b"not http");
 
         let unasked = answered(&get("/"), "HTTP/1.1 101 Switching Protocols\r\n\r\n").await.unwrap_err();
         assert!(matches!(unasked.fault.kind, FaultKind::Malformed(_)));
@@ -375,14 +432,14 @@ fn a_large_body_comes_whole_over_a_socket() {
         let exchange = async {
             let mut response = connection.send(&get("/"), Whole::default()).await.unwrap();
             let mut at = 0;
-            while let Some(frame) = poll_fn(|cx| Pin::new(response.body_mut()).poll_frame(cx)).await {
+            while let Some(frame) = poll_fn(|cx| Pin::new(&mut response.body).poll_frame(cx)).await {
                 for byte in frame.unwrap().into_data().unwrap() {
                     assert_eq!(byte, (at % 251) as u8);
                     at += 1;
                 }
             }
             assert_eq!(at, LENGTH);
-            assert!(response.into_body().into_connection().is_some());
+            assert!(response.body.into_connection().is_some());
         };
         tokio::join!(exchange, serve);
     });

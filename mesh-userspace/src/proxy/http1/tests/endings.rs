@@ -108,7 +108,7 @@ fn a_body_that_fails_at_once_leaves_room_for_another_answer() {
             assert_eq!(result, Err(fault));
             assert!(!server.has_begun_response());
             let instead = Response::builder().status(502).body(Whole::default()).unwrap();
-            assert_eq!(server.respond(instead, false).await.unwrap().after, After::Request);
+            assert_eq!(server.respond(instead.into(), false).await.unwrap().after, After::Request);
             assert!(server.has_begun_response());
             assert!(read_to(&mut client, "\r\n\r\n").await.starts_with("HTTP/1.1 502"));
         }
@@ -124,7 +124,7 @@ fn a_body_that_is_not_as_long_as_its_head_says_is_a_fault() {
             server.request().await.unwrap().unwrap();
             let response = Response::builder().header("content-length", 3).body(Parts::of(&[text])).unwrap();
             let Err(Fault { side: Side::Upstream, kind: FaultKind::Malformed(words) }) =
-                server.respond(response, false).await
+                server.respond(response.into(), false).await
             else {
                 panic!("{text}")
             };
@@ -140,7 +140,7 @@ fn a_fault_of_form_can_be_answered() {
         write(&mut client, "GET / HTTP/1.1\r\nhost : a\r\n\r\n").await;
         assert_eq!(server.request().await.unwrap_err(), Fault::downstream(FaultKind::Malformed("header name")));
         let response = Response::builder().status(400).body(Whole::default()).unwrap();
-        assert_eq!(server.respond(response, false).await.unwrap().after, After::Close);
+        assert_eq!(server.respond(response.into(), false).await.unwrap().after, After::Close);
         assert!(server.request().await.unwrap().is_none());
         let (text, ()) = tokio::join!(
             async {
@@ -170,7 +170,7 @@ fn a_premature_end_is_a_fault_and_an_idle_one_is_not() {
             write(&mut client, &format!("POST / HTTP/1.1\r\nhost: a\r\n{framing}")).await;
             drop(client);
             let request = server.request().await.unwrap().unwrap();
-            assert_eq!(collect(request.into_body()).await, Err(Fault::downstream(FaultKind::Closed)));
+            assert_eq!(collect(request.body).await, Err(Fault::downstream(FaultKind::Closed)));
             assert!(!server.is_open());
         }
     });
@@ -244,7 +244,7 @@ fn a_client_that_is_still_sending_can_read_the_response() {
         client.write_all(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 1000000\r\n\r\n").await.unwrap();
         let request = server.request().await.unwrap().unwrap();
         let response = Response::builder().status(413).body(Whole::default()).unwrap();
-        server.respond(response, true).await.unwrap();
+        server.respond(response.into(), true).await.unwrap();
         drop(request);
         let client = async {
             client.write_all(&[b'x'; 1_000_000]).await.unwrap();

@@ -11,21 +11,38 @@ mod splits;
 
 use std::{
     collections::VecDeque,
+    io,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response};
+use http::{HeaderMap, Request};
 use http_body::{Body, Frame};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
+    io::{AsyncRead, AsyncReadExt, AsyncWriteExt, DuplexStream, ReadBuf},
     task::LocalSet,
 };
 
-use super::{super::Fault, Connection, Limits, Server, Transport};
+use super::{
+    super::{Fault, RequestHead, Response},
+    Connection, Limits, Server, Transport,
+};
 
 impl Transport for DuplexStream {
+    fn confirmed(&self) -> Option<u64> {
+        None
+    }
+
+    fn poll_readable(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn is_quiet(&mut self) -> bool {
+        let (mut cx, mut byte) = (Context::from_waker(Waker::noop()), [0]);
+        Pin::new(self).poll_read(&mut cx, &mut ReadBuf::new(&mut byte)).is_pending()
+    }
+
     fn has_news(&self) -> bool {
         false
     }
@@ -170,12 +187,16 @@ async fn write(stream: &mut DuplexStream, text: &str) {
     stream.write_all(text.as_bytes()).await.unwrap();
 }
 
-fn get(path: &str) -> http::request::Parts {
-    Request::get(path).header("host", "a").body(()).unwrap().into_parts().0
+fn get(path: &str) -> RequestHead {
+    head_of(Request::get(path).header("host", "a"))
 }
 
-fn post(path: &str) -> http::request::Parts {
-    Request::post(path).header("host", "a").body(()).unwrap().into_parts().0
+fn post(path: &str) -> RequestHead {
+    head_of(Request::post(path).header("host", "a"))
+}
+
+fn head_of(request: http::request::Builder) -> RequestHead {
+    request.body(()).unwrap().into_parts().0.into()
 }
 
 fn ok<B>(body: B) -> Response<B> {

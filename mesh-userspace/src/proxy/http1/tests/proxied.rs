@@ -15,7 +15,7 @@ use tokio::{
 };
 
 use super::{
-    super::{After, Connection, Limits, Server, Transport},
+    super::{super::Message, After, Connection, Limits, Server, Transport},
     read_to, run, write,
 };
 
@@ -55,6 +55,18 @@ impl AsyncWrite for Counted {
 }
 
 impl Transport for Counted {
+    fn confirmed(&self) -> Option<u64> {
+        None
+    }
+
+    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream.poll_readable(cx)
+    }
+
+    fn is_quiet(&mut self) -> bool {
+        self.stream.is_quiet()
+    }
+
     fn has_news(&self) -> bool {
         false
     }
@@ -104,9 +116,9 @@ fn a_request_through_costs_one_read_and_one_write_on_each_side() {
             let mut connection = Connection::new(upstream, &Limits::default());
             while let Some(request) = server.request().await.unwrap() {
                 assert!(connection.is_alive());
-                let (head, body) = request.into_parts();
-                let (head, mut body) = connection.send(&head, body).await.unwrap().into_parts();
-                let response = http::Response::from_parts(head, &mut body);
+                let Message { head, body } = request;
+                let Message { head, mut body } = connection.send(&head, body).await.unwrap();
+                let response = Message { head, body: &mut body };
                 assert_eq!(server.respond(response, false).await.unwrap().after, After::Request);
                 connection = body.into_connection().unwrap();
             }
@@ -144,9 +156,9 @@ fn a_client_that_reads_only_after_it_sent_is_not_waited_for_for_ever() {
         let proxy = async {
             let mut server = Server::new(downstream, Bytes::new(), &Limits::default());
             let connection = Connection::new(upstream, &Limits::default());
-            let (head, body) = server.request().await.unwrap().unwrap().into_parts();
-            let (head, mut body) = connection.send(&head, body).await.unwrap().into_parts();
-            let response = http::Response::from_parts(head, &mut body);
+            let Message { head, body } = server.request().await.unwrap().unwrap();
+            let Message { head, mut body } = connection.send(&head, body).await.unwrap();
+            let response = Message { head, body: &mut body };
             let responded = server.respond_while(response, false, |mut body, cx| body.poll_upload(cx)).await;
             assert_eq!(responded.unwrap().after, After::Request);
             assert!(body.into_connection().is_some());

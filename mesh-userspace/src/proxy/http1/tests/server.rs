@@ -21,8 +21,11 @@ fn a_response_of_known_length_has_content_length() {
         let (mut client, mut server) = server();
         write(&mut client, GET).await;
         let request = server.request().await.unwrap().unwrap();
-        assert_eq!((request.method(), request.uri().path(), request.version()), (&Method::GET, "/1", Version::HTTP_11));
-        assert!(request.body().is_end_stream());
+        assert_eq!(
+            (&request.head.method, request.head.uri.path(), request.head.version),
+            (&Method::GET, "/1", Version::HTTP_11)
+        );
+        assert!(request.body.is_end_stream());
         let responded = server.respond(ok(Whole::of("hello")), false).await.unwrap();
         assert_eq!((responded.after, responded.bytes), (After::Request, 5));
         drop((server, request));
@@ -83,8 +86,8 @@ fn pipelined_requests_are_answered_in_order() {
         client.shutdown().await.unwrap();
         for (path, body) in [("/1", "abc"), ("/2", ""), ("/3", "xy")] {
             let request = server.request().await.unwrap().unwrap();
-            assert_eq!(request.uri().path(), path);
-            assert_eq!(collect(request.into_body()).await.unwrap().0, body.as_bytes());
+            assert_eq!(request.head.uri.path(), path);
+            assert_eq!(collect(request.body).await.unwrap().0, body.as_bytes());
             server.respond(ok(Whole::default()), false).await.unwrap();
         }
         assert!(server.request().await.unwrap().is_none(), "a half-close ends it only after the last request");
@@ -99,7 +102,7 @@ fn head_and_304_have_the_lines_of_a_body_and_no_body() {
             write(&mut client, &format!("{method} / HTTP/1.1\r\nhost: a\r\n\r\n")).await;
             server.request().await.unwrap().unwrap();
             let response = Response::builder().status(status).header("content-length", 7).body(Parts::default());
-            assert_eq!(server.respond(response.unwrap(), false).await.unwrap().after, After::Request);
+            assert_eq!(server.respond(response.unwrap().into(), false).await.unwrap().after, After::Request);
             drop(server);
             let text = read_all(&mut client).await;
             assert!(text.ends_with("\r\ncontent-length: 7\r\n\r\n"), "{text}");
@@ -115,7 +118,7 @@ fn a_204_speaks_of_no_body() {
         server.request().await.unwrap().unwrap();
         let response =
             Response::builder().status(204).header("content-length", 0).header("transfer-encoding", "chunked");
-        server.respond(response.body(Parts::default()).unwrap(), false).await.unwrap();
+        server.respond(response.body(Parts::default()).unwrap().into(), false).await.unwrap();
         drop(server);
         assert_eq!(read_all(&mut client).await, "HTTP/1.1 204 No Content\r\n\r\n");
     });
@@ -128,8 +131,8 @@ fn an_early_response_is_followed_by_the_next_request_if_the_body_is_small() {
         write(&mut client, &format!("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\n\r\nabc{GET}")).await;
         let request = server.request().await.unwrap().unwrap();
         assert_eq!(server.respond(ok(Whole::default()), false).await.unwrap().after, After::Request);
-        assert_eq!(server.request().await.unwrap().unwrap().uri().path(), "/1");
-        let late = collect(request.into_body()).await;
+        assert_eq!(server.request().await.unwrap().unwrap().head.uri.path(), "/1");
+        let late = collect(request.body).await;
         assert_eq!(late, Err(Fault::downstream(FaultKind::Closed)), "it reads nothing of the next request");
     });
 }
@@ -144,7 +147,7 @@ fn a_client_is_asked_to_go_on_when_its_body_is_wanted() {
             assert_eq!(read_to(&mut client, "\r\n\r\n").await, "HTTP/1.1 100 Continue\r\n\r\n");
             write(&mut client, "abc").await;
         };
-        let (body, ()) = tokio::join!(collect(request.into_body()), answer);
+        let (body, ()) = tokio::join!(collect(request.body), answer);
         assert_eq!(body.unwrap().0, b"abc");
         assert_eq!(server.respond(ok(Whole::default()), false).await.unwrap().after, After::Request);
     });
@@ -157,7 +160,7 @@ fn interim_responses_go_before_the_response() {
         write(&mut client, GET).await;
         server.request().await.unwrap().unwrap();
         let hints = Response::builder().status(103).header("link", "x").body(Whole::default()).unwrap();
-        assert_eq!(server.respond(hints, false).await.unwrap().after, After::Response);
+        assert_eq!(server.respond(hints.into(), false).await.unwrap().after, After::Response);
         assert_eq!(server.respond(ok(Whole::of("a")), false).await.unwrap().after, After::Request);
         drop(server);
         let expected = "HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\na";
@@ -175,7 +178,7 @@ fn an_upgraded_connection_comes_with_what_was_read_of_it() {
             write(&mut client, text).await;
             drop(server.request().await.unwrap().unwrap());
             let response = Response::builder().status(status).header("connection", "upgrade").body(Whole::default());
-            assert_eq!(server.respond(response.unwrap(), false).await.unwrap().after, After::Tunnel);
+            assert_eq!(server.respond(response.unwrap().into(), false).await.unwrap().after, After::Tunnel);
             let (stream, read) = server.upgrade().unwrap();
             assert_eq!(&read[..], b"not http");
             drop(stream);
@@ -238,7 +241,7 @@ fn http_1_0_sees_no_interim_responses() {
         write(&mut client, "GET / HTTP/1.0\r\n\r\n").await;
         server.request().await.unwrap().unwrap();
         let hints = Response::builder().status(103).body(Whole::default()).unwrap();
-        assert_eq!(server.respond(hints, false).await.unwrap().after, After::Response);
+        assert_eq!(server.respond(hints.into(), false).await.unwrap().after, After::Response);
         server.respond(ok(Whole::of("a")), false).await.unwrap();
         drop(server);
         assert!(read_all(&mut client).await.starts_with("HTTP/1.1 200 OK\r\n"));
@@ -252,7 +255,7 @@ fn a_body_can_be_read_while_the_response_is_written() {
         write(&mut client, "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n").await;
         let request = server.request().await.unwrap().unwrap();
         let echo = async {
-            let response = request.map(Box::pin).into_body();
+            let response = request.map(Box::pin).body;
             server.respond(ok(response), false).await.unwrap()
         };
         let talk = async {
@@ -272,6 +275,6 @@ fn a_body_ends_where_its_length_says_even_while_its_producer_waits() {
         server.request().await.unwrap().unwrap();
         let never = Never(Some(Bytes::from_static(b"abc")));
         let response = Response::builder().header("content-length", 3).body(never).unwrap();
-        assert_eq!(server.respond(response, false).await.unwrap().after, After::Request);
+        assert_eq!(server.respond(response.into(), false).await.unwrap().after, After::Request);
     });
 }

@@ -239,8 +239,7 @@ fn decode(bytes: &[u8]) -> Result<Option<Vec<u8>>, FaultKind> {
 fn the_host_of_an_absolute_target_replaces_the_header() {
     let input = Bytes::from_static(b"GET http://b:80/x HTTP/1.1\r\nhost: a\r\n\r\n");
     let head = head::request(&input, &Limits::default()).unwrap().unwrap();
-    assert_eq!(head.message.headers()["host"], "b:80");
-    assert_eq!(head.message.headers().get_all("host").iter().count(), 1);
+    assert!(head.head.headers.get_all("host").eq([b"b:80"]));
 }
 
 #[test]

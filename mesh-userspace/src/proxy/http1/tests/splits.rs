@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use tokio::io::AsyncWriteExt;
 
 use super::{
-    super::{Limits, Server},
+    super::{super::Message, Limits, Server},
     Whole, collect, ok, run,
     smuggling::{CHUNKED, REQUESTS},
 };
@@ -28,7 +28,7 @@ fn understood(parts: &[&[u8]]) -> Vec<String> {
             loop {
                 match server.request().await {
                     Ok(Some(request)) => {
-                        let (head, body) = request.into_parts();
+                        let Message { head, body } = request;
                         log.push(format!("{} {} {:?}", head.method, head.uri, head.headers));
                         log.push(format!("{:?}", collect(body).await));
                         if server.respond(ok(Whole::default()), false).await.is_err() {

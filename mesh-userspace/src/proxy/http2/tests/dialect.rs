@@ -1,19 +1,25 @@
 //! Heads between the dialects.
 
-use http::{Method, Version, request::Parts};
+use http::{Method, Version};
 
-use super::{super::dialect::*, *};
+use super::{
+    super::{
+        super::{Fields, Message, RequestHead},
+        dialect::*,
+    },
+    *,
+};
 
-fn head(method: &str, target: &str, headers: &[(&'static str, &'static str)]) -> Parts {
+fn head(method: &str, target: &str, headers: &[(&'static str, &'static str)]) -> RequestHead {
     let mut request = Request::builder().method(method).uri(target);
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
-    request.body(()).unwrap().into_parts().0
+    request.body(()).unwrap().into_parts().0.into()
 }
 
-fn names(headers: &HeaderMap) -> Vec<&str> {
-    let mut names: Vec<_> = headers.keys().map(http::HeaderName::as_str).collect();
+fn names(headers: &Fields) -> Vec<&str> {
+    let mut names: Vec<_> = headers.iter().map(|(name, _)| str::from_utf8(name).unwrap()).collect();
     names.sort_unstable();
     names
 }
@@ -41,7 +47,7 @@ fn the_asterisk_of_options_goes_through_both_ways() {
     prepare_for_http2(&mut head).unwrap();
     assert_eq!(head.uri.path(), "*");
     prepare_for_http1(&mut head).unwrap();
-    assert_eq!((head.uri.to_string().as_str(), &head.headers["host"]), ("*", &"shop".parse().unwrap()));
+    assert_eq!((head.uri.to_string().as_str(), head.headers.get("host")), ("*", Some(&b"shop"[..])));
 }
 
 #[test]
@@ -50,7 +56,7 @@ fn connect_keeps_its_target() {
     prepare_for_http2(&mut head).unwrap();
     assert_eq!((head.uri.to_string().as_str(), head.version), ("shop:443", Version::HTTP_2));
     prepare_for_http1(&mut head).unwrap();
-    assert_eq!((head.uri.to_string().as_str(), &head.headers["host"]), ("shop:443", &"shop:443".parse().unwrap()));
+    assert_eq!((head.uri.to_string().as_str(), head.headers.get("host")), ("shop:443", Some(&b"shop:443"[..])));
 }
 
 #[test]
@@ -86,14 +92,12 @@ fn what_speaks_of_the_connection_stays_behind() {
     );
     prepare_for_http2(&mut request).unwrap();
     assert_eq!(names(&request.headers), ["accept", "te"]);
-    assert_eq!(request.headers["te"], "trailers");
+    assert!(request.headers.get_all("te").eq([b"trailers"]));
 
-    let mut response =
-        Response::builder().header("connection", "close").header("date", "x").body(()).unwrap().into_parts().0;
+    let response = Response::builder().header("connection", "close").header("date", "x").body(()).unwrap();
+    let mut response = response.into_parts().0.into();
     prepare_response_for_http2(&mut response);
     assert_eq!((names(&response.headers), response.version), (vec!["date"], Version::HTTP_2));
-    prepare_response_for_http1(&mut response);
-    assert_eq!(response.version, Version::HTTP_11);
 }
 
 #[test]
@@ -105,16 +109,16 @@ fn the_authority_becomes_the_host_and_pieces_of_a_cookie_one() {
     );
     prepare_for_http1(&mut head).unwrap();
     assert_eq!((head.uri.to_string().as_str(), head.version), ("/a?b=c", Version::HTTP_11));
-    assert_eq!(head.headers["host"], "shop:8080");
-    assert_eq!(head.headers.get_all("cookie").iter().collect::<Vec<_>>(), ["a=1; b=2; c=3"]);
-    assert_eq!(head.headers["te"], "trailers");
+    assert!(head.headers.get_all("host").eq([b"shop:8080"]));
+    assert!(head.headers.get_all("cookie").eq([b"a=1; b=2; c=3"]));
+    assert!(head.headers.get_all("te").eq([b"trailers"]));
 }
 
 #[test]
 fn a_request_that_had_no_authority_has_an_empty_host() {
     let mut head = head("GET", "/", &[]);
     prepare_for_http1(&mut head).unwrap();
-    assert_eq!(head.headers["host"], "");
+    assert_eq!(head.headers.get("host"), Some(&b""[..]));
 }
 
 #[test]
@@ -127,7 +131,7 @@ fn extended_connect_is_not_said_in_http1() {
 #[test]
 fn heads_with_two_meanings_are_malformed() {
     let ok = |method: &str, target: &str, headers: &[(&'static str, &'static str)]| {
-        check(&Request::from_parts(head(method, target, headers), ())).is_ok()
+        check(&Message { head: Box::new(head(method, target, headers)), body: () }.into()).is_ok()
     };
     assert!(ok("GET", "http://shop/", &[]));
     assert!(ok("GET", "http://shop/", &[("host", "SHOP")]));

@@ -15,7 +15,7 @@ use std::{
     pin::Pin,
     rc::Rc,
     task::{Context, Poll},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -141,7 +141,13 @@ where
     served_until(limits, pending(), handler)
 }
 
-/// The same until `drain`.
+/// A clock.
+fn clock() -> impl Fn() -> Duration {
+    let started = Instant::now();
+    move || started.elapsed()
+}
+
+/// The same as [`served`], until `drain`.
 fn served_until<H, F, B>(
     limits: Limits,
     drain: impl Future<Output = ()> + 'static,
@@ -153,10 +159,9 @@ where
     B: Body<Data = Bytes, Error = Fault> + 'static,
 {
     let (ours, theirs) = tokio::io::duplex(PIPE);
-    let task =
-        tokio::task::spawn_local(
-            async move { serve(ours, Bytes::new(), &limits, &Rc::default(), drain, handler).await },
-        );
+    let task = tokio::task::spawn_local(async move {
+        serve(ours, Bytes::new(), &limits, &Rc::default(), clock(), drain, handler).await
+    });
     (theirs, task)
 }
 

@@ -2,6 +2,7 @@
 
 use super::*;
 
+use super::super::Activity;
 use h2::Reason;
 
 async fn echo(request: Request<Incoming>) -> Result<Response<Incoming>, Fault> {
@@ -44,7 +45,7 @@ fn bytes_that_were_read_before_are_not_lost() {
         tokio::task::spawn_local(connection);
         tokio::task::spawn_local(async move {
             let limits = Limits::default();
-            serve(theirs, Bytes::copy_from_slice(&before), &limits, &Rc::default(), pending(), hello).await
+            serve(theirs, Bytes::copy_from_slice(&before), &limits, &Rc::default(), clock(), pending(), hello).await
         });
         let (response, _) = send.send_request(get("/"), true).unwrap();
         assert_eq!(all_of(response.await.unwrap().into_body()).await.unwrap().0, "hello");
@@ -269,21 +270,21 @@ fn the_end_of_the_connection_drops_all_handlers() {
 #[test]
 fn the_counter_says_how_many_requests_are_under_way() {
     run(async {
-        let open = Rc::<Cell<u32>>::default();
+        let open = Rc::<Activity>::default();
         let counter = Rc::clone(&open);
         let (ours, theirs) = tokio::io::duplex(PIPE);
         tokio::task::spawn_local(async move {
             let handler = |_| pending::<Result<Response<Frames>, Fault>>();
-            serve(ours, Bytes::new(), &Limits::default(), &counter, pending(), handler).await
+            serve(ours, Bytes::new(), &Limits::default(), &counter, clock(), pending(), handler).await
         });
         let (mut send, _driver) = h2_client(theirs).await;
         let first = send.send_request(get("/"), true).unwrap();
         let _second = send.send_request(get("/"), true).unwrap();
         rest().await;
-        assert_eq!(open.get(), 2);
+        assert_eq!(open.open(), 2);
         drop(first);
         rest().await;
-        assert_eq!(open.get(), 1);
+        assert_eq!(open.open(), 1);
     });
 }
 

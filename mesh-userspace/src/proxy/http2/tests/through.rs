@@ -1,6 +1,6 @@
 //! Both halves together, between hyper's client and server.
 
-use super::*;
+use super::{super::super::Message, *};
 
 use http_body_util::{Full, StreamBody};
 use hyper::service::service_fn;
@@ -38,9 +38,9 @@ async fn proxied() -> HyperClient {
     let (stream, _task) = served(Limits::default(), move |request| {
         let connection = connection.clone();
         async move {
-            let (mut head, body) = request.into_parts();
+            let Message { mut head, body } = request.into();
             super::super::dialect::prepare_for_http2(&mut head)?;
-            connection.send(head, body).await.map_err(|unanswered| unanswered.fault)
+            connection.send((*head).into(), body).await.map_err(|unanswered| unanswered.fault)
         }
     });
     let (send, driver) =
@@ -153,9 +153,9 @@ fn an_extended_connect_is_a_stream_both_ways() {
         let (stream, _task) = served(limits, move |request| {
             let connection = connection.clone();
             async move {
-                let (mut head, body) = request.into_parts();
+                let Message { mut head, body } = request.into();
                 super::super::dialect::prepare_for_http2(&mut head)?;
-                connection.send(head, body).await.map_err(|unanswered| unanswered.fault)
+                connection.send((*head).into(), body).await.map_err(|unanswered| unanswered.fault)
             }
         });
         let (mut send, _driver) = h2_client(stream).await;

@@ -1,0 +1,48 @@
+//! `cargo xtask deb`: the Debian package, by cargo-deb. What is in it stands in `mesh-userspace/Cargo.toml`, what happens
+//! when it is installed and removed in `deploy/debian`.
+
+use std::fs;
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::build::{self, Profile};
+use crate::process::{cargo, run as run_program};
+use crate::setup;
+
+/// What is asked for.
+#[derive(Args)]
+pub(crate) struct Options {
+    /// Where the package is written (default: debian, in cargo's target directory)
+    #[arg(long, value_name = "DIR")]
+    output: Option<PathBuf>,
+    /// A mesh that is built already (default: build it, for release)
+    #[arg(long, value_name = "PATH")]
+    binary: Option<PathBuf>,
+    /// Compress less, to have it sooner
+    #[arg(long)]
+    fast: bool,
+}
+
+/// Builds, or takes what is built, and packs it.
+pub(crate) fn run(options: &Options) -> Result<(), String> {
+    setup::cargo_deb()?;
+    let binary = options.binary.clone().map_or_else(|| build::run(Profile::Release), Ok)?;
+    let output = options.output.clone().unwrap_or_else(|| build::target_directory().join("debian"));
+    let output = std::path::absolute(&output).map_err(|error| format!("{}: {error}", output.display()))?;
+    // cargo-deb takes the binary from where cargo puts it, and only from there.
+    let stage = output.join("stage");
+    let release = stage.join("release");
+    let at = |error: std::io::Error| format!("{}: {error}", release.display());
+    fs::create_dir_all(&release).map_err(at)?;
+    fs::copy(&binary, release.join("mesh")).map_err(|error| format!("{}: {error}", binary.display()))?;
+    let mut deb = cargo();
+    deb.args(["deb", "--no-build", "--strip", "--quiet", "--package", "mesh-userspace", "--output"]).arg(&output);
+    deb.args(options.fast.then_some("--fast"));
+    // The manifests of where xtask was built, from wherever it is called.
+    deb.current_dir(env!("CARGO_MANIFEST_DIR")).env("CARGO_TARGET_DIR", &stage);
+    let made = run_program("packing", &mut deb);
+    // Copies; one that stays is written over the next time.
+    let _ = fs::remove_dir_all(&stage);
+    made
+}
