@@ -5,7 +5,10 @@ use crate::{
     api::{self, Refusal},
     config,
     proxy::{self, Shared},
-    telemetry::traces::{Collector, Exporter, Node, Span, TraceReport, Traces, Value, spans},
+    telemetry::{
+        entry::milliseconds,
+        traces::{Collector, Exporter, Node, Span, TraceReport, Traces, Value, spans},
+    },
 };
 use std::{
     io,
@@ -148,8 +151,4 @@ fn shown(span: Span, begin: SystemTime) -> api::Span {
         error: span.error,
         attributes: span.attributes.into_iter().map(|(key, it)| (key.to_owned(), value(it))).collect(),
     }
-}
-
-fn milliseconds(time: Duration) -> f64 {
-    time.as_secs_f64() * 1000.0
 }

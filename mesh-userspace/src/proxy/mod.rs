@@ -76,5 +76,5 @@ pub use picks::Picks;
 pub use reason::{ByReason, Reason};
 pub use state::{ByStatus, DURATION_BOUNDS, Durations, EndpointState, METHODS, Retry, ServiceState, States};
 pub use table::{Entry, Service, Share, Table};
-pub use told::{Line, Trace, Try, Used};
+pub use told::{Line, Trace, TraceId, Try, Used};
 pub use worker::{RequestLog, Shared, Tracer, Workers};

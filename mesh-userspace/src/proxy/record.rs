@@ -11,7 +11,7 @@ use super::{
     reason::Reason,
     state::{EndpointState, method_index},
     table::{Active, Service},
-    told::{Line, Trace, Try, Used},
+    told::{Line, Trace, TraceId, Try, Used},
     trace::{self, Context},
     tunnel::Relayed,
     worker::Worker,
@@ -306,7 +306,7 @@ impl Record {
             sent_bytes: self.sent_bytes,
             received_bytes: self.received_bytes,
             attempts: self.attempts,
-            trace_id: asked.map(|asked| asked.trace.id()),
+            trace_id: asked.and_then(|asked| TraceId::new(asked.trace.trace)),
             reason: self.reason,
         }
     }

@@ -1,9 +1,12 @@
 //! What is told of a request when it is over: a line for the request log, and a trace for those that are kept.
 
+use super::trace;
 use crate::model::Policy;
 use http::{Method, StatusCode, Version};
 use std::{
+    fmt::{self, Display},
     net::SocketAddr,
+    num::NonZero,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -35,10 +38,34 @@ pub struct Line {
     pub received_bytes: u64,
     /// How often it was sent to an endpoint, or connected to one.
     pub attempts: u32,
-    /// The trace it is part of, 32 hexadecimal digits.
-    pub trace_id: Option<Box<str>>,
+    /// The trace it is part of.
+    pub trace_id: Option<TraceId>,
     /// Why the proxy answered itself, or what broke the answer off.
     pub reason: Option<&'static str>,
+}
+
+/// The id of a trace; 0 is none (W3C Trace Context, section 3.2.2.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TraceId(NonZero<u128>);
+
+impl TraceId {
+    /// `None`: it is 0.
+    #[must_use]
+    pub fn new(id: u128) -> Option<Self> {
+        NonZero::new(id).map(Self)
+    }
+
+    /// It in 32 hexadecimal digits.
+    #[must_use]
+    pub fn digits(self) -> [u8; 32] {
+        trace::digits(self.0.get())
+    }
+}
+
+impl Display for TraceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
 }
 
 /// A request whose trace is kept. Times are from its beginning on.

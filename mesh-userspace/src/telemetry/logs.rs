@@ -7,6 +7,7 @@ use super::{
     entry::{CONNECTION, Entry, REQUEST},
     outlet::Outlet,
     ring::{Bounds, Ring},
+    write::Writer,
 };
 use crate::proxy;
 use std::{
@@ -17,17 +18,21 @@ use std::{
         mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
     },
     thread::{self, JoinHandle},
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 /// So many batches may wait, of 64 lines each where there are many.
-const WAITING: usize = 128;
+const WAITING: usize = 256;
 
 /// So many batches are worked off together.
 const TOGETHER: usize = 16;
 
-/// So much is written to stderr at once.
-const WRITTEN_AT_ONCE: usize = 32 << 10;
+/// How long more lines are waited for after some. A worker that finds the thread waiting has to wake it, which takes it as
+/// long as some requests; one that finds it asleep goes on.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// So much is handed to stderr at once.
+const WRITTEN_AT_ONCE: usize = 256 << 10;
 
 /// Lines that are told together.
 #[derive(Debug)]
@@ -131,9 +136,10 @@ impl Logs {
         let mut entries: Vec<Entry> = Vec::new();
         let mut text = Vec::with_capacity(WRITTEN_AT_ONCE);
         while let Ok(first) = waiting.recv() {
-            let mut is_end = false;
+            let (mut is_end, mut batches) = (false, 0);
             // What came meanwhile goes along.
             for batch in iter::once(first).chain(waiting.try_iter().take(TOGETHER - 1)) {
+                batches += 1;
                 match batch {
                     Batch::Requests(lines) => entries.extend(lines.into_iter().map(Entry::from)),
                     Batch::Connections(more) => entries.extend(more),
@@ -158,16 +164,20 @@ impl Logs {
             if is_end {
                 return;
             }
+            // With as many as this more may wait already.
+            if batches < TOGETHER {
+                thread::sleep(PAUSE);
+            }
         }
     }
 }
 
 /// Writes lines as they come now; `text` is where.
 fn write<'a>(entries: impl Iterator<Item = &'a Entry>, json: bool, outlet: &Outlet, text: &mut Vec<u8>) {
-    let now = humantime::format_rfc3339_micros(SystemTime::now()).to_string();
+    let mut writer = Writer::new(json, SystemTime::now());
     let mut count = 0;
     for entry in entries {
-        entry.write(json, &now, text);
+        writer.write(entry, text);
         count += 1;
         if text.len() >= WRITTEN_AT_ONCE {
             outlet.lines(text, count);

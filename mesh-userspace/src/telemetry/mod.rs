@@ -12,6 +12,7 @@ pub mod rates;
 pub mod ring;
 mod text;
 pub mod traces;
+mod write;
 
 pub use http_metrics::HttpReport;
 pub use outlet::Outlet;

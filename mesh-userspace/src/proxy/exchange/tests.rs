@@ -139,7 +139,7 @@ fn an_answer_that_broke_off_is_not_tried_again_and_counts_against_the_endpoint()
 mod traces {
     use super::*;
     use crate::proxy::{
-        Trace, Used,
+        Trace, TraceId, Used,
         fixture::{serve_request, traced_worker},
         incoming::Incoming,
     };
@@ -198,7 +198,7 @@ mod traces {
                 assert_ne!(first.span, second.span);
                 assert_eq!((trace.line.attempts, trace.failed, trace.is_sampled), (2, false, false));
                 assert_eq!(trace.line.path.as_deref(), Some("/path?q=1"));
-                assert_eq!(trace.line.trace_id.as_deref(), Some(format!("{:032x}", trace.id).as_str()));
+                assert_eq!(trace.line.trace_id, TraceId::new(trace.id));
             }
         });
     }

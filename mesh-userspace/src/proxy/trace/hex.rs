@@ -30,7 +30,7 @@ pub(super) fn write(number: u128, into: &mut [u8]) {
 }
 
 /// An id in so many digits.
-pub(super) fn digits<const DIGITS: usize>(id: u128) -> [u8; DIGITS] {
+pub(in crate::proxy) fn digits<const DIGITS: usize>(id: u128) -> [u8; DIGITS] {
     let mut digits = [0; DIGITS];
     write(id, &mut digits);
     digits

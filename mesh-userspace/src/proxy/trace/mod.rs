@@ -12,6 +12,7 @@ mod w3c;
 
 use super::fields::{Fields, bits};
 use b3::Form;
+pub(super) use hex::digits;
 use http::HeaderValue;
 use w3c::{TRACEPARENT, TRACESTATE};
 
@@ -20,7 +21,7 @@ const MOST_OF_STATE: usize = 512;
 
 /// A new request id: 32 hexadecimal digits.
 pub(super) fn request_id() -> [u8; 32] {
-    hex::digits(fastrand::u128(..))
+    digits(fastrand::u128(..))
 }
 
 /// The trace that a request is part of, as its client says it.
@@ -131,11 +132,6 @@ impl Context {
     /// Whether it is to be recorded.
     pub(super) const fn is_sampled(&self) -> bool {
         w3c::is_sampled(self.flags)
-    }
-
-    /// Its id as text: 32 hexadecimal digits.
-    pub(super) fn id(&self) -> Box<str> {
-        format!("{:032x}", self.trace).into()
     }
 }
 

@@ -143,7 +143,6 @@ impl Tracer for Traces {
         let bytes = [
             trace.line.path.as_ref().map_or(0, |path| path.len()),
             trace.line.method.as_ref().map_or(0, |method| method.as_str().len()),
-            trace.line.trace_id.as_ref().map_or(0, |id| id.len()),
             trace.state.as_ref().map_or(0, |state| state.len()),
             trace.tries.len() * size_of::<Try>(),
         ];

@@ -4,7 +4,7 @@ use super::{
 };
 use crate::{
     model::Policy,
-    proxy::{Line, Used},
+    proxy::{Line, TraceId, Used},
 };
 use ::http::{Method, StatusCode, Version};
 use proptest::prelude::*;
@@ -27,7 +27,7 @@ fn retried() -> Trace {
         sent_bytes: 3,
         received_bytes: 7,
         attempts: 2,
-        trace_id: Some("0000000000000000000000000000002a".into()),
+        trace_id: TraceId::new(0x2a),
         reason: None,
     };
     let first = Try {
