@@ -10,7 +10,7 @@ use std::{
     pin::pin,
     rc::{Rc, Weak},
     task::{Poll, Waker},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 use tokio::sync::Notify;
 
@@ -20,11 +20,17 @@ pub(super) const TICK: Duration = Duration::from_millis(20);
 /// The longest pause between two looks.
 const PAUSE: u64 = 1000;
 
+/// How long it is taken for known how far this clock is behind the time of day. What that drifts meanwhile, when it is set
+/// right little by little, is less than a tenth of a millisecond.
+const DAY: Duration = Duration::from_millis(100);
+
 /// The clock of a worker. All workers' have the same beginning.
 #[derive(Debug)]
 pub(super) struct Clock {
     started: Instant,
     turn: Cell<Turn>,
+    /// The time of day when it began, and until when that is known.
+    day: Cell<(SystemTime, Duration)>,
     /// All who wait; those who have gone are swept out as they are met.
     waiting: RefCell<Vec<Weak<Alarm>>>,
     /// When the keeper looks next.
@@ -66,6 +72,7 @@ impl Clock {
         Rc::new(Self {
             started,
             turn: Cell::new(Turn::None),
+            day: Cell::new((SystemTime::UNIX_EPOCH, Duration::ZERO)),
             waiting: RefCell::default(),
             next: Cell::new(0),
             sooner: Notify::new(),
@@ -83,6 +90,17 @@ impl Clock {
             self.turn.set(Turn::At(now));
         }
         now
+    }
+
+    /// What time of day it was at `then`, as the clock of the system has it now.
+    pub(super) fn time_of_day(&self, then: Duration) -> SystemTime {
+        let (mut began, until) = self.day.get();
+        let now = self.now();
+        if now >= until {
+            began = SystemTime::now().checked_sub(now).unwrap_or(SystemTime::UNIX_EPOCH);
+            self.day.set((began, now + DAY));
+        }
+        began + then
     }
 
     fn now_ms(&self) -> u64 {
@@ -220,6 +238,19 @@ mod tests {
         clock.tick();
         let stays = tokio::time::timeout(Duration::from_millis(5), alarm.before(std::future::pending::<()>()));
         assert!(stays.await.is_err(), "no deadline");
+    }
+
+    #[test]
+    fn a_moment_of_the_clock_has_its_time_of_day() {
+        let clock = Clock::new(Instant::now());
+        let before = SystemTime::now();
+        let then = clock.now();
+        let after = SystemTime::now();
+        for _ in 0..2 {
+            let time = clock.time_of_day(then);
+            // Both clocks were read one after the other, on a machine that may be busy.
+            assert!(before - DAY <= time && time <= after + DAY, "{before:?} {time:?} {after:?}");
+        }
     }
 
     #[test]

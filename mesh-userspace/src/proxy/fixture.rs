@@ -51,7 +51,7 @@ impl Sockets for Here {
 struct Unheard;
 
 impl RequestLog for Unheard {
-    fn requests(&self, _: Vec<super::Line>) {}
+    fn requests(&self, _: super::Packed) {}
 }
 
 /// Remembers traces.

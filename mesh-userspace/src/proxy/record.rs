@@ -23,7 +23,7 @@ use std::{
     net::SocketAddr,
     rc::Rc,
     sync::{Arc, atomic::Ordering},
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 /// A request on its way. Whoever holds this last decides when it is over.
@@ -292,14 +292,15 @@ impl Record {
         failed || self.grpc_status.is_some_and(is_server_error)
     }
 
-    fn line(&self, client: SocketAddr, asked: Option<&Asked>, service: Option<&Arc<str>>, duration: Duration) -> Line {
+    /// What the request log says of it, without service and path.
+    fn line(&self, client: SocketAddr, asked: Option<&Asked>, duration: Duration) -> Line {
         Line {
-            time: SystemTime::now().checked_sub(duration).unwrap_or(SystemTime::UNIX_EPOCH),
-            service: service.map(Arc::clone),
+            time: self.worker.time_of_day(self.started),
+            service: None,
             endpoint: self.going.map(|going| going.endpoint),
             client,
             method: asked.map(|asked| lines::method(&asked.method)),
-            path: asked.map(|asked| lines::path(asked.path.as_ref().map_or("", PathAndQuery::as_str))),
+            path: None,
             status: self.status,
             duration,
             ended: self.started + duration,
@@ -364,7 +365,7 @@ impl Drop for Record {
             About::Nobody => {}
             About::Connection(client, service) => {
                 if self.worker.shared.is_logged() {
-                    self.worker.lines.push(self.line(*client, None, Some(service), duration));
+                    self.worker.lines.push(self.line(*client, None, duration), Some(service), None);
                 }
             }
             About::Request(client, asked) => {
@@ -375,14 +376,18 @@ impl Drop for Record {
                     return;
                 }
                 let service = self.service.as_ref().map(|service| &service.name);
-                let line = self.line(*client, Some(asked), service, duration);
-                match (logged, traced) {
-                    (true, true) => {
-                        lines.push(line.clone());
-                        shared.trace(self.trace(line, asked));
-                    }
-                    (true, false) => lines.push(line),
-                    (false, _) => shared.trace(self.trace(line, asked)),
+                let path = asked.path.as_ref().map_or("", PathAndQuery::as_str);
+                let line = self.line(*client, Some(asked), duration);
+                let whole = traced.then(|| Line {
+                    service: service.map(Arc::clone),
+                    path: Some(lines::path(path)),
+                    ..line.clone()
+                });
+                if logged {
+                    lines.push(line, service, Some(path));
+                }
+                if let Some(line) = whole {
+                    shared.trace(self.trace(line, asked));
                 }
             }
         }

@@ -3,7 +3,7 @@
 use super::{
     deadline::Clock,
     exchange::Client,
-    lines::Lines,
+    lines::{Lines, Packed},
     listener::{self, Listener},
     message::RequestHead,
     pool::Pool,
@@ -11,7 +11,7 @@ use super::{
     record::Record,
     state::States,
     table::Table,
-    told::{Line, Trace},
+    told::Trace,
     trace::Context,
 };
 use arc_swap::{ArcSwap, Cache};
@@ -25,14 +25,14 @@ use std::{
         atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
     thread::JoinHandle,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 use tokio::{runtime::LocalOptions, sync::mpsc};
 
 /// Told of requests.
 pub trait RequestLog: fmt::Debug + Send + Sync {
     /// Requests are over, in this order. A worker calls it, so it waits for nothing.
-    fn requests(&self, lines: Vec<Line>);
+    fn requests(&self, lines: Packed);
 }
 
 /// Keeps traces.
@@ -343,6 +343,11 @@ impl Worker {
     /// The time on the clock that all workers share, for what is counted over time.
     pub(super) fn now(&self) -> Duration {
         self.clock.now()
+    }
+
+    /// What time of day it was then, on the clock that all workers share.
+    pub(super) fn time_of_day(&self, then: Duration) -> SystemTime {
+        self.clock.time_of_day(then)
     }
 
     /// The record of a request that has just come, part of a trace from now on.

@@ -37,7 +37,7 @@ const WRITTEN_AT_ONCE: usize = 256 << 10;
 /// Lines that are told together.
 #[derive(Debug)]
 enum Batch {
-    Requests(Vec<proxy::Line>),
+    Requests(proxy::Packed),
     Connections(Vec<Entry>),
     /// There are no more.
     End,
@@ -94,7 +94,7 @@ impl Logs {
     }
 
     /// Requests are over. Waits for nothing.
-    pub fn requests(&self, lines: Vec<proxy::Line>) {
+    pub fn requests(&self, lines: proxy::Packed) {
         self.tell(lines.len(), Batch::Requests(lines));
     }
 
@@ -141,7 +141,7 @@ impl Logs {
             for batch in iter::once(first).chain(waiting.try_iter().take(TOGETHER - 1)) {
                 batches += 1;
                 match batch {
-                    Batch::Requests(lines) => entries.extend(lines.into_iter().map(Entry::from)),
+                    Batch::Requests(lines) => entries.extend(lines.unpack().map(Entry::from)),
                     Batch::Connections(more) => entries.extend(more),
                     Batch::End => is_end = true,
                 }
@@ -201,14 +201,14 @@ mod tests {
     fn all_that_was_told_is_kept_in_order_once_it_ends() {
         let logs = Logs::start(ALL, None).unwrap();
         for n in 0..50 {
-            logs.requests(vec![request(&format!("/{n}")).line, request("/again").line]);
+            logs.requests([format!("/{n}"), "/again".to_owned()].map(|path| request(&path).line).into_iter().collect());
         }
         logs.end();
         let kept = logs.ring.newest(usize::MAX, |_| true);
         assert_eq!((kept.len(), logs.told(), logs.dropped()), (100, 100, 0));
         assert_eq!(kept[1].1.line.path.as_deref(), Some("/49"));
         // Nobody is there any more.
-        logs.requests(vec![request("/late").line]);
+        logs.requests([request("/late").line].into_iter().collect());
         logs.end();
         assert_eq!(logs.dropped(), 1);
     }

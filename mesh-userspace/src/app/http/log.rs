@@ -1,7 +1,7 @@
 //! Requests on their way into the log.
 
 use crate::{
-    proxy::{Line, RequestLog},
+    proxy::{Packed, RequestLog},
     telemetry::logs::Logs,
 };
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use std::sync::Arc;
 pub(super) struct ToLogs(pub(super) Arc<Logs>);
 
 impl RequestLog for ToLogs {
-    fn requests(&self, lines: Vec<Line>) {
+    fn requests(&self, lines: Packed) {
         self.0.requests(lines);
     }
 }
