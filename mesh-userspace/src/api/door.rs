@@ -11,7 +11,7 @@ use super::{
     },
 };
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, fmt, net::SocketAddr, pin::Pin, time::Duration};
+use std::{collections::BTreeMap, fmt, net::SocketAddr, ops::ControlFlow, pin::Pin, time::Duration};
 
 /// Everything that can be asked of the daemon.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -373,11 +373,12 @@ pub trait Door: Send + Sync + 'static {
     /// Does what is asked. It is run to its end even if the caller has gone, so a change is never left half made.
     fn handle(&self, request: Request) -> BoxFuture<'_, Result<Response, Refusal>>;
 
-    /// All metrics in Prometheus text format. Called on a thread where blocking is allowed.
+    /// All metrics in Prometheus text format, piece by piece as they are written, until `sink` has enough. Called on a thread
+    /// where blocking is allowed; `sink` may block.
     ///
     /// # Errors
-    /// [`Refusal`], where they cannot be collected.
-    fn metrics(&self) -> Result<Vec<u8>, Refusal>;
+    /// [`Refusal`], where they cannot be collected. What was handed over is not the whole then.
+    fn metrics(&self, sink: &mut dyn FnMut(Vec<u8>) -> ControlFlow<()>) -> Result<(), Refusal>;
 
     /// Whether the process works. Must not block: it is asked when everything else is stuck.
     fn health(&self) -> Health;

@@ -7,10 +7,11 @@ use super::{
 };
 use std::{
     net::SocketAddr,
+    ops::ControlFlow,
     path::PathBuf,
     sync::{
         Arc, Mutex, OnceLock,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -29,6 +30,33 @@ pub(crate) struct FakeDoor {
     pub(crate) feed: OnceLock<Arc<Feed>>,
     /// What is seen of the node live.
     pub(crate) screen: Screen,
+    /// What a scrape is.
+    pub(crate) scrape: Mutex<Scrape>,
+    /// Scrapes that are being written.
+    pub(crate) scraping: AtomicUsize,
+}
+
+/// A scrape: so many long pieces after its first line, and how that ends.
+#[derive(Clone, Copy)]
+pub(crate) struct Scrape {
+    pub(crate) pieces: usize,
+    pub(crate) end: fn() -> Result<(), Refusal>,
+}
+
+impl Default for Scrape {
+    fn default() -> Self {
+        Self { pieces: 0, end: || Ok(()) }
+    }
+}
+
+impl Scrape {
+    /// What a scrape begins with.
+    pub(crate) const LINE: &str = "mesh_interception_ok 1\n";
+
+    /// A piece of 256 KiB.
+    pub(crate) fn piece(n: usize) -> Vec<u8> {
+        format!("{n:0>31}\n").repeat(8 << 10).into_bytes()
+    }
 }
 
 impl FakeDoor {
@@ -120,8 +148,16 @@ impl Door for FakeDoor {
         Box::pin(self.answer(request))
     }
 
-    fn metrics(&self) -> Result<Vec<u8>, Refusal> {
-        Ok(b"# TYPE mesh_interception_ok gauge\nmesh_interception_ok 1\n".to_vec())
+    fn metrics(&self, sink: &mut dyn FnMut(Vec<u8>) -> ControlFlow<()>) -> Result<(), Refusal> {
+        let Scrape { pieces, end } = *self.scrape.lock().unwrap();
+        if pieces == 0 {
+            end()?;
+        }
+        self.scraping.fetch_add(1, Ordering::SeqCst);
+        let first = std::iter::once(Scrape::LINE.into());
+        let _ = first.chain((0..pieces).map(Scrape::piece)).try_for_each(sink);
+        self.scraping.fetch_sub(1, Ordering::SeqCst);
+        end()
     }
 
     fn health(&self) -> Health {

@@ -18,6 +18,7 @@ mod page;
 mod query;
 mod registration;
 mod routes;
+mod scrape;
 pub mod server;
 mod strangers;
 mod stream;
@@ -51,5 +52,7 @@ pub(crate) mod fake;
 mod registry_tests;
 #[cfg(test)]
 pub(crate) mod sample;
+#[cfg(test)]
+mod scrape_tests;
 #[cfg(test)]
 mod tests;

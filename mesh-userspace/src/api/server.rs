@@ -11,6 +11,7 @@ use super::{
     listen::Listeners,
     page, registration,
     routes::{self, Call, HttpError, Surface},
+    scrape::{self, Pieces},
     strangers::{Guest, Strangers},
     stream::Impatient,
     takeover,
@@ -352,8 +353,8 @@ async fn converse<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(stream: S,
     let _ = timeout(GRACE, connection).await;
 }
 
-/// What answers are made of: a whole, or events as they happen.
-type Content = Either<Full<Bytes>, Frames>;
+/// What answers are made of: a whole, events as they happen, or a long text piece by piece.
+type Content = Either<Full<Bytes>, Either<Frames, Pieces>>;
 
 async fn respond<B>(request: Request<B>, site: &Site) -> Response<Content>
 where
@@ -382,7 +383,10 @@ where
         Ok(Call::Live) => watch_live(site),
         Ok(Call::Takeover) => takeover::begin(request, &site.door).map(|response| response.map(Either::Left)),
         Ok(Call::Page) => Ok(page::answer(request.headers()).map(|body| Either::Left(Full::new(body)))),
-        Ok(Call::Metrics) => metrics(&site.door).await,
+        Ok(Call::Metrics) => {
+            let text = scrape::body(&site.door, request.version()).await;
+            text.map(metrics).map_err(HttpError::from)
+        }
         Ok(Call::Health) => {
             let health = site.door.health();
             Ok(json(or_unavailable(health.ok), &health))
@@ -436,7 +440,7 @@ fn goes_on(source: impl Events, place: OwnedSemaphorePermit, site: &Site) -> Res
     // Who watches takes nobody's place who asks.
     drop(site.place.lock().unwrap_or_else(PoisonError::into_inner).take());
     let frames = events::frames(source, site.stopped.clone(), place);
-    let mut response = headed(StatusCode::OK, "text/event-stream", Either::Right(frames));
+    let mut response = headed(StatusCode::OK, "text/event-stream", Either::Right(Either::Left(frames)));
     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     response
 }
@@ -480,11 +484,12 @@ async fn ask(request: super::Request, door: &Arc<dyn Door>) -> Result<Response<C
     Ok(json(status, &answer))
 }
 
-async fn metrics(door: &Arc<dyn Door>) -> Result<Response<Content>, HttpError> {
-    let door = Arc::clone(door);
-    let text = tokio::task::spawn_blocking(move || door.metrics()).await;
-    let text = text.map_err(|e| Refusal::internal(format!("the metrics were not collected: {e}")))??;
-    Ok(response(StatusCode::OK, "text/plain; version=0.0.4", text.into()))
+fn metrics(text: Either<Full<Bytes>, Pieces>) -> Response<Content> {
+    let content = match text {
+        Either::Left(whole) => Either::Left(whole),
+        Either::Right(pieces) => Either::Right(Either::Right(pieces)),
+    };
+    headed(StatusCode::OK, "text/plain; version=0.0.4", content)
 }
 
 const fn or_unavailable(ok: bool) -> StatusCode {

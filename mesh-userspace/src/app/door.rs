@@ -16,7 +16,7 @@ use crate::{
     telemetry::metrics,
 };
 use mesh_common::settings::flags;
-use std::{net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{net::SocketAddr, ops::ControlFlow, path::PathBuf, sync::Arc};
 
 /// Answers at the door.
 #[derive(Debug)]
@@ -38,8 +38,9 @@ impl Door for Doorkeeper {
         })
     }
 
-    fn metrics(&self) -> Result<Vec<u8>, Refusal> {
-        metrics::encode(&self.0.report()).map_err(|e| Refusal::internal(format!("the metrics cannot be printed: {e}")))
+    fn metrics(&self, sink: &mut dyn FnMut(Vec<u8>) -> ControlFlow<()>) -> Result<(), Refusal> {
+        let printed = metrics::encode(&self.0.report(), sink);
+        printed.map_err(|e| Refusal::internal(format!("the metrics cannot be printed: {e}")))
     }
 
     fn health(&self) -> Health {

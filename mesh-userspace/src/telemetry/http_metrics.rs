@@ -1,6 +1,6 @@
 //! What became of requests, as Prometheus text. A service that was never asked takes no line.
 
-use super::text::{Bounds, Kind, Text, histogram, whole};
+use super::text::{Bounds, Kind, Text};
 use crate::proxy::{DURATION_BOUNDS, EndpointState, METHODS, Reason, Retry, Service, ServiceState};
 use std::{
     net::SocketAddr,
@@ -33,67 +33,69 @@ const OF_SERVICES: [OfService; 3] = [
 ];
 
 /// Adds what there is to tell.
-pub(super) fn add(report: &HttpReport, text: &mut Text) {
+pub(super) fn add(report: &HttpReport, text: &mut Text<'_>) {
     let asked: Vec<(&str, &Service)> =
         report.services.iter().filter(|s| s.state().was_asked()).map(|s| (&**s.name(), &**s)).collect();
     let asked = || asked.iter().copied();
-    let requests = asked().flat_map(|(name, service)| {
-        let requests = METHODS.into_iter().zip(&service.state().requests);
-        let counted = requests.map(|(method, n)| (method, n.load(Ordering::Relaxed))).filter(|(_, n)| *n > 0);
-        counted.map(move |(method, n)| whole(&[("service", name), ("method", method)], n))
+    text.family(("http_requests_total", "Requests, by method.", Kind::Counter), ["service", "method"], |metrics| {
+        for (name, service) in asked() {
+            let requests = METHODS.into_iter().zip(&service.state().requests);
+            let counted = requests.map(|(method, n)| (method, n.load(Ordering::Relaxed))).filter(|(_, n)| *n > 0);
+            counted.for_each(|(method, n)| metrics.whole([name, method], n));
+        }
     });
-    let help = "Requests, by method.";
-    text.family(("http_requests_total", help, Kind::Counter), requests);
     let responses = asked().flat_map(|(name, service)| {
         let endpoints = service.endpoints().map(move |(address, state)| (name, Some(address), &state.responses));
         endpoints.chain(std::iter::once((name, None, &service.state().own_responses)))
     });
     let departed = report.departed.iter().map(|(name, address, state)| (&**name, Some(*address), &state.responses));
-    let responses = responses.chain(departed).flat_map(|(name, address, responses)| {
-        let endpoint = address.map_or_else(String::new, |address| address.to_string());
-        responses.counts().map(move |(status, n)| {
-            whole(&[("service", name), ("endpoint", &endpoint), ("status", &status.to_string())], n)
-        })
-    });
     let help = "Responses, by the endpoint that gave them (none: the proxy itself) and by status.";
-    text.family(("http_responses_total", help, Kind::Counter), responses);
-    let bounds = Bounds::new(DURATION_BOUNDS.into_iter());
-    let durations = asked().filter_map(|(name, service)| {
-        let (counts, sum_us) = service.state().durations.read();
-        let any = counts.iter().any(|n| *n > 0);
-        any.then(|| histogram(&[("service", name)], &bounds, &counts, sum_us as f64 / 1e6))
+    text.family(("http_responses_total", help, Kind::Counter), ["service", "endpoint", "status"], |metrics| {
+        for (name, address, responses) in responses.chain(departed) {
+            let endpoint = address.map_or_else(String::new, |address| address.to_string());
+            for (status, n) in responses.counts() {
+                metrics.whole([name, &endpoint, itoa::Buffer::new().format(status)], n);
+            }
+        }
     });
+    let bounds = Bounds::new(DURATION_BOUNDS.into_iter());
     let help = "From the head of a request to the end of its answer.";
-    text.family(("http_request_duration_seconds", help, Kind::Histogram), durations);
-    let retries = asked().flat_map(|(name, service)| {
-        Retry::ALL.into_iter().map(move |retry| {
-            let n = service.state().retries[retry as usize].load(Ordering::Relaxed);
-            whole(&[("service", name), ("outcome", retry.word())], n)
-        })
+    text.histograms(("http_request_duration_seconds", help), ["service"], &bounds, |histograms| {
+        for (name, service) in asked() {
+            let (counts, sum_us) = service.state().durations.read();
+            if counts.iter().any(|n| *n > 0) {
+                histograms.add([name], &counts, sum_us as f64 / 1e6);
+            }
+        }
     });
     let help = "Extra tries of requests, by what became of them.";
-    text.family(("mesh_retries_total", help, Kind::Counter), retries);
-    let nobodys = report.rejected.iter().map(|(reason, n)| ("", *reason, *n));
-    let rejected = asked().flat_map(|(name, s)| s.state().rejected.counts().map(move |(reason, n)| (name, reason, n)));
-    let rejected = nobodys.chain(rejected);
-    let rejected = rejected.map(|(name, reason, n)| whole(&[("service", name), ("reason", reason.word())], n));
+    text.family(("mesh_retries_total", help, Kind::Counter), ["service", "outcome"], |metrics| {
+        for (name, service) in asked() {
+            for retry in Retry::ALL {
+                let n = service.state().retries[retry as usize].load(Ordering::Relaxed);
+                metrics.whole([name, retry.word()], n);
+            }
+        }
+    });
     let help = "Requests that the proxy answered itself, by reason; without a service: requests that were for none.";
-    text.family(("mesh_requests_rejected_total", help, Kind::Counter), rejected);
+    text.family(("mesh_requests_rejected_total", help, Kind::Counter), ["service", "reason"], |metrics| {
+        report.rejected.iter().for_each(|(reason, n)| metrics.whole(["", reason.word()], *n));
+        for (name, service) in asked() {
+            service.state().rejected.counts().for_each(|(reason, n)| metrics.whole([name, reason.word()], n));
+        }
+    });
     for (name, help, value) in OF_SERVICES {
-        let gauges = asked().map(|(service, s)| {
-            let value = value(s.state()).load(Ordering::Relaxed);
-            whole(&[("service", service)], u64::from(value))
+        text.family((name, help, Kind::Gauge), ["service"], |metrics| {
+            asked().for_each(|(service, s)| metrics.whole([service], value(s.state()).load(Ordering::Relaxed).into()));
         });
-        text.family((name, help, Kind::Gauge), gauges);
     }
-    let connections = report.connections.map(|n| whole(&[], n));
     let help = "Connections of clients to the proxy that are open now.";
-    text.family(("mesh_downstream_connections", help, Kind::Gauge), connections);
+    text.one(("mesh_downstream_connections", help, Kind::Gauge), report.connections);
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::text::tests::whole_text, *};
     use crate::{
         model::{self, Endpoint, Policy, Protocol},
         policy::Tier,
@@ -122,9 +124,7 @@ mod tests {
     }
 
     fn text(report: &HttpReport) -> String {
-        let mut text = Text::default();
-        add(report, &mut text);
-        String::from_utf8(text.bytes).unwrap()
+        whole_text(|text| add(report, text))
     }
 
     #[test]

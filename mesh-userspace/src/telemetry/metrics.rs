@@ -1,9 +1,9 @@
 //! A moment of the daemon as Prometheus text. The kernel and the proxy count; this only names and prints what they counted.
 
-pub use super::text::Family;
+pub use super::text::{Family, Sink};
 use super::{
     http_metrics::{self, HttpReport},
-    text::{Bounds, Kind, Text, histogram, number, whole},
+    text::{Bounds, Collected, Kind, Text},
     traces::TraceReport,
 };
 use mesh_common::{
@@ -13,6 +13,7 @@ use mesh_common::{
     reason::{Failure, Reason, ServiceCounts},
 };
 use prometheus::{core::Collector, process_collector::ProcessCollector};
+use std::ops::ControlFlow;
 
 /// Everything that is exported, at one moment.
 #[derive(Clone, Debug, Default)]
@@ -104,12 +105,13 @@ pub struct EndpointReport {
     pub times: Option<Box<EndpointTimes>>,
 }
 
-/// Prints a report, and what the process uses (`process_*`), in Prometheus text format 0.0.4.
+/// Prints a report, and what the process uses (`process_*`), in Prometheus text format 0.0.4: in pieces of at most some 256 KiB,
+/// each handed over as soon as it is written, until `sink` has enough.
 ///
 /// # Errors
-/// Those of the `prometheus` crate, which collects what the process uses.
-pub fn encode(report: &Report) -> Result<Vec<u8>, prometheus::Error> {
-    print(report).map(|text| text.bytes)
+/// Those of the `prometheus` crate, which collects what the process uses. Nothing is handed over then.
+pub fn encode(report: &Report, sink: Sink<'_>) -> Result<(), prometheus::Error> {
+    print(report, sink).map(drop)
 }
 
 /// What there is in a report, in the order in which [`encode`] prints it; also what it has no metrics of.
@@ -117,54 +119,55 @@ pub fn encode(report: &Report) -> Result<Vec<u8>, prometheus::Error> {
 /// # Errors
 /// As [`encode`].
 pub fn families(report: &Report) -> Result<Vec<Family>, prometheus::Error> {
-    print(report).map(|text| text.families)
+    print(report, &mut |_| ControlFlow::Continue(()))
 }
 
-fn print(report: &Report) -> Result<Text, prometheus::Error> {
-    let mut text = Text::default();
+fn print(report: &Report, sink: Sink<'_>) -> Result<Vec<Family>, prometheus::Error> {
+    let process = Collected::new(ProcessCollector::for_self().collect())?;
+    let mut text = Text::new(sink);
     per_service(report, &mut text);
     per_endpoint(report, &mut text);
     http_metrics::add(&report.http, &mut text);
     of_the_daemon(report, &mut text);
     of_traces(&report.traces, &mut text);
-    ProcessCollector::for_self().collect().into_iter().try_for_each(|family| text.collected(family))?;
-    Ok(text)
+    text.add_collected(process);
+    Ok(text.finish())
 }
 
-fn per_service(report: &Report, text: &mut Text) {
-    let by_kernel = report.uncounted != Uncounted::Kernel;
-    let by_reason = |wanted: fn(Reason) -> bool| {
-        report.services.iter().filter(move |_| by_kernel).flat_map(move |service| {
-            let reasons = Reason::ALL.into_iter().filter(move |reason| wanted(*reason));
-            reasons.map(move |reason| {
-                let labels = [("service", service.name.as_str()), ("reason", reason.word())];
-                whole(&labels, service.counts[reason as usize])
-            })
-        })
+fn per_service(report: &Report, text: &mut Text<'_>) {
+    let services = &report.services;
+    let is_counted = |reason: Reason| match reason {
+        Reason::LocalTrouble => report.uncounted == Uncounted::Nothing,
+        _ => report.uncounted != Uncounted::Kernel,
     };
-    let of_reason = |reason: Reason| {
-        let counted = match reason {
-            Reason::LocalTrouble => report.uncounted == Uncounted::Nothing,
-            _ => by_kernel,
-        };
-        let services = report.services.iter().filter(move |_| counted);
-        services.map(move |s| whole(&[("service", s.name.as_str())], s.counts[reason as usize]))
+    let by_reason = |text: &mut Text<'_>, name: &str, help: &str, is_wanted: fn(Reason) -> bool| {
+        let reasons = || Reason::ALL.into_iter().filter(|reason| is_wanted(*reason) && is_counted(*reason));
+        text.family((name, help, Kind::Counter), ["service", "reason"], |metrics| {
+            for service in services {
+                reasons().for_each(|r| metrics.whole([&service.name, r.word()], service.counts[r as usize]));
+            }
+        });
     };
-    let kind = Kind::Counter;
+    let of_reason = |text: &mut Text<'_>, name: &str, help: &str, reason: Reason| {
+        text.family((name, help, Kind::Counter), ["service"], |metrics| {
+            let services = services.iter().filter(|_| is_counted(reason));
+            services.for_each(|service| metrics.whole([&service.name], service.counts[reason as usize]));
+        });
+    };
     let help = "Connects to a VIP that were refused with ECONNREFUSED, without asking any endpoint, by reason.";
-    text.family(("mesh_tcp_connects_refused_total", help, kind), by_reason(Reason::refuses));
+    by_reason(text, "mesh_tcp_connects_refused_total", help, Reason::refuses);
     let help = "Connects to a VIP that went on untouched; or, of an HTTP service, past the daemon, by reason.";
-    text.family(("mesh_connects_passed_total", help, kind), by_reason(Reason::passes));
+    by_reason(text, "mesh_connects_passed_total", help, Reason::passes);
     let help = "Connects that this node could not make: no route to the endpoint, or no free local port.";
-    text.family(("mesh_connects_local_trouble_total", help, kind), of_reason(Reason::LocalTrouble));
-    let picks = report.services.iter().flat_map(|service| {
-        let picks = service.picks.iter();
-        picks.map(|(policy, tier, n)| whole(&[("service", &service.name), ("policy", policy), ("tier", tier)], *n))
-    });
+    of_reason(text, "mesh_connects_local_trouble_total", help, Reason::LocalTrouble);
     let help = "Connects, and tries of requests, for which an endpoint was picked, by how, and by how near it is.";
-    text.family(("mesh_picks_total", help, kind), picks);
+    text.family(("mesh_picks_total", help, Kind::Counter), ["service", "policy", "tier"], |metrics| {
+        for service in services {
+            service.picks.iter().for_each(|(policy, tier, n)| metrics.whole([&service.name, policy, tier], *n));
+        }
+    });
     let help = "Connects that were forwarded without a record, for want of kernel memory: not counted further.";
-    text.family(("mesh_connects_untracked_total", help, kind), of_reason(Reason::Untracked));
+    of_reason(text, "mesh_connects_untracked_total", help, Reason::Untracked);
 }
 
 /// A counter of every endpoint: name, help, and where its value lies.
@@ -187,65 +190,60 @@ const OF_ENDPOINTS: [OfEndpoint; 5] = [
     ("mesh_tcp_received_bytes_total", "Payload bytes that clients received in order.", |c| c.received),
 ];
 
-fn per_endpoint(report: &Report, text: &mut Text) {
-    let endpoints = || {
-        let services = report.services.iter();
-        services.flat_map(|s| s.endpoints.iter().map(|e| (s.name.as_str(), e.address.as_str(), &e.counts)))
-    };
+fn per_endpoint(report: &Report, text: &mut Text<'_>) {
+    const LABELS: [&str; 2] = ["service", "endpoint"];
+    let all = || report.services.iter().flat_map(|s| s.endpoints.iter().map(|e| ([&*s.name, &*e.address], e)));
     let by_kernel = if report.uncounted == Uncounted::Kernel { &[][..] } else { &BY_KERNEL[..] };
     for (name, help, value) in OF_ENDPOINTS.iter().chain(by_kernel) {
-        let metrics =
-            endpoints().map(|(service, at, counts)| whole(&[("service", service), ("endpoint", at)], value(counts)));
-        text.family((*name, *help, Kind::Counter), metrics);
+        text.family((name, help, Kind::Counter), LABELS, |metrics| {
+            all().for_each(|(labels, e)| metrics.whole(labels, value(&e.counts)));
+        });
     }
-    let active =
-        endpoints().map(|(service, at, counts)| whole(&[("service", service), ("endpoint", at)], counts.active()));
     let help = "Connections open now, those being opened included.";
-    text.family(("mesh_tcp_connections_active", help, Kind::Gauge), active);
-    let all = || report.services.iter().flat_map(|s| s.endpoints.iter().map(|e| (s.name.as_str(), e)));
-    let circuits = all().filter_map(|(service, e)| {
-        // The numbers of the contract are not those of the kernel.
-        let number = match e.circuit? {
-            State::Closed => 0,
-            State::HalfOpen => 1,
-            State::Open => 2,
-        };
-        Some(whole(&[("service", service), ("endpoint", &e.address)], number))
+    text.family(("mesh_tcp_connections_active", help, Kind::Gauge), LABELS, |metrics| {
+        all().for_each(|(labels, e)| metrics.whole(labels, e.counts.active()));
     });
     let help = "The endpoint's circuit: 0 closed, 1 half-open, 2 open or held open.";
-    text.family(("mesh_circuit_state", help, Kind::Gauge), circuits);
-    let turned = all().filter(|(_, e)| e.counts.transitions.iter().any(|n| *n > 0)).flat_map(|(service, e)| {
-        State::ALL.into_iter().map(move |to| {
-            let labels = [("service", service), ("endpoint", e.address.as_str()), ("to", to.word())];
-            whole(&labels, e.counts.transitions[to as usize])
-        })
+    text.family(("mesh_circuit_state", help, Kind::Gauge), LABELS, |metrics| {
+        for (labels, circuit) in all().filter_map(|(labels, e)| Some((labels, e.circuit?))) {
+            // The numbers of the contract are not those of the kernel.
+            let number = match circuit {
+                State::Closed => 0,
+                State::HalfOpen => 1,
+                State::Open => 2,
+            };
+            metrics.whole(labels, number);
+        }
     });
     let help = "How often the endpoint's circuit came into a state.";
-    text.family(("mesh_circuit_transitions_total", help, Kind::Counter), turned);
-    let healthy = all().filter_map(|(service, e)| {
-        Some(whole(&[("service", service), ("endpoint", &e.address)], u64::from(e.healthy?)))
+    text.family(("mesh_circuit_transitions_total", help, Kind::Counter), ["service", "endpoint", "to"], |metrics| {
+        for ([service, at], e) in all().filter(|(_, e)| e.counts.transitions.iter().any(|n| *n > 0)) {
+            for to in State::ALL {
+                metrics.whole([service, at, to.word()], e.counts.transitions[to as usize]);
+            }
+        }
     });
     let help = "1 if the endpoint passes its health checks, 0 if not; absent until it was checked.";
-    text.family(("mesh_endpoint_healthy", help, Kind::Gauge), healthy);
-    let failures = endpoints().flat_map(|(service, at, counts)| {
-        Failure::ALL.into_iter().map(move |failure| {
-            let labels = [("service", service), ("endpoint", at), ("reason", failure.word())];
-            whole(&labels, counts.failures[failure as usize])
-        })
+    text.family(("mesh_endpoint_healthy", help, Kind::Gauge), LABELS, |metrics| {
+        let checked = all().filter_map(|(labels, e)| Some((labels, e.healthy?)));
+        checked.for_each(|(labels, healthy)| metrics.whole(labels, healthy.into()));
     });
-    text.family(("mesh_tcp_connect_failures_total", "Connects that failed, by reason.", Kind::Counter), failures);
+    let failures = ("mesh_tcp_connect_failures_total", "Connects that failed, by reason.", Kind::Counter);
+    text.family(failures, ["service", "endpoint", "reason"], |metrics| {
+        for ([service, at], e) in all() {
+            for failure in Failure::ALL {
+                metrics.whole([service, at, failure.word()], e.counts.failures[failure as usize]);
+            }
+        }
+    });
     let bounds = Bounds::new((0..FINITE).map(bound_us));
-    let bounds = &bounds;
     for (name, help, value) in TIMES_OF_ENDPOINTS {
-        let services = report.services.iter();
-        let measured = services.flat_map(|s| {
-            s.endpoints.iter().filter_map(move |e| {
-                let Histogram { buckets, sum_ns } = value(e.times.as_deref()?);
-                let labels = [("service", s.name.as_str()), ("endpoint", &e.address)];
-                Some(histogram(&labels, bounds, buckets, *sum_ns as f64 / 1e9))
-            })
+        text.histograms((name, help), LABELS, &bounds, |histograms| {
+            for (labels, times) in all().filter_map(|(labels, e)| Some((labels, e.times.as_deref()?))) {
+                let Histogram { buckets, sum_ns } = value(times);
+                histograms.add(labels, buckets, *sum_ns as f64 / 1e9);
+            }
         });
-        text.family((name, help, Kind::Histogram), measured);
     }
 }
 
@@ -258,68 +256,72 @@ const TIMES_OF_ENDPOINTS: [TimesOfEndpoint; 2] = [
     ("mesh_tcp_rtt_seconds", "Smoothed round-trip time of connections when they closed.", |t| &t.rtt),
 ];
 
-fn of_the_daemon(report: &Report, text: &mut Text) {
-    let one = |value: u64| [whole(&[], value)];
+fn of_the_daemon(report: &Report, text: &mut Text<'_>) {
     let Report { programs, maps, sources, logs, .. } = report;
-    let version = [whole(&[("version", env!("CARGO_PKG_VERSION"))], 1)];
-    text.family(("mesh_build_info", "1, labelled with the daemon's version.", Kind::Gauge), version);
+    let version = ("mesh_build_info", "1, labelled with the daemon's version.", Kind::Gauge);
+    text.family(version, ["version"], |metrics| metrics.whole([env!("CARGO_PKG_VERSION")], 1));
     let help = "1 while the kill switch is on: every hook passes everything untouched.";
-    text.family(("mesh_bypass", help, Kind::Gauge), one(report.bypass.into()));
-    let interception = report.interception_ok.map(|ok| whole(&[], ok.into()));
+    text.one(("mesh_bypass", help, Kind::Gauge), u64::from(report.bypass));
     let help = "1 if the last probe was translated and counted to the byte; absent where none can be made.";
-    text.family(("mesh_interception_ok", help, Kind::Gauge), interception);
+    text.one(("mesh_interception_ok", help, Kind::Gauge), report.interception_ok.map(u64::from));
     let help = "Services, VIPs or endpoints that do not fit into the kernel's tables now.";
-    text.family(("mesh_datapath_problems", help, Kind::Gauge), one(report.problems));
+    text.one(("mesh_datapath_problems", help, Kind::Gauge), report.problems);
     let help = "Reloads that were refused; the same mistake found again is not another one.";
-    text.family(("mesh_config_reload_failures_total", help, Kind::Counter), one(report.reload_failures));
+    text.one(("mesh_config_reload_failures_total", help, Kind::Counter), report.reload_failures);
     let help = "Lines of the log of requests and connections that were kept or written.";
-    text.family(("mesh_log_lines_total", help, Kind::Counter), one(logs.told));
+    text.one(("mesh_log_lines_total", help, Kind::Counter), logs.told);
     let help = "Lines of the log that were dropped, by where there was no room for them.";
-    let dropped = logs.dropped.iter().map(|(at, lines)| whole(&[("at", at)], *lines));
-    text.family(("mesh_log_lines_dropped_total", help, Kind::Counter), dropped);
-    text.family(("mesh_log_lines_kept", "Lines of the log that are kept on the node.", Kind::Gauge), one(logs.kept.0));
-    text.family(("mesh_log_bytes_kept", "Memory of the lines that are kept.", Kind::Gauge), one(logs.kept.1));
-    let attached = report.attached.iter().map(|(name, at_work)| whole(&[("program", name)], (*at_work).into()));
+    text.family(("mesh_log_lines_dropped_total", help, Kind::Counter), ["at"], |metrics| {
+        logs.dropped.iter().for_each(|(at, lines)| metrics.whole([at], *lines));
+    });
+    text.one(("mesh_log_lines_kept", "Lines of the log that are kept on the node.", Kind::Gauge), logs.kept.0);
+    text.one(("mesh_log_bytes_kept", "Memory of the lines that are kept.", Kind::Gauge), logs.kept.1);
     let help = "1 if the kernel program is at work, 0 if it is left out or detached.";
-    text.family(("mesh_bpf_program_attached", help, Kind::Gauge), attached);
-    let runs = programs.iter().map(|(program, runs, _)| whole(&[("program", program)], *runs));
-    text.family(("mesh_bpf_program_runs_total", "Runs of a kernel program.", Kind::Counter), runs);
-    let seconds = programs.iter().map(|(program, _, ns)| number(&[("program", program)], *ns as f64 / 1e9));
-    text.family(("mesh_bpf_program_seconds_total", "Time spent in a kernel program.", Kind::Counter), seconds);
-    let entries = maps.iter().filter_map(|(map, entries, ..)| Some(whole(&[("map", map)], (*entries)?)));
-    text.family(("mesh_bpf_map_entries", "Entries in use.", Kind::Gauge), entries);
-    let capacity = maps.iter().map(|(map, _, capacity, _)| whole(&[("map", map)], *capacity));
-    text.family(("mesh_bpf_map_capacity", "Entries that fit.", Kind::Gauge), capacity);
-    let bytes = maps.iter().map(|(map, .., bytes)| whole(&[("map", map)], *bytes));
-    text.family(("mesh_bpf_map_bytes", "Kernel memory of the table.", Kind::Gauge), bytes);
-    let synced = sources.iter().map(|(source, synced, ..)| whole(&[("source", source)], (*synced).into()));
-    text.family(("mesh_discovery_synced", "1 once the source has told all it knows.", Kind::Gauge), synced);
-    let updates = sources.iter().map(|(source, _, updates, _)| whole(&[("source", source)], *updates));
-    text.family(
-        ("mesh_discovery_updates_total", "Changes taken from the source, the first load included.", Kind::Counter),
-        updates,
-    );
-    let errors = sources.iter().map(|(source, .., errors)| whole(&[("source", source)], *errors));
-    text.family(
-        (
-            "mesh_discovery_errors_total",
-            "How often the source was out of touch, and records of it that were left out.",
-            Kind::Counter,
-        ),
-        errors,
-    );
+    text.family(("mesh_bpf_program_attached", help, Kind::Gauge), ["program"], |metrics| {
+        report.attached.iter().for_each(|(name, at_work)| metrics.whole([name], (*at_work).into()));
+    });
+    text.family(("mesh_bpf_program_runs_total", "Runs of a kernel program.", Kind::Counter), ["program"], |metrics| {
+        programs.iter().for_each(|(program, runs, _)| metrics.whole([program], *runs));
+    });
+    let seconds = ("mesh_bpf_program_seconds_total", "Time spent in a kernel program.", Kind::Counter);
+    text.family(seconds, ["program"], |metrics| {
+        programs.iter().for_each(|(program, _, ns)| metrics.number([program], *ns as f64 / 1e9));
+    });
+    text.family(("mesh_bpf_map_entries", "Entries in use.", Kind::Gauge), ["map"], |metrics| {
+        let counted = maps.iter().filter_map(|(map, entries, ..)| Some((map, (*entries)?)));
+        counted.for_each(|(map, entries)| metrics.whole([map], entries));
+    });
+    text.family(("mesh_bpf_map_capacity", "Entries that fit.", Kind::Gauge), ["map"], |metrics| {
+        maps.iter().for_each(|(map, _, capacity, _)| metrics.whole([map], *capacity));
+    });
+    text.family(("mesh_bpf_map_bytes", "Kernel memory of the table.", Kind::Gauge), ["map"], |metrics| {
+        maps.iter().for_each(|(map, .., bytes)| metrics.whole([map], *bytes));
+    });
+    let help = "1 once the source has told all it knows.";
+    text.family(("mesh_discovery_synced", help, Kind::Gauge), ["source"], |metrics| {
+        sources.iter().for_each(|(source, synced, ..)| metrics.whole([source], (*synced).into()));
+    });
+    let help = "Changes taken from the source, the first load included.";
+    text.family(("mesh_discovery_updates_total", help, Kind::Counter), ["source"], |metrics| {
+        sources.iter().for_each(|(source, _, updates, _)| metrics.whole([source], *updates));
+    });
+    let help = "How often the source was out of touch, and records of it that were left out.";
+    text.family(("mesh_discovery_errors_total", help, Kind::Counter), ["source"], |metrics| {
+        sources.iter().for_each(|(source, .., errors)| metrics.whole([source], *errors));
+    });
 }
 
-fn of_traces(report: &TraceReport, text: &mut Text) {
-    let mut one = |name, help, value| text.family((name, help, Kind::Counter), [whole(&[], value)]);
+fn of_traces(report: &TraceReport, text: &mut Text<'_>) {
+    let mut one = |name, help, value: u64| text.one((name, help, Kind::Counter), value);
     one("mesh_traces_kept_total", "Requests whose trace was kept.", report.kept);
     one("mesh_traces_exported_total", "Requests whose trace the collector took.", report.exported);
     one("mesh_trace_export_failures_total", "Times that the collector did not take traces.", report.failures);
     let help = "Spans that the collector took no notice of, of traces that it took.";
     one("mesh_trace_spans_rejected_total", help, report.rejected_spans);
-    let dropped = report.dropped.iter().map(|(reason, n)| whole(&[("reason", reason)], *n));
     let help = "Requests whose trace no collector got although there is one, by reason.";
-    text.family(("mesh_traces_dropped_total", help, Kind::Counter), dropped);
+    text.family(("mesh_traces_dropped_total", help, Kind::Counter), ["reason"], |metrics| {
+        report.dropped.iter().for_each(|(reason, n)| metrics.whole([reason], *n));
+    });
 }
 
 #[cfg(test)]
@@ -360,7 +362,13 @@ mod tests {
         };
         let dropped = [("queue", 0), ("stderr", 2), ("kernel", 0)];
         let logs = LogsReport { told: 9, dropped, kept: (3, 900) };
-        let text = encode(&Report { services: vec![service], logs, ..Report::default() }).unwrap();
+        let report = Report { services: vec![service], logs, ..Report::default() };
+        let mut text = Vec::new();
+        encode(&report, &mut |piece| {
+            text.extend(piece);
+            ControlFlow::Continue(())
+        })
+        .unwrap();
         let text = String::from_utf8(text).unwrap();
         for line in [
             r#"mesh_tcp_connects_refused_total{service="web",reason="no_endpoint"} 3"#,
