@@ -39,6 +39,8 @@ pub struct Connection {
     pub rtt_us: Option<u64>,
     /// Segments that the client sent again.
     pub retransmits: u64,
+    /// How many connects were refused that this one line tells of; `None`: it was not refused.
+    pub refusals: Option<u64>,
 }
 
 /// What a line tells of.
@@ -159,6 +161,7 @@ impl Serialize for Connection {
         map.serialize_entry("connect_ms", &self.connect.map(milliseconds))?;
         map.serialize_entry("rtt_us", &self.rtt_us)?;
         map.serialize_entry("retransmits", &self.retransmits)?;
+        map.serialize_entry("refusals", &self.refusals)?;
         map.end()
     }
 }
@@ -210,7 +213,7 @@ impl Display for ForPeople<'_> {
         field("kind", connection.as_ref().map(|_| self.0.kind().word()).as_ref().map(|v| v as _))?;
         field("service", line.service.as_deref().map(quoted).as_ref().map(|v| v as _))?;
         field("endpoint", line.endpoint.as_ref().map(|v| v as _))?;
-        field("client", Some(&line.client))?;
+        field("client", line.client.as_ref().map(|v| v as _))?;
         field("method", line.method.as_ref().map(|v| v as _))?;
         field("path", line.path.as_deref().map(quoted).as_ref().map(|v| v as _))?;
         field("status", line.status.map(|status| status.as_u16()).as_ref().map(|v| v as _))?;
@@ -228,7 +231,8 @@ impl Display for ForPeople<'_> {
         field("dialled", Some(&connection.original_destination))?;
         field("connect_ms", connection.connect.map(milliseconds).as_ref().map(|v| v as _))?;
         field("rtt_us", connection.rtt_us.as_ref().map(|v| v as _))?;
-        field("retransmits", Some(&connection.retransmits))
+        field("retransmits", Some(&connection.retransmits))?;
+        field("refusals", connection.refusals.as_ref().map(|v| v as _))
     }
 }
 
@@ -244,7 +248,7 @@ pub(crate) mod tests {
             time: UNIX_EPOCH + Duration::from_micros(1_769_860_800_012_345),
             service: Some("web".into()),
             endpoint: Some("10.0.0.1:8080".parse().unwrap()),
-            client: "[fd00::1]:4000".parse().unwrap(),
+            client: Some("[fd00::1]:4000".parse().unwrap()),
             method: Some(http::Method::GET),
             path: Some(path.into()),
             status: Some(http::StatusCode::OK),
@@ -270,6 +274,7 @@ pub(crate) mod tests {
             connect: Some(Duration::from_micros(250)),
             rtt_us: Some(90),
             retransmits: 3,
+            refusals: None,
         };
         let line = proxy::Line {
             method: None,
@@ -315,7 +320,7 @@ pub(crate) mod tests {
             value["connection"],
             json!({
                 "pid": 7, "command": "c\u{1b}[2J", "cgroup": "/a", "pod": null, "original_destination": "10.96.0.10:80",
-                "connect_ms": 0.25, "rtt_us": 90, "retransmits": 3,
+                "connect_ms": 0.25, "rtt_us": 90, "retransmits": 3, "refusals": null,
             })
         );
     }
