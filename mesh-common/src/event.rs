@@ -1,7 +1,10 @@
 //! What programs tell the daemon as it happens. Nothing that must be exact depends on it: what does not fit into the
 //! ring buffer is lost, and counted where it must be.
 
-use crate::connection::{Record, Traffic};
+use crate::{
+    connection::{Record, Traffic},
+    service::VipKey,
+};
 use bytemuck::{Pod, Zeroable};
 
 /// Somebody dialled a VIP of an HTTP service in a network namespace where the daemon does not listen.
@@ -72,3 +75,56 @@ pub const ENDED_BYTES: u32 = 1 << 20;
 pub const LOOK_EVERY_MS: u16 = 200;
 /// Bytes that wait, from which on the daemon is woken.
 pub const WAKE_BYTES: u64 = ENDED_BYTES as u64 / 4;
+
+/// Connects of one process to one VIP that were refused for one reason: a row of a hash that hooks fill and the daemon
+/// empties, once in [`LOOK_FOR_REFUSED_MS`].
+///
+/// A row and no event each: whoever is refused mostly tries again at once, and that must cost neither the machine nor the
+/// log more than a number that grows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
+#[repr(C)]
+pub struct RefusedKey {
+    /// What was dialled.
+    pub vip: VipKey,
+    /// The process (thread group) that dialled, in the host's pid namespace.
+    pub pid: u32,
+    /// Number of a [`Reason`](crate::reason::Reason).
+    pub reason: u32,
+}
+
+/// What is known of connects that were refused.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Refused {
+    /// When the first one was, CLOCK_MONOTONIC in nanoseconds.
+    pub first_at: u64,
+    /// When the latest one was.
+    pub last_at: u64,
+    /// How many there were.
+    pub count: u64,
+    /// Id of the cgroup the process was in: the inode of its directory.
+    pub cgroup: u64,
+    /// The process's name, padded with zeroes.
+    pub command: [u8; 16],
+    /// Index of the service's row.
+    pub service: u32,
+    /// Always zero.
+    pub zero: u32,
+}
+
+/// Rows for [`Refused`], and so the most lines that are told of them at once. 140 KiB of kernel memory. Connects beyond
+/// them are refused all the same, and not told of.
+pub const MAX_REFUSED: u32 = 1024;
+
+/// How often the daemon looks for [`Refused`], in milliseconds.
+pub const LOOK_FOR_REFUSED_MS: u16 = 1000;
+
+/// Words that count what there was no room to tell of.
+pub mod untold {
+    /// Connections that ended ([`Ended`](super::Ended)).
+    pub const ENDED: u32 = 0;
+    /// Connects that were refused ([`Refused`](super::Refused)).
+    pub const REFUSED: u32 = 1;
+    /// How many words there are.
+    pub const COUNT: u32 = 2;
+}

@@ -43,7 +43,9 @@ pub const ORIGINALS: &str = "ORIGINALS";
 pub const EVENTS: &str = "EVENTS";
 /// Connections that ended, for the log: a ring buffer, not pinned.
 pub const ENDED: &str = "ENDED";
-/// How many connections ended for whose telling there was no room: one word, not pinned.
+/// Connects that were refused since the daemon looked last, for the log: a hash, not pinned.
+pub const REFUSED: &str = "REFUSED";
+/// What there was no room to tell of, by [`untold`](crate::event::untold): words, not pinned.
 pub const UNTOLD: &str = "UNTOLD";
 /// Network namespace → when its lack of a listener was told last. Not pinned.
 pub const TOLD: &str = "TOLD";

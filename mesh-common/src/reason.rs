@@ -14,6 +14,12 @@ macro_rules! words {
             /// How many values there are: the length of a row of counters.
             pub const COUNT: usize = [$($word,)+].len();
 
+            /// The value with this number; `None`: there is none.
+            #[must_use]
+            pub fn from_number(number: u32) -> Option<Self> {
+                Self::ALL.get(usize::try_from(number).ok()?).copied()
+            }
+
             /// The word in metrics, logs and JSON.
             #[must_use]
             pub const fn word(self) -> &'static str {
@@ -123,6 +129,12 @@ pub type ServiceCounts = [u64; Reason::COUNT];
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_number_leads_back_to_its_reason_and_no_other_number_does() {
+        assert!(Reason::ALL.into_iter().all(|reason| Reason::from_number(reason as u32) == Some(reason)));
+        assert_eq!([Reason::COUNT as u32, 256, u32::MAX].map(Reason::from_number), [None; 3]);
+    }
 
     #[test]
     fn a_word_names_one_reason_in_each_metric() {

@@ -12,6 +12,7 @@ mod circuit;
 mod deadline;
 mod hooks;
 mod maps;
+mod refusal;
 mod sock;
 mod translate;
 

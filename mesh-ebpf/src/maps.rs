@@ -18,7 +18,9 @@ use mesh_common::{
     client::{ClientKey, ClientRow},
     connection::{Record, Traffic},
     endpoint::{EndpointCounts, EndpointRow, EndpointState, EndpointTimes, Picks, Slot, TIERS, marks},
-    event::{ENDED_BYTES, Ended, NoListener, TELL_AGAIN_NS, Transition, WAKE_BYTES},
+    event::{
+        ENDED_BYTES, Ended, MAX_REFUSED, NoListener, Refused, RefusedKey, TELL_AGAIN_NS, Transition, WAKE_BYTES, untold,
+    },
     histogram::{self, Histogram},
     reason::{Failure, Reason, ServiceCounts},
     select::{Head, Rows},
@@ -54,7 +56,9 @@ static EVENTS: RingBuf = RingBuf::with_byte_size(256 * 1024, 0);
 #[map]
 static ENDED: RingBuf = RingBuf::with_byte_size(ENDED_BYTES, 0);
 #[map]
-static UNTOLD: Array<u64> = Array::with_max_entries(1, 0);
+static REFUSED: HashMap<RefusedKey, Refused> = HashMap::with_max_entries(MAX_REFUSED, 0);
+#[map]
+static UNTOLD: Array<u64> = Array::with_max_entries(untold::COUNT, 0);
 #[map]
 static BYPASSED: HashMap<u64, u64> = HashMap::with_max_entries(1, 0);
 #[map]
@@ -190,11 +194,7 @@ pub(crate) fn tell_ended(record: &Record, traffic: &Traffic, at: u64, (state, rt
     const QUIETLY: u64 = 1;
     const WAKE: u64 = 2;
     let Some(mut room) = ENDED.reserve::<Ended>(0) else {
-        if let Some(count) = UNTOLD.get_ptr_mut(0) {
-            // SAFETY: the value is one word.
-            unsafe { atomic::add(count, 1) };
-        }
-        return;
+        return count_untold(untold::ENDED);
     };
     let row = room.as_mut_ptr();
     // SAFETY: fields of the row that was reserved, each of which is set. In place: it is too large for the stack.
@@ -208,6 +208,29 @@ pub(crate) fn tell_ended(record: &Record, traffic: &Traffic, at: u64, (state, rt
         (&raw mut (*row).zero).write(0);
     }
     room.submit(if ENDED.query(WAITING) < WAKE_BYTES { QUIETLY } else { WAKE });
+}
+
+/// Counts what there was no room to tell of, by the number of a word.
+#[inline(always)]
+pub(crate) fn count_untold(word: u32) {
+    if let Some(count) = UNTOLD.get_ptr_mut(word) {
+        // SAFETY: the value is one word.
+        unsafe { atomic::add(count, 1) };
+    }
+}
+
+/// What was refused under `key` since the daemon looked last.
+#[inline(always)]
+pub(crate) fn refused(key: &RefusedKey) -> Option<*mut Refused> {
+    REFUSED.get_ptr_mut(key)
+}
+
+/// Begins a row of what is refused; whether there was room, and nobody else did so meanwhile.
+#[inline(always)]
+pub(crate) fn begin_refused(key: &RefusedKey, row: &Refused) -> bool {
+    /// `BPF_NOEXIST` of include/uapi/linux/bpf.h.
+    const NEW: u64 = 1;
+    REFUSED.insert(key, row, NEW).is_ok()
 }
 
 /// Where the daemon listens: a port in network byte order, 0 where it does not.

@@ -3,7 +3,7 @@
 use crate::{
     account, atomic, capture,
     choose::{Hook, unknown_zero},
-    maps,
+    maps, refusal,
     sock::{self, Tcp},
 };
 use aya_ebpf::{
@@ -86,6 +86,8 @@ pub(crate) fn connect(ctx: &SockAddrContext, dialled: &Dialled) -> i32 {
             if !reason.refuses() {
                 return PROCEED;
             }
+            // SAFETY: the key is what was dialled, and lives as long as this.
+            unsafe { refusal::tell(&raw const key, service, reason as u32) };
             // SAFETY: sets what connect(2) returns; 0 alone would mean EPERM.
             unsafe { bpf_set_retval(-ECONNREFUSED) };
             0

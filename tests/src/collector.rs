@@ -260,7 +260,8 @@ impl Taking {
                 seen.spans.push(Arrived { span, resource: resource.clone(), attributes });
             }
         }
-        let partly = ExportTracePartialSuccess { rejected_spans: self.manner.rejects, error_message: String::new() };
+        let error_message = "no room".to_owned();
+        let partly = ExportTracePartialSuccess { rejected_spans: self.manner.rejects, error_message };
         ExportTraceServiceResponse { partial_success: (self.manner.rejects > 0).then_some(partly) }
     }
 }

@@ -8,7 +8,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use std::{
     io,
     net::SocketAddr,
-    process::{Child, Command},
+    process::{Child, Command, Stdio},
     sync::Arc,
     time::Duration,
 };
@@ -220,6 +220,21 @@ impl World {
         process::place(&mut command, Some(self.cgroup.path()), Some(&self.netns))
             .expect("a test's cgroup can be joined");
         command.spawn().expect("the helper program starts")
+    }
+
+    /// A process of its own inside the cgroup connects to `address` and is refused. Its pid.
+    ///
+    /// # Panics
+    /// Where it does not start, or is not refused.
+    #[must_use]
+    pub fn refused(&self, address: &str) -> u32 {
+        let mut command = Command::new(process::peer());
+        command.args(["connect", address]).stderr(Stdio::null());
+        process::place(&mut command, Some(self.cgroup.path()), Some(&self.netns))
+            .expect("a test's cgroup can be joined");
+        let mut child = command.spawn().expect("the helper program starts");
+        assert!(!child.wait().expect("it is our child").success(), "a connect to {address} is refused");
+        child.id()
     }
 
     /// Runs a program as an application inside the cgroup and the namespace.

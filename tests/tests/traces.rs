@@ -497,6 +497,10 @@ fn what_a_collector_will_never_take_is_dropped_and_what_it_takes_in_part_is_said
         assert_eq!(picky.requests(1).len(), 3);
         let rejected = || proxy.metrics().count("mesh_trace_spans_rejected_total", &[]);
         holds("what it took no notice of is counted", rejected, |rejected| *rejected == 2.0);
+        proxy.ask(with("/", &[]));
+        holds("and counted on", rejected, |rejected| *rejected == 4.0);
+        let log = proxy.log();
+        assert_eq!(log.matches("took no notice of 2 spans: no room").count(), 1, "{log}");
     }
 }
 

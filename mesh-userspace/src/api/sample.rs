@@ -172,7 +172,7 @@ pub(crate) fn logs() -> Vec<LogLine> {
         kind: "request".to_owned(),
         service: Some("checkout".to_owned()),
         endpoint: Some("10.0.1.5:8080".parse().unwrap()),
-        client: "10.0.9.1:40000".parse().unwrap(),
+        client: Some("10.0.9.1:40000".parse().unwrap()),
         method: Some("GET".to_owned()),
         path: Some("/cart?\u{1b}[2J".to_owned()),
         status: Some(503),
@@ -186,7 +186,7 @@ pub(crate) fn logs() -> Vec<LogLine> {
     };
     let connection = LogLine {
         kind: "connection".to_owned(),
-        client: "[fd00::9]:40000".parse().unwrap(),
+        client: Some("[fd00::9]:40000".parse().unwrap()),
         method: None,
         path: None,
         status: None,
@@ -204,10 +204,28 @@ pub(crate) fn logs() -> Vec<LogLine> {
             connect_ms: Some(0.25),
             rtt_us: Some(250),
             retransmits: 2,
+            refusals: None,
         }),
         ..request.clone()
     };
-    vec![request, connection]
+    let refused = LogLine {
+        endpoint: None,
+        client: None,
+        duration_ms: 900.0,
+        sent_bytes: 0,
+        received_bytes: 0,
+        attempts: 0,
+        reason: Some("no_endpoint".to_owned()),
+        connection: Some(LoggedConnection {
+            connect_ms: None,
+            rtt_us: None,
+            retransmits: 0,
+            refusals: Some(17),
+            ..connection.connection.clone().unwrap()
+        }),
+        ..connection.clone()
+    };
+    vec![request, connection, refused]
 }
 
 pub(crate) fn log_levels() -> LogLevels {

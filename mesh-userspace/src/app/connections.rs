@@ -151,7 +151,7 @@ pub(super) fn client(record: &Record) -> Option<SocketAddr> {
     (record.local_port != 0).then(|| address(record.local, record.local_port))
 }
 
-fn address(ip: Address, port: u16) -> SocketAddr {
+pub(super) fn address(ip: Address, port: u16) -> SocketAddr {
     SocketAddr::new(IpAddr::from(ip), u16::from_be(port))
 }
 

@@ -22,7 +22,7 @@ use crate::{
     datapath::Datapath,
     discovery::{Direct, kubernetes::Pods},
     health::Checker,
-    kernel::{self, Kernel, Pins, Tables},
+    kernel::{self, Kernel, Pins, Tables, Untold},
     model::{Node, Overrides, Service, Snapshot},
     telemetry::{log::Levels, logs::Logs},
 };
@@ -34,7 +34,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
@@ -70,8 +70,8 @@ pub(super) struct Daemon {
     pub(super) logs: Arc<Logs>,
     /// The id of its first line: later than whatever a daemon before this one told.
     pub(super) first_line: u64,
-    /// Connections that ended and that there was no room to tell of, as the kernel counts them.
-    pub(super) untold: AtomicU64,
+    /// What there was no room to tell the log of, as the kernel counts it.
+    pub(super) untold: Mutex<Untold>,
     /// What was worth a word at the start and still holds.
     pub(super) notes: Vec<String>,
     pub(super) stopping: AtomicBool,
@@ -279,7 +279,7 @@ impl Daemon {
                 let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
                 u64::try_from(since.as_micros()).unwrap_or(0)
             },
-            untold: AtomicU64::new(0),
+            untold: Mutex::default(),
             notes,
             stopping: AtomicBool::new(false),
             // Whoever asks before sources are at work is told so.

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     datapath::Datapath,
     discovery::{Source, SourceState},
-    kernel::Kernel,
+    kernel::{Kernel, Untold},
     model::{Endpoint, Health},
     telemetry::{
         HttpReport,
@@ -17,7 +17,7 @@ use crate::{
     },
 };
 use mesh_common::breaker;
-use std::sync::{Arc, atomic::Ordering};
+use std::sync::{Arc, PoisonError};
 
 impl Daemon {
     /// Everything that is exported as metrics.
@@ -98,12 +98,14 @@ impl Daemon {
             problems: state.datapath.as_ref().map_or(0, |d| d.problems().len() as u64),
             logs: {
                 let (lines, bytes) = self.logs.ring.size();
+                let Untold { ended, refused } = *self.untold.lock().unwrap_or_else(PoisonError::into_inner);
                 LogsReport {
                     told: self.logs.told(),
                     dropped: [
                         ("queue", self.logs.dropped()),
                         ("stderr", self.levels.outlet().dropped()),
-                        ("kernel", self.untold.load(Ordering::Relaxed)),
+                        ("kernel", ended),
+                        ("refused", refused),
                     ],
                     kept: (lines as u64, bytes as u64),
                 }

@@ -334,6 +334,7 @@ fn lines_of_the_log_as_a_table_and_one_by_one() {
 TIME                      SERVICE   ENDPOINT       CLIENT           STATUS  DURATION    SENT  RECEIVED  REASON          WHAT
 2026-01-31T12:00:00.000Z  checkout  10.0.1.5:8080  10.0.9.1:40000      503   12.5 ms     0 B   1.5 KiB  upstream_reset  GET /cart?\\u{1b}[2J
 2026-01-31T12:00:00.000Z  checkout  10.0.1.5:8080  [fd00::9]:40000       -     1m 1s  20 MiB   1.5 KiB  -               connection evil\\u{7}[4711]
+2026-01-31T12:00:00.000Z  checkout  -              -                     -    900 ms     0 B       0 B  no_endpoint     connection evil\\u{7}[4711] to [fd00::10]:80, 17 times
 "
     );
     let first = views::log(&lines[0], true, PLAIN);

@@ -39,7 +39,7 @@ mod work;
 pub use capture::{Family, Listeners, Upstream};
 pub use cgroups::CgroupPaths;
 pub use error::KernelError;
-pub use events::{Endings, Event, Events};
+pub use events::{Endings, Event, Events, Untold};
 pub use host::{can_mount, cgroup2_root, ensure_bpffs, missing_capabilities, netns_cookie, on_bpffs, open_cgroup};
 pub use live::{Connection, Live};
 pub use load::{Capacity, Kernel, MAX_BYPASSED, MapStatus, Options, ProgramStatus, Verdict, adoptable, load, try_load};

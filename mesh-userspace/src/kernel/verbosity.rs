@@ -17,7 +17,7 @@ use std::{
 };
 
 /// What the daemon reads of the programs as it happens: unlike tables these are pinned nowhere.
-const UNPINNED: [&str; 4] = [names::EVENTS, names::ENDED, names::UNTOLD, names::TOLD];
+const UNPINNED: [&str; 5] = [names::EVENTS, names::ENDED, names::REFUSED, names::UNTOLD, names::TOLD];
 
 /// Descriptors of what other programs have to share with these, tables aside.
 #[derive(Debug)]
@@ -29,7 +29,7 @@ impl Unpinned {
         let descriptor = |name: &'static str| {
             let refuse = |why: String| KernelError::Map { map: name.to_owned(), why };
             let data = match ebpf.map(name) {
-                Some(Map::RingBuf(data) | Map::Array(data) | Map::LruHashMap(data)) => data,
+                Some(Map::RingBuf(data) | Map::Array(data) | Map::HashMap(data) | Map::LruHashMap(data)) => data,
                 _ => return Err(refuse("the object does not have it".to_owned())),
             };
             let fd = data.fd().as_fd().try_clone_to_owned().map_err(|e| refuse(e.to_string()))?;

@@ -196,7 +196,7 @@ mod tests {
             time: SystemTime::UNIX_EPOCH,
             service: service.map(Arc::clone),
             endpoint: None,
-            client: "127.0.0.1:1".parse().unwrap(),
+            client: None,
             method: None,
             path: path.map(Into::into),
             status: None,

@@ -17,7 +17,11 @@ use super::{
     worker::Worker,
 };
 use crate::policy::Tier;
-use http::{HeaderValue, Method, StatusCode, Version, uri::PathAndQuery};
+use bytes::Bytes;
+use http::{
+    HeaderValue, Method, StatusCode, Uri, Version,
+    uri::{Authority, PathAndQuery},
+};
 use std::{
     mem,
     net::SocketAddr,
@@ -69,11 +73,50 @@ enum About {
 #[derive(Debug)]
 struct Asked {
     method: Method,
-    path: Option<PathAndQuery>,
+    target: Target,
     version: Version,
     trace: Context,
     /// Lines of `tracestate`, where the client's trace goes on.
     state: Vec<HeaderValue>,
+}
+
+/// What a request is for. Both are parts of the whole head.
+#[derive(Debug)]
+enum Target {
+    Path(PathAndQuery),
+    /// Of `CONNECT`.
+    Authority(Authority),
+    Nothing,
+}
+
+impl Target {
+    fn of(uri: &Uri) -> Self {
+        match (uri.path_and_query(), uri.authority()) {
+            (Some(path), _) => Self::Path(path.clone()),
+            (None, Some(authority)) => Self::Authority(authority.clone()),
+            (None, None) => Self::Nothing,
+        }
+    }
+
+    fn as_str(&self) -> &str {
+        match self {
+            Self::Path(path) => path.as_str(),
+            Self::Authority(authority) => authority.as_str(),
+            Self::Nothing => "",
+        }
+    }
+
+    /// The same, in memory of its own.
+    fn own(&self) -> Self {
+        let bytes = || Bytes::copy_from_slice(self.as_str().as_bytes());
+        match self {
+            Self::Path(path) => Self::Path(PathAndQuery::from_maybe_shared(bytes()).unwrap_or_else(|_| path.clone())),
+            Self::Authority(authority) => {
+                Self::Authority(Authority::from_maybe_shared(bytes()).unwrap_or_else(|_| authority.clone()))
+            }
+            Self::Nothing => Self::Nothing,
+        }
+    }
 }
 
 /// A try, on the worker's clock.
@@ -127,9 +170,9 @@ impl Record {
 
     /// A request whose head is there, as its client sent it, part of this trace.
     pub(super) fn of_request(worker: &Rc<Worker>, client: &Client, parts: &RequestHead, trace: Context) -> Self {
-        let (method, path) = (parts.method.clone(), parts.uri.path_and_query().cloned());
+        let (method, target) = (parts.method.clone(), Target::of(&parts.uri));
         let state = if trace.parent == 0 { Vec::new() } else { trace::state(&parts.headers) };
-        let asked = Asked { method, path, version: parts.version, trace, state };
+        let asked = Asked { method, target, version: parts.version, trace, state };
         Self::about(worker, About::Request(client.address, asked))
     }
 
@@ -161,10 +204,8 @@ impl Record {
 
     /// From here on it may take long: what it holds on to besides itself is let go.
     pub(super) fn goes_on_for_long(&mut self) {
-        if let About::Request(_, Asked { path: Some(path), .. }) = &mut self.about {
-            // It was a part of the whole head.
-            let own = PathAndQuery::from_maybe_shared(bytes::Bytes::copy_from_slice(path.as_str().as_bytes()));
-            *path = own.unwrap_or_else(|_| path.clone());
+        if let About::Request(_, Asked { target, .. }) = &mut self.about {
+            *target = target.own();
         }
     }
 
@@ -298,7 +339,7 @@ impl Record {
             time: self.worker.time_of_day(self.started),
             service: None,
             endpoint: self.going.map(|going| going.endpoint),
-            client,
+            client: Some(client),
             method: asked.map(|asked| lines::method(&asked.method)),
             path: None,
             status: self.status,
@@ -376,7 +417,7 @@ impl Drop for Record {
                     return;
                 }
                 let service = self.service.as_ref().map(|service| &service.name);
-                let path = asked.path.as_ref().map_or("", PathAndQuery::as_str);
+                let path = asked.target.as_str();
                 let line = self.line(*client, Some(asked), duration);
                 let whole = traced.then(|| Line {
                     service: service.map(Arc::clone),

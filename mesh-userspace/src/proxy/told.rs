@@ -20,11 +20,11 @@ pub struct Line {
     pub service: Option<Arc<str>>,
     /// The endpoint that answered, or was tried last.
     pub endpoint: Option<SocketAddr>,
-    /// The client.
-    pub client: SocketAddr,
+    /// The client; `None`: it was refused before it had an address.
+    pub client: Option<SocketAddr>,
     /// The method; `None`: it is a connection.
     pub method: Option<Method>,
-    /// The path as the client sent it, with its query; `None`: it is a connection.
+    /// The path as the client sent it, with its query; of `CONNECT` whom it was to. `None`: it is a connection.
     pub path: Option<Box<str>>,
     /// The status of the answer; `None`: the client went away before there was one, or it is a connection.
     pub status: Option<StatusCode>,

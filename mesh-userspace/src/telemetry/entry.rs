@@ -36,6 +36,8 @@ pub struct Connection {
     pub rtt_us: Option<u64>,
     /// Segments that the client sent again.
     pub retransmits: u64,
+    /// How many connects were refused that this one line tells of; `None`: it was not refused.
+    pub refusals: Option<u64>,
 }
 
 /// What a line tells of.
@@ -125,7 +127,7 @@ pub(crate) mod tests {
             time: UNIX_EPOCH + Duration::from_micros(1_769_860_800_012_345),
             service: Some("web".into()),
             endpoint: Some("10.0.0.1:8080".parse().unwrap()),
-            client: "[fd00::1]:4000".parse().unwrap(),
+            client: Some("[fd00::1]:4000".parse().unwrap()),
             method: Some(http::Method::GET),
             path: Some(path.into()),
             status: Some(http::StatusCode::OK),
@@ -151,6 +153,7 @@ pub(crate) mod tests {
             connect: Some(Duration::from_micros(250)),
             rtt_us: Some(90),
             retransmits: 3,
+            refusals: None,
         };
         let line = proxy::Line {
             method: None,

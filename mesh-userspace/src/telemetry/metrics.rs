@@ -64,7 +64,7 @@ pub struct LogsReport {
     /// Lines that were kept or written.
     pub told: u64,
     /// Lines that were dropped, by where there was no room for them.
-    pub dropped: [(&'static str, u64); 3],
+    pub dropped: [(&'static str, u64); 4],
     /// Lines that are kept now, and their bytes.
     pub kept: (u64, u64),
 }
@@ -360,7 +360,7 @@ mod tests {
             picks: vec![("peak_ewma", "zone", 4)],
             endpoints: vec![used, idle],
         };
-        let dropped = [("queue", 0), ("stderr", 2), ("kernel", 0)];
+        let dropped = [("queue", 0), ("stderr", 2), ("kernel", 0), ("refused", 5)];
         let logs = LogsReport { told: 9, dropped, kept: (3, 900) };
         let report = Report { services: vec![service], logs, ..Report::default() };
         let mut text = Vec::new();
@@ -388,6 +388,7 @@ mod tests {
             r#"mesh_tcp_connect_duration_seconds_count{service="web",endpoint="[fd00::1]:80"} 4"#,
             "# TYPE mesh_tcp_connections_active gauge",
             r#"mesh_log_lines_dropped_total{at="stderr"} 2"#,
+            r#"mesh_log_lines_dropped_total{at="refused"} 5"#,
             "mesh_log_lines_kept 3",
             "mesh_config_reload_failures_total 0",
         ] {

@@ -96,7 +96,7 @@ fn fields(entry: &Entry, second: &mut Second, text: &mut Vec<u8>) {
     put(text, r#","endpoint":"#);
     or_null(*endpoint, text, address);
     put(text, r#","client":"#);
-    address(*client, text);
+    or_null(*client, text, address);
     put(text, r#","method":"#);
     or_null(method.as_ref().map(http::Method::as_str), text, string);
     put(text, r#","path":"#);
@@ -184,6 +184,8 @@ fn connection(value: &Connection, text: &mut Vec<u8>) {
     or_null(value.rtt_us, text, number);
     put(text, r#","retransmits":"#);
     number(value.retransmits, text);
+    put(text, r#","refusals":"#);
+    or_null(value.refusals, text, number);
     text.push(b'}');
 }
 
@@ -203,7 +205,7 @@ impl Display for ForPeople<'_> {
         field("kind", connection.as_ref().map(|_| self.0.kind().word()).as_ref().map(|v| v as _))?;
         field("service", line.service.as_deref().map(quoted).as_ref().map(|v| v as _))?;
         field("endpoint", line.endpoint.as_ref().map(|v| v as _))?;
-        field("client", Some(&line.client))?;
+        field("client", line.client.as_ref().map(|v| v as _))?;
         field("method", line.method.as_ref().map(|v| v as _))?;
         field("path", line.path.as_deref().map(quoted).as_ref().map(|v| v as _))?;
         field("status", line.status.map(|status| status.as_u16()).as_ref().map(|v| v as _))?;
@@ -221,7 +223,8 @@ impl Display for ForPeople<'_> {
         field("dialled", Some(&connection.original_destination))?;
         field("connect_ms", connection.connect.map(milliseconds).as_ref().map(|v| v as _))?;
         field("rtt_us", connection.rtt_us.as_ref().map(|v| v as _))?;
-        field("retransmits", Some(&connection.retransmits))
+        field("retransmits", Some(&connection.retransmits))?;
+        field("refusals", connection.refusals.as_ref().map(|v| v as _))
     }
 }
 
@@ -268,7 +271,7 @@ mod tests {
             value["connection"],
             json!({
                 "pid": 7, "command": "c\u{1b}[2J", "cgroup": "/a", "pod": null, "original_destination": "10.96.0.10:80",
-                "connect_ms": 0.25, "rtt_us": 90, "retransmits": 3,
+                "connect_ms": 0.25, "rtt_us": 90, "retransmits": 3, "refusals": null,
             })
         );
     }
@@ -316,7 +319,7 @@ mod tests {
         #[test]
         fn whatever_is_in_a_line_a_parser_reads_the_same(
             (service, path, reason) in (any::<Option<String>>(), any::<Option<String>>(), any::<bool>()),
-            (endpoint, client) in (any::<Option<SocketAddr>>(), any::<SocketAddr>()),
+            (endpoint, client) in (any::<Option<SocketAddr>>(), any::<Option<SocketAddr>>()),
             (status, trace) in (prop::option::of(100..1000_u16), any::<u128>()),
             (sent, received, attempts, nanos) in (any::<u64>(), any::<u64>(), any::<u32>(), 0..1_u64 << 53),
         ) {

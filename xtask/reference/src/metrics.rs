@@ -96,7 +96,7 @@ fn example() -> Result<Report, String> {
         bypass: false,
         problems: 1,
         traces: TraceReport { kept: 1, exported: 1, dropped: [("overflow", 1); 3], rejected_spans: 1, failures: 1 },
-        logs: LogsReport { told: 1, dropped: [("queue", 1); 3], kept: (1, 1) },
+        logs: LogsReport { told: 1, dropped: [("queue", 1); 4], kept: (1, 1) },
     })
 }
 

@@ -16,11 +16,11 @@ pub struct LogLine {
     pub service: Option<String>,
     /// Who answered, or was tried last.
     pub endpoint: Option<SocketAddr>,
-    /// The client's address.
-    pub client: SocketAddr,
+    /// The client's address; null: it was refused before it had one.
+    pub client: Option<SocketAddr>,
     /// The method; null: it is a connection.
     pub method: Option<String>,
-    /// The path with its query; null: it is a connection.
+    /// The path with its query, of `CONNECT` whom it was to; null: it is a connection.
     pub path: Option<String>,
     /// The answer's; null: there was none, or it is a connection.
     pub status: Option<u16>,
@@ -60,6 +60,9 @@ pub struct LoggedConnection {
     pub rtt_us: Option<u64>,
     /// Segments that the client sent again.
     pub retransmits: u64,
+    /// Of connects that mesh refused: how many the line tells of; null: it was not refused.
+    #[serde(default)]
+    pub refusals: Option<u64>,
 }
 
 /// How much is logged.

@@ -49,6 +49,7 @@ fn told(entry: &Entry) -> LogLine {
         connect_ms: c.connect.map(milliseconds),
         rtt_us: c.rtt_us,
         retransmits: c.retransmits,
+        refusals: c.refusals,
     };
     LogLine {
         time: Time::from(line.time),

@@ -1,21 +1,18 @@
-//! Connections as the kernel has them, as lines of the log: those that ended, and once in a while those that go on.
+//! Connections as the kernel has them are told to the log: those that ended, those that were refused, and once in a while
+//! those that go on.
 
-use super::{parts, wanted};
+use super::{
+    lines::{Moment, Told, reason, since},
+    parts, wanted,
+};
 use crate::{
-    app::{
-        connections::{client, command, endpoint, original},
-        daemon::{Daemon, State, now},
-    },
-    discovery::kubernetes::Pods,
+    app::daemon::{Daemon, now},
     kernel::{CgroupPaths, Endings},
-    model::is_probe,
-    proxy,
-    telemetry::entry::{Connection, Entry},
+    telemetry::entry::Entry,
 };
 use mesh_common::{
-    connection::{Record, Traffic, marks, stage, tcp},
-    event::{ERROR_UNKNOWN, Ended, LOOK_EVERY_MS},
-    reason::Failure,
+    connection::{Traffic, marks},
+    event::{Ended, LOOK_EVERY_MS, LOOK_FOR_REFUSED_MS, Refused, RefusedKey},
 };
 use nix::poll::{PollFd, PollFlags, poll};
 use std::{
@@ -23,7 +20,7 @@ use std::{
     io,
     os::fd::AsFd,
     sync::{
-        Arc,
+        Arc, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     thread::{self, JoinHandle},
@@ -39,8 +36,8 @@ const LOOK_UP: Duration = Duration::from_millis(500);
 /// For how long paths of cgroups are remembered.
 const REMEMBERED: Duration = Duration::from_secs(60);
 
-/// Where the error of a failed connect is not known, one that ends within this time was refused: as the kernel counts it.
-const FAST: Duration = Duration::from_secs(1);
+/// How often it is looked what was refused.
+const LOOK_FOR_REFUSED: Duration = Duration::from_millis(LOOK_FOR_REFUSED_MS as u64);
 
 /// Those who tell of connections.
 pub(in crate::app) struct Followers {
@@ -49,8 +46,8 @@ pub(in crate::app) struct Followers {
     threads: [JoinHandle<()>; 2],
 }
 
-/// Tells the log of connections that end, and of those that go on, each in a thread of its own: a look at all there are
-/// takes its time.
+/// Tells the log of connections that end or are refused, and of those that go on, each in a thread of its own: a look at
+/// all there are takes its time.
 ///
 /// # Errors
 /// The system's, where there can be no thread.
@@ -59,6 +56,7 @@ pub(in crate::app) fn follow(daemon: &Arc<Daemon>, mut endings: Endings) -> io::
     let (mut ended, mut open) = (Teller::new(daemon), Teller::new(daemon));
     let (stop_ended, stop_open) = (Arc::clone(&stop), Arc::clone(&stop));
     let follow_ended = move || {
+        let mut looked = now();
         loop {
             let last = stop_ended.load(Ordering::Acquire);
             let mut ready = [PollFd::new(endings.as_fd(), PollFlags::POLLIN)];
@@ -71,7 +69,11 @@ pub(in crate::app) fn follow(daemon: &Arc<Daemon>, mut endings: Endings) -> io::
                     break;
                 }
             }
-            ended.daemon.untold.store(endings.untold(), Ordering::Relaxed);
+            if last || since(looked, now()) >= LOOK_FOR_REFUSED {
+                looked = now();
+                ended.tell_refused(&endings.take_refused());
+            }
+            *ended.daemon.untold.lock().unwrap_or_else(PoisonError::into_inner) = endings.untold();
             if last {
                 return;
             }
@@ -112,10 +114,6 @@ impl Followers {
     }
 }
 
-fn since(then: u64, now: u64) -> Duration {
-    Duration::from_nanos(now.saturating_sub(then))
-}
-
 /// Makes lines of what the kernel tells.
 struct Teller {
     daemon: Arc<Daemon>,
@@ -126,16 +124,6 @@ struct Teller {
     carried: HashMap<(u64, u64), Traffic>,
 }
 
-/// What lines are made with, at one moment of both clocks.
-struct Moment<'a> {
-    state: &'a State,
-    pods: &'a Pods,
-    now: u64,
-    time: SystemTime,
-    /// Where the clock of the workers began.
-    began: u64,
-}
-
 impl Teller {
     fn new(daemon: &Arc<Daemon>) -> Self {
         let (daemon, carried) = (Arc::clone(daemon), HashMap::new());
@@ -143,13 +131,14 @@ impl Teller {
     }
 
     fn tell_ended(&mut self, ended: &[Ended]) {
-        let lines = self.lines(ended.iter().map(|ended| {
-            let line = Told { open: false, until: ended.at, rtt_us: ended.rtt_us, reason: reason(ended) };
-            (&ended.record, &ended.traffic, line)
-        }));
-        if !lines.is_empty() {
-            self.daemon.logs.connections(lines);
-        }
+        self.tell(ended, |moment, ended, cgroups| {
+            let told = Told { open: false, until: ended.at, rtt_us: ended.rtt_us, reason: reason(ended) };
+            moment.line(&ended.record, &ended.traffic, &told, cgroups)
+        });
+    }
+
+    fn tell_refused(&mut self, refused: &[(RefusedKey, Refused)]) {
+        self.tell(refused, |moment, (key, row), cgroups| moment.refused(key, row, cgroups));
     }
 
     /// Tells of connections that are as old as `interval` and carried something since they were told of last.
@@ -177,17 +166,18 @@ impl Teller {
         });
         self.carried = carried;
         for some in seen.chunks(TOGETHER) {
-            let lines = self.lines(some.iter().map(|connection| {
+            self.tell(some, |moment, connection, cgroups| {
                 let live = &connection.live;
-                (&live.record, &live.traffic, Told { open: true, until: now, rtt_us: live.rtt_us, reason: None })
-            }));
-            self.daemon.logs.connections(lines);
+                let told = Told { open: true, until: now, rtt_us: live.rtt_us, reason: None };
+                moment.line(&live.record, &live.traffic, &told, cgroups)
+            });
         }
     }
 
-    fn lines<'a>(&mut self, told: impl ExactSizeIterator<Item = (&'a Record, &'a Traffic, Told)>) -> Vec<Entry> {
-        if told.len() == 0 {
-            return Vec::new();
+    /// Tells the log what `line` makes of each of them.
+    fn tell<T>(&mut self, told: &[T], line: impl Fn(&Moment<'_>, &T, &mut CgroupPaths) -> Option<Entry>) {
+        if told.is_empty() {
+            return;
         }
         if since(self.remembered, now()) > REMEMBERED {
             (self.cgroups, self.remembered) = (CgroupPaths::new(), now());
@@ -196,119 +186,10 @@ impl Teller {
         let (state, pods) = (daemon.state(), daemon.pods.load());
         let (now, time) = (now(), SystemTime::now());
         let began = now.saturating_sub(u64::try_from(daemon.http.shared.now().as_nanos()).unwrap_or(u64::MAX));
-        let moment = Moment { state: &state, pods: &pods, now, time, began };
-        told.filter(|(record, ..)| !is_probe(original(record)))
-            .filter_map(|(record, traffic, told)| moment.line(record, traffic, &told, &mut self.cgroups))
-            .collect()
-    }
-}
-
-/// What is told of a connection besides its record.
-struct Told {
-    open: bool,
-    /// When it ended, or was looked at.
-    until: u64,
-    rtt_us: u32,
-    reason: Option<&'static str>,
-}
-
-impl Moment<'_> {
-    fn line(&self, record: &Record, traffic: &Traffic, told: &Told, cgroups: &mut CgroupPaths) -> Option<Entry> {
-        let service = self.state.datapath.as_ref().and_then(|d| d.service_of_row(record.service, record.picked_at));
-        let cgroup = cgroups.path(record.cgroup);
-        let pod = cgroup.and_then(|path| self.pods.of_cgroup(path)).map(Box::from);
-        let began = self.time.checked_sub(since(record.picked_at, self.now));
-        let line = proxy::Line {
-            time: began.unwrap_or(self.time),
-            service: service.map(Arc::from),
-            endpoint: Some(endpoint(record)),
-            client: client(record)?,
-            method: None,
-            path: None,
-            status: None,
-            duration: since(record.picked_at, told.until),
-            ended: since(self.began, told.until),
-            sent_bytes: traffic.sent,
-            received_bytes: traffic.received,
-            attempts: record.attempt,
-            trace_id: None,
-            reason: told.reason,
-        };
-        let connection = Connection {
-            open: told.open,
-            pid: Some(record.pid).filter(|pid| *pid > 0),
-            command: command(&record.command).map(|name| harmless(&name)),
-            cgroup: cgroup.map(harmless),
-            pod,
-            original_destination: original(record),
-            connect: (record.established_at > 0).then(|| since(record.opened_at, record.established_at)),
-            rtt_us: Some(u64::from(told.rtt_us)).filter(|rtt| *rtt > 0),
-            retransmits: traffic.retransmits,
-        };
-        Some(Entry { line, connection: Some(Box::new(connection)) })
-    }
-}
-
-/// Any text without what could do something to a terminal.
-fn harmless(text: &str) -> Box<str> {
-    text.replace(|character| !proxy::is_harmless(character), "\u{fffd}").into()
-}
-
-/// How a connection ended; `None`: well. What came of a connect has the words of `mesh_tcp_connect_failures_total`.
-fn reason(ended: &Ended) -> Option<&'static str> {
-    let failure = Failure::from_errno(ended.error);
-    if ended.record.stage != stage::ESTABLISHED {
-        return Some(match failure {
-            _ if ended.error == ERROR_UNKNOWN => match since(ended.record.picked_at, ended.at) < FAST {
-                true => Failure::Refused.word(),
-                false => "cancelled",
-            },
-            Some(failure) => failure.word(),
-            None => "cancelled",
-        });
-    }
-    match failure {
-        Some(Failure::Reset) => Some("upstream_reset"),
-        Some(failure) if ended.error != ERROR_UNKNOWN => Some(failure.word()),
-        // From one of these states there is no way to the end but a reset, and it was not the peer's.
-        _ if matches!(ended.state, tcp::ESTABLISHED | tcp::CLOSE_WAIT) && ended.error == 0 => Some("downstream_reset"),
-        _ => None,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn ended(stage: u32, state: u32, error: i32) -> Ended {
-        let record = Record { stage, picked_at: 1, ..Record::default() };
-        Ended { record, state, error, at: 2, ..Ended::default() }
-    }
-
-    #[test]
-    fn a_connect_that_came_to_nothing_says_why() {
-        let reason = |error| reason(&ended(stage::OPENING, tcp::SYN_SENT, error)).unwrap();
-        assert_eq!([111, 110, 113, 104, 99].map(reason), ["refused", "timeout", "unreachable", "reset", "other"]);
-        assert_eq!([0, ERROR_UNKNOWN].map(reason), ["cancelled", "refused"]);
-        let slow = Ended { at: 2_000_000_000, ..ended(stage::OPENING, tcp::SYN_SENT, ERROR_UNKNOWN) };
-        assert_eq!(super::reason(&slow), Some("cancelled"));
-    }
-
-    #[test]
-    fn an_end_in_good_order_has_no_reason() {
-        for state in [tcp::FIN_WAIT2, tcp::TIME_WAIT, tcp::LAST_ACK, tcp::CLOSING] {
-            assert_eq!(reason(&ended(stage::ESTABLISHED, state, 0)), None);
-            assert_eq!(reason(&ended(stage::ESTABLISHED, state, ERROR_UNKNOWN)), None);
+        let moment = Moment { datapath: state.datapath.as_ref(), pods: &pods, now, time, began };
+        let lines: Vec<_> = told.iter().filter_map(|told| line(&moment, told, &mut self.cgroups)).collect();
+        if !lines.is_empty() {
+            daemon.logs.connections(lines);
         }
-    }
-
-    #[test]
-    fn a_reset_says_whose_it_was() {
-        let reason = |state, error| reason(&ended(stage::ESTABLISHED, state, error));
-        assert_eq!(reason(tcp::ESTABLISHED, 104), Some("upstream_reset"));
-        assert_eq!(reason(tcp::CLOSE_WAIT, 32), Some("upstream_reset"));
-        assert_eq!(reason(tcp::ESTABLISHED, 0), Some("downstream_reset"));
-        assert_eq!(reason(tcp::ESTABLISHED, 110), Some("timeout"));
-        assert_eq!(reason(tcp::ESTABLISHED, ERROR_UNKNOWN), None, "nobody knows");
     }
 }

@@ -3,6 +3,7 @@
 mod ask;
 mod connections;
 mod levels;
+mod lines;
 
 pub(super) use connections::follow;
 pub(super) use levels::ProgramsLog;

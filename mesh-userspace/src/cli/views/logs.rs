@@ -52,7 +52,7 @@ fn fields(line: &LogLine) -> [Field; 10] {
         Field::new(line.time.to_string()),
         Field::new(line.service.as_deref().unwrap_or_default()),
         Field::new(line.endpoint.map(|endpoint| endpoint.to_string()).unwrap_or_default()),
-        Field::new(line.client.to_string()),
+        Field::new(line.client.map(|client| client.to_string()).unwrap_or_default()),
         Field::look(look, line.status.map(|status| status.to_string()).unwrap_or_default()),
         Field::new(took(line.duration_ms)),
         Field::new(bytes(line.sent_bytes)),
@@ -62,7 +62,8 @@ fn fields(line: &LogLine) -> [Field; 10] {
     ]
 }
 
-/// `GET /path` of a request, `connection curl[4711]` of a connection.
+/// `GET /path` of a request, `connection curl[4711]` of a connection, `connection curl[4711] to 10.96.0.10:80, 17 times` of
+/// connects that were refused.
 fn what(line: &LogLine) -> String {
     if let (Some(method), Some(path)) = (&line.method, &line.path) {
         return format!("{method} {path}");
@@ -71,7 +72,13 @@ fn what(line: &LogLine) -> String {
     let command = connection.and_then(|c| c.command.as_deref()).unwrap_or_default();
     let pid = connection.and_then(|c| c.pid).map(|pid| format!("[{pid}]")).unwrap_or_default();
     let place = connection.and_then(|c| c.pod.as_deref()).map(|pod| format!(" in {pod}")).unwrap_or_default();
-    format!("{} {command}{pid}{place}", line.kind).trim_end().to_owned()
+    let refused = connection.and_then(|c| Some((c.original_destination, c.refusals?)));
+    let refused = match refused {
+        Some((dialled, 0 | 1)) => format!(" to {dialled}"),
+        Some((dialled, times)) => format!(" to {dialled}, {times} times"),
+        None => String::new(),
+    };
+    format!("{} {command}{pid}{place}{refused}", line.kind).trim_end().to_owned()
 }
 
 fn took(ms: f64) -> String {

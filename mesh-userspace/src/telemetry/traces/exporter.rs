@@ -1,6 +1,11 @@
 //! Sends traces to a collector, on a thread of its own.
 
-use super::{Collector, Ring, Traces, collector::Protocol, grpc, http, otlp};
+use super::{
+    Collector, Ring, Traces,
+    answer::{Answer, Remarks},
+    collector::Protocol,
+    grpc, http, otlp,
+};
 use crate::proxy::{Trace, Try};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use std::{
@@ -75,8 +80,10 @@ impl Exporter {
     pub fn start(traces: Arc<Traces>, node: Node, mark: u32) -> io::Result<Self> {
         let (wanted, told) = watch::channel(Wanted::default());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let remarks = Remarks::default();
+        let following = Following { traces, node, mark, next: [0; 2], sender: None, trouble: None, remarks };
         let thread = std::thread::Builder::new().name("traces".to_owned()).spawn(move || {
-            runtime.block_on(Following { traces, node, mark, next: [0; 2], sender: None, trouble: None }.follow(told));
+            runtime.block_on(following.follow(told));
             // A name that is being looked up is not waited for.
             runtime.shutdown_background();
         })?;
@@ -121,8 +128,8 @@ impl Sender {
         }
     }
 
-    /// How many spans were not wanted.
-    async fn send(&mut self, request: ExportTraceServiceRequest) -> Result<u64, Failure> {
+    /// What it says of them.
+    async fn send(&mut self, request: ExportTraceServiceRequest) -> Result<Answer, Failure> {
         let sent = async {
             match self {
                 Self::Http(sender) => sender.send(&request).await,
@@ -144,6 +151,8 @@ struct Following {
     sender: Option<(Collector, Sender)>,
     /// What keeps it from sending.
     trouble: Option<Trouble>,
+    /// What the collector had to say.
+    remarks: Remarks,
 }
 
 struct Trouble {
@@ -168,7 +177,7 @@ impl Following {
             };
             if self.sender.as_ref().is_none_or(|(known, _)| *known != collector) {
                 let sender = Sender::new(collector.clone(), self.mark);
-                (self.sender, self.trouble) = (Some((collector, sender)), None);
+                (self.sender, self.trouble, self.remarks) = (Some((collector, sender)), None, Remarks::default());
             }
             let sent = tokio::select! {
                 sent = self.send() => Some(sent),
@@ -219,9 +228,12 @@ impl Following {
         let sent = sender.send(otlp::request(batch, &self.node)).await;
         let taken = batch.len() as u64;
         match &sent {
-            Ok(rejected) => {
+            Ok(answer) => {
                 counts.exported.fetch_add(taken, Ordering::Relaxed);
-                counts.rejected_spans.fetch_add(*rejected, Ordering::Relaxed);
+                counts.rejected_spans.fetch_add(answer.rejected, Ordering::Relaxed);
+                if let Some(remark) = self.remarks.of(answer, Instant::now()) {
+                    tracing::warn!(%collector, "{remark}");
+                }
                 if self.trouble.take().is_some() {
                     tracing::info!(%collector, "takes traces again");
                 }

@@ -1,6 +1,11 @@
 //! OTLP over gRPC.
 
-use super::{Collector, connect::connect, exporter::Failure};
+use super::{
+    Collector,
+    answer::{Answer, said},
+    connect::connect,
+    exporter::Failure,
+};
 use hyper_util::rt::TokioIo;
 use opentelemetry_proto::tonic::collector::trace::v1::{
     ExportTraceServiceRequest, trace_service_client::TraceServiceClient,
@@ -10,9 +15,6 @@ use tonic::{
     Code, Status,
     transport::{Channel, Endpoint},
 };
-
-/// Characters of what a collector says about itself that are told.
-const MOST_OF_MESSAGE: usize = 200;
 
 /// Sends to one collector.
 pub(super) struct Sender {
@@ -27,8 +29,8 @@ impl Sender {
         Self { collector, mark, open: None }
     }
 
-    /// How many spans were not wanted.
-    pub(super) async fn send(&mut self, request: ExportTraceServiceRequest) -> Result<u64, Failure> {
+    /// What it says of them.
+    pub(super) async fn send(&mut self, request: ExportTraceServiceRequest) -> Result<Answer, Failure> {
         // Taken: given up in the middle, or failed, it is not used again.
         let mut open = match self.open.take() {
             Some(open) => open,
@@ -36,8 +38,7 @@ impl Sender {
         };
         let answer = open.export(request).await.map_err(|status| judge(&status))?;
         self.open = Some(open);
-        let partly = answer.into_inner().partial_success;
-        Ok(partly.map_or(0, |partly| u64::try_from(partly.rejected_spans).unwrap_or(0)))
+        Ok(answer.into_inner().partial_success.into())
     }
 
     async fn connect(&self) -> Result<Channel, Failure> {
@@ -74,7 +75,7 @@ fn judge(status: &Status) -> Failure {
         (Some(source), _) => causes(source),
         (None, "") => status.code().description().to_owned(),
         // As long as it likes.
-        (None, message) => message.chars().take(MOST_OF_MESSAGE).collect(),
+        (None, message) => said(message),
     };
     match status.code() {
         Code::Cancelled

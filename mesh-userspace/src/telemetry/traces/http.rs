@@ -1,6 +1,6 @@
 //! OTLP over HTTP/1.1, with protobuf.
 
-use super::{Collector, connect::connect, exporter::Failure};
+use super::{Collector, answer::Answer, connect::connect, exporter::Failure};
 use ::http::{
     Request,
     header::{CONTENT_TYPE, HOST, RETRY_AFTER, USER_AGENT},
@@ -31,14 +31,14 @@ impl Sender {
         Self { path, collector, mark, open: None }
     }
 
-    /// How many spans were not wanted.
-    pub(super) async fn send(&mut self, request: &ExportTraceServiceRequest) -> Result<u64, Failure> {
+    /// What it says of them.
+    pub(super) async fn send(&mut self, request: &ExportTraceServiceRequest) -> Result<Answer, Failure> {
         let body = Bytes::from(request.encode_to_vec());
         if let Some(mut open) = self.open.take()
             && open.ready().await.is_ok()
-            && let Ok(rejected) = self.send_by(open, body.clone()).await.map_err(drop)
+            && let Ok(answer) = self.send_by(open, body.clone()).await.map_err(drop)
         {
-            return rejected;
+            return answer;
         }
         // It had ended.
         let stream =
@@ -54,7 +54,7 @@ impl Sender {
         &mut self,
         mut open: SendRequest<Full<Bytes>>,
         body: Bytes,
-    ) -> Result<Result<u64, Failure>, hyper::Error> {
+    ) -> Result<Result<Answer, Failure>, hyper::Error> {
         let request = Request::post(&self.path)
             .header(HOST, self.collector.authority())
             .header(CONTENT_TYPE, "application/x-protobuf")
@@ -84,12 +84,12 @@ fn causes(error: &dyn std::error::Error) -> String {
 }
 
 /// What an answer says (the specification of OTLP, OTLP/HTTP Response).
-fn judge(head: &Parts, body: &[u8]) -> Result<u64, Failure> {
+fn judge(head: &Parts, body: &[u8]) -> Result<Answer, Failure> {
     let status = head.status;
     match status.as_u16() {
         200..=299 => {
             let answer = ExportTraceServiceResponse::decode(body).unwrap_or_default();
-            Ok(answer.partial_success.map_or(0, |partly| u64::try_from(partly.rejected_spans).unwrap_or(0)))
+            Ok(answer.partial_success.into())
         }
         429 | 502..=504 => Err(Failure::Later(format!("it answers {status}"), retry_after(head, SystemTime::now()))),
         _ => Err(Failure::Refused(format!("it answers {status}"))),
@@ -121,11 +121,11 @@ mod tests {
     #[test]
     fn an_answer_says_whether_it_was_taken_may_be_later_or_never_will() {
         let judge = |status, body: &[u8]| super::judge(&head(status, None), body);
-        assert_eq!(judge(200, b""), Ok(0));
-        assert_eq!(judge(202, b"not protobuf"), Ok(0));
-        let partly = ExportTracePartialSuccess { rejected_spans: 3, error_message: String::new() };
+        assert_eq!(judge(200, b""), Ok(Answer::default()));
+        assert_eq!(judge(202, b"not protobuf"), Ok(Answer::default()));
+        let partly = ExportTracePartialSuccess { rejected_spans: 3, error_message: "full".to_owned() };
         let answer = ExportTraceServiceResponse { partial_success: Some(partly) };
-        assert_eq!(judge(200, &answer.encode_to_vec()), Ok(3));
+        assert_eq!(judge(200, &answer.encode_to_vec()), Ok(Answer { rejected: 3, said: "full".to_owned() }));
         for status in [429, 502, 503, 504] {
             assert!(matches!(judge(status, b""), Err(Failure::Later(_, None))), "{status}");
         }

@@ -16,7 +16,8 @@
 //! leaves, and half of it is its own. So a flood of failures does not push out what was sampled, and what is sampled
 //! does not push out the few failures.
 
-pub mod collector;
+mod answer;
+mod collector;
 mod connect;
 mod exporter;
 mod grpc;

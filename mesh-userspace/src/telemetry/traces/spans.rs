@@ -142,9 +142,12 @@ fn of_request(trace: &Trace) -> Span {
     };
     span.add_if("mesh.service", line.service.as_deref());
     add_method(&mut span, method);
-    let (path, query) = match line.path.as_deref().unwrap_or_default().split_once('?') {
+    // What CONNECT asks for is no path.
+    let target =
+        line.path.as_deref().filter(|target| method != "CONNECT" || target.starts_with('/')).unwrap_or_default();
+    let (path, query) = match target.split_once('?') {
         Some((path, query)) => (path, Some(query)),
-        None => (line.path.as_deref().unwrap_or_default(), None),
+        None => (target, None),
     };
     span.add("url.scheme", "http");
     span.add("url.path", path);
@@ -161,8 +164,10 @@ fn of_request(trace: &Trace) -> Span {
             _ => "1.1",
         },
     );
-    span.add("client.address", line.client.ip().to_string());
-    span.add("client.port", i64::from(line.client.port()));
+    if let Some(client) = line.client {
+        span.add("client.address", client.ip().to_string());
+        span.add("client.port", i64::from(client.port()));
+    }
     span.add_if("rpc.grpc.status_code", trace.grpc_status.map(i64::from));
     span.add_if("mesh.reason", line.reason);
     span.add("mesh.attempts", i64::from(line.attempts));

@@ -18,7 +18,7 @@ fn retried() -> Trace {
         time: SystemTime::UNIX_EPOCH + Duration::from_secs(1_769_860_800),
         service: Some("web".into()),
         endpoint: Some("10.0.0.2:80".parse().unwrap()),
-        client: "[fd00::1]:4000".parse().unwrap(),
+        client: Some("[fd00::1]:4000".parse().unwrap()),
         method: Some(Method::GET),
         path: Some("/a?b=1".into()),
         status: Some(StatusCode::OK),
