@@ -9,8 +9,8 @@ use super::{
     views,
 };
 use crate::api::{
-    Circuit, Connection, ConnectionOrder, Connections, Logs, Policy, Registration, Request, Service, Status, Time,
-    fake::Served, sample,
+    Circuit, Connection, ConnectionOrder, Connections, Endpoint, Logs, Policy, Registration, Request, Service, Status,
+    Time, fake::Served, sample,
 };
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
@@ -454,6 +454,24 @@ ADDRESS           WEIGHT  ZONE        HEALTH   CIRCUIT  DRAINING  ACTIVE  REQUES
         views::service(&sample::services()[1], &[], PLAIN)
             .ends_with("\nIt has no endpoints: connections to it are refused.\n")
     );
+}
+
+#[test]
+fn what_nobody_counts_is_no_zero() {
+    let uncounted = Service {
+        retransmits_total: None,
+        connects_local_trouble_total: None,
+        connects_refused_total: None,
+        connects_passed_total: None,
+        ..sample::services().remove(0)
+    };
+    let endpoint = Endpoint { retransmits_total: None, picked_total: None, ..sample::endpoints().remove(0) };
+    let text = views::service(&uncounted, &[endpoint], PLAIN);
+    assert!(text.contains("\nBytes         1.5 KiB sent, 20 MiB received by clients\n"), "{text}");
+    assert!(!text.contains("\nRefused") && !text.contains("\nLocal trouble"), "{text}");
+    assert!(text.contains("20 MiB            -  0.25 ms"), "{text}");
+    let table = views::services(&[uncounted], PLAIN);
+    assert!(table.contains("  1,204        -  1.5 KiB"), "{table}");
 }
 
 #[test]
