@@ -29,10 +29,12 @@ pub struct Report {
     pub programs: Vec<ProgramRuns>,
     /// The kernel's tables: name, entries in use, capacity, bytes.
     pub maps: Vec<MapUse>,
-    /// Where services come from: name, whether it has told all it knows, updates, errors.
-    pub sources: Vec<(&'static str, bool, u64, u64)>,
+    /// Where services come from.
+    pub sources: Vec<SourceReport>,
     /// Configurations that were refused.
     pub reload_failures: u64,
+    /// Whether the last one is not in force, because it was refused.
+    pub configuration_refused: bool,
     /// Whether a probe was intercepted; `None`: not known.
     pub interception_ok: Option<bool>,
     /// Whether the kill switch is on.
@@ -55,6 +57,21 @@ pub enum Uncounted {
     LocalTrouble,
     /// Whatever only programs in the kernel see: there are none.
     Kernel,
+}
+
+/// A source of services.
+#[derive(Clone, Debug, Default)]
+pub struct SourceReport {
+    /// Its name.
+    pub name: &'static str,
+    /// Whether it has told all it knows.
+    pub synced: bool,
+    /// Whether it is out of touch.
+    pub lost: bool,
+    /// Changes taken from it.
+    pub updates: u64,
+    /// How often it lost touch, and how many records of it were left out.
+    pub errors: u64,
 }
 
 /// The log of requests and connections.
@@ -272,6 +289,8 @@ fn of_the_daemon(report: &Report, text: &mut Text) {
     text.family(("mesh_datapath_problems", help, Kind::Gauge), one(report.problems));
     let help = "Reloads that were refused; the same mistake found again is not another one.";
     text.family(("mesh_config_reload_failures_total", help, Kind::Counter), one(report.reload_failures));
+    let help = "0 while the configuration in the files is refused and the one before is in force.";
+    text.family(("mesh_config_ok", help, Kind::Gauge), one((!report.configuration_refused).into()));
     let help = "Lines of the log of requests and connections that were kept or written.";
     text.family(("mesh_log_lines_total", help, Kind::Counter), one(logs.told));
     let help = "Lines of the log that were dropped, by where there was no room for them.";
@@ -292,22 +311,17 @@ fn of_the_daemon(report: &Report, text: &mut Text) {
     text.family(("mesh_bpf_map_capacity", "Entries that fit.", Kind::Gauge), capacity);
     let bytes = maps.iter().map(|(map, .., bytes)| whole(&[("map", map)], *bytes));
     text.family(("mesh_bpf_map_bytes", "Kernel memory of the table.", Kind::Gauge), bytes);
-    let synced = sources.iter().map(|(source, synced, ..)| whole(&[("source", source)], (*synced).into()));
-    text.family(("mesh_discovery_synced", "1 once the source has told all it knows.", Kind::Gauge), synced);
-    let updates = sources.iter().map(|(source, _, updates, _)| whole(&[("source", source)], *updates));
-    text.family(
-        ("mesh_discovery_updates_total", "Changes taken from the source, the first load included.", Kind::Counter),
-        updates,
-    );
-    let errors = sources.iter().map(|(source, .., errors)| whole(&[("source", source)], *errors));
-    text.family(
-        (
-            "mesh_discovery_errors_total",
-            "How often the source was out of touch, and records of it that were left out.",
-            Kind::Counter,
-        ),
-        errors,
-    );
+    let of_sources = |value: fn(&SourceReport) -> u64| {
+        sources.iter().map(move |source| whole(&[("source", source.name)], value(source)))
+    };
+    let help = "1 once the source has told all it knows.";
+    text.family(("mesh_discovery_synced", help, Kind::Gauge), of_sources(|source| source.synced.into()));
+    let help = "1 while the source is out of touch: what it said last is in force.";
+    text.family(("mesh_discovery_lost", help, Kind::Gauge), of_sources(|source| source.lost.into()));
+    let help = "Changes taken from the source, the first load included.";
+    text.family(("mesh_discovery_updates_total", help, Kind::Counter), of_sources(|source| source.updates));
+    let help = "How often the source was out of touch, and records of it that were left out.";
+    text.family(("mesh_discovery_errors_total", help, Kind::Counter), of_sources(|source| source.errors));
 }
 
 fn of_traces(report: &TraceReport, text: &mut Text) {
@@ -360,7 +374,8 @@ mod tests {
         };
         let dropped = [("queue", 0), ("stderr", 2), ("kernel", 0)];
         let logs = LogsReport { told: 9, dropped, kept: (3, 900) };
-        let text = encode(&Report { services: vec![service], logs, ..Report::default() }).unwrap();
+        let sources = vec![SourceReport { name: "etcd", synced: true, lost: true, ..SourceReport::default() }];
+        let text = encode(&Report { services: vec![service], sources, logs, ..Report::default() }).unwrap();
         let text = String::from_utf8(text).unwrap();
         for line in [
             r#"mesh_tcp_connects_refused_total{service="web",reason="no_endpoint"} 3"#,
@@ -382,6 +397,9 @@ mod tests {
             r#"mesh_log_lines_dropped_total{at="stderr"} 2"#,
             "mesh_log_lines_kept 3",
             "mesh_config_reload_failures_total 0",
+            "mesh_config_ok 1",
+            r#"mesh_discovery_synced{source="etcd"} 1"#,
+            r#"mesh_discovery_lost{source="etcd"} 1"#,
         ] {
             assert!(text.lines().any(|l| l == line), "{line}\n{text}");
         }
