@@ -553,11 +553,30 @@ pub fn service(name: &str, ip: &str, ports: &[(&str, u16)]) -> Value {
     })
 }
 
-/// An EndpointSlice of a service of the namespace `shop`: its ports, as `(name, port)`, and its [`endpoint`]s.
+/// A [`service`] of these families, by its ClusterIPs.
+#[must_use]
+pub fn with_ips(mut service: Value, ips: &[&str]) -> Value {
+    let families: Vec<&str> = ips.iter().map(|ip| family(ip)).collect();
+    let policy = if ips.len() > 1 { "RequireDualStack" } else { "SingleStack" };
+    service["spec"]["clusterIP"] = json!(ips[0]);
+    service["spec"]["clusterIPs"] = json!(ips);
+    service["spec"]["ipFamilies"] = json!(families);
+    service["spec"]["ipFamilyPolicy"] = json!(policy);
+    service
+}
+
+/// The family of an address, as the API calls it.
+fn family(address: &str) -> &'static str {
+    if address.contains(':') { "IPv6" } else { "IPv4" }
+}
+
+/// An EndpointSlice of a service of the namespace `shop`: its ports, as `(name, port)`, and its [`endpoint`]s, all of the
+/// family of the first.
 #[must_use]
 pub fn slice(name: &str, service: &str, ports: &[(&str, u16)], endpoints: &[Value]) -> Value {
     let ports: Vec<Value> =
         ports.iter().map(|(name, port)| json!({ "name": name, "port": port, "protocol": "TCP" })).collect();
+    let first = endpoints.first().and_then(|endpoint| endpoint["addresses"][0].as_str());
     json!({
         "kind": "EndpointSlice", "apiVersion": "discovery.k8s.io/v1",
         "metadata": {
@@ -571,7 +590,7 @@ pub fn slice(name: &str, service: &str, ports: &[(&str, u16)], endpoints: &[Valu
             "ownerReferences": [{ "apiVersion": "v1", "kind": "Service", "name": service, "uid": "u", "controller": true }],
             "managedFields": managed("kube-controller-manager"),
         },
-        "addressType": "IPv4", "endpoints": endpoints, "ports": ports,
+        "addressType": first.map_or("IPv4", family), "endpoints": endpoints, "ports": ports,
     })
 }
 
