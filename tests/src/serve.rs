@@ -36,7 +36,8 @@ pub fn run(kind: &str, name: &str, address: &str) -> io::Result<()> {
 }
 
 fn http(stream: TcpStream, name: &str) -> io::Result<()> {
-    let client = stream.peer_addr()?.ip();
+    // As a person would write it, also where the listener is of both families.
+    let client = stream.peer_addr()?.ip().to_canonical();
     let mut wire = Wire::over(stream);
     while let Ok(request) = wire.request() {
         let body = format!("{name} {client} {}", request.header("via").unwrap_or("direct"));

@@ -126,14 +126,17 @@ fn what_is_known_stays_while_nobody_answers_and_the_status_says_so() {
     let dns = DnsServer::new();
     dns.set(NAME, Records::addresses(&["10.1.0.1"], 1));
     let mesh = daemon(&world, &dns);
+    let of_source = |name: &str| mesh.metrics().sum(name, &[("source", "dns")]);
     for manner in [Manner::Fails, Manner::IsSilent] {
         dns.treat(NAME, manner);
         let seen = holds("the status says that the DNS is lost", || source(&mesh), |seen| seen["error"].is_string());
         assert!(seen["error"].as_str().unwrap().starts_with("web.svc.internal:8080: "), "{seen}");
         assert!(seen["stale_since"].is_string(), "{seen}");
+        assert_eq!((of_source("mesh_discovery_lost"), of_source("mesh_discovery_synced")), (Some(1.0), Some(1.0)));
         assert_eq!(answering(&world), BTreeSet::from(["B1".to_owned()]));
         dns.set(NAME, Records::addresses(&["10.1.0.1"], 1));
         holds("and that it is in touch again", || source(&mesh), |seen| seen["error"].is_null());
+        assert_eq!(of_source("mesh_discovery_lost"), Some(0.0));
     }
     dns.set(NAME, Records::addresses(&["10.1.0.2"], 1));
     until_answering(&world, &["B2"]);

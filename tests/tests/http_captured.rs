@@ -68,7 +68,11 @@ fn clients_in_three_namespaces_each_reach_their_own_endpoint_through_the_proxy()
             });
         }
     });
-    drop(mesh);
+    // The kernel picked for what went past the daemon, and for nothing else.
+    let endpoint = mesh.endpoint("web", ENDPOINT);
+    assert!(endpoint["responses_total"].as_u64().unwrap() >= 150, "{endpoint}");
+    let direct = mesh.service("web")["connects_passed_total"]["no_listener"].as_u64().unwrap_or(0);
+    assert_eq!(endpoint["picked_total"], direct, "{endpoint}");
 }
 
 #[test]

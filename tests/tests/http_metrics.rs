@@ -323,6 +323,39 @@ fn explain_says_which_route_a_request_takes_and_why() {
     assert_eq!(told["endpoints"][0]["reason"], "its circuit is held open by an operator");
 }
 
+/// Numbers of a service, and of its endpoints, that only programs in the kernel count.
+const OF_THE_KERNEL: [&str; 4] =
+    ["retransmits_total", "connects_refused_total", "connects_passed_total", "connects_local_trouble_total"];
+
+#[test]
+fn what_nobody_counts_in_userspace_mode_is_null_and_a_dash() {
+    let world = world!();
+    let _b1 = backend(&world, "B1", E1);
+    let mesh = daemon(&world, json!([http("web", &[E1]), service("db", &["10.96.0.20:5432"], &[E1])]));
+    ask_times(&world, 3, "GET", "web", "/", 200);
+    for name in ["web", "db"] {
+        let service = mesh.service(name);
+        for field in OF_THE_KERNEL {
+            assert_eq!(service.get(field), Some(&Value::Null), "{field}: {service}");
+        }
+        let endpoint = mesh.endpoint(name, E1);
+        for field in ["retransmits_total", "picked_total"] {
+            assert_eq!(endpoint.get(field), Some(&Value::Null), "{field}: {endpoint}");
+        }
+    }
+    // What the proxy counts is told beside it.
+    assert_eq!(mesh.endpoint("web", E1)["responses_total"], 3);
+    assert!(mesh.service("web")["connections_total"].as_u64().unwrap() > 0);
+    let table = mesh.cli(&["endpoints", "web"]).ended(0).stdout;
+    let mut lines = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let (titles, row) = (lines.next().unwrap(), lines.next().unwrap());
+    // Before it stand no words of two parts, unlike behind it.
+    let at = titles.iter().position(|title| *title == "SENT").unwrap();
+    let again = titles.iter().position(|title| *title == "RETRANSMITS").unwrap();
+    assert_eq!(row[again + 2], "-", "bytes are two words: {table}");
+    assert_eq!(again, at + 2, "{table}");
+}
+
 #[test]
 fn userspace_mode_says_how_services_are_reached_and_is_not_ready() {
     let world = world!();

@@ -61,7 +61,9 @@ fn alerts_are_valid_and_fire_on_what_they_are_for() {
 
 /// Names of metrics in an expression.
 fn metrics_in(expression: &str) -> BTreeSet<String> {
-    let words = expression.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    // What stands between quotes is a label's value.
+    let bare = expression.split('"').step_by(2);
+    let words = bare.flat_map(|part| part.split(|c: char| !c.is_ascii_alphanumeric() && c != '_'));
     let known = |word: &&str| ["mesh_", "http_", "process_"].iter().any(|prefix| word.starts_with(prefix));
     words.filter(known).map(str::to_owned).collect()
 }
@@ -118,14 +120,43 @@ fn prometheus_scrapes_the_node_and_understands_the_dashboard() {
         }
     }
     let loaded = prometheus.api("/api/v1/rules").unwrap();
-    assert_eq!(loaded["groups"].as_array().unwrap().len(), 3, "{loaded}");
-    for rule in loaded["groups"].as_array().unwrap().iter().flat_map(|group| group["rules"].as_array().unwrap()) {
+    let groups = loaded["groups"].as_array().unwrap();
+    assert_eq!(groups.len(), 4, "{loaded}");
+    for (group, rule) in
+        groups.iter().flat_map(|group| group["rules"].as_array().unwrap().iter().map(move |r| (group, r)))
+    {
         let query = rule["query"].as_str().unwrap();
+        let name = rule["name"].as_str().unwrap();
+        let is_alert = rule["type"] == "alerting";
+        assert!(!is_alert || documented.contains(&format!("`{name}`")), "{name} is not documented");
+        // Services of this node are in trouble, the node is not.
+        if is_alert && group["name"] != "mesh.services" {
+            assert_eq!(prometheus.query(query).unwrap(), Vec::<Value>::new(), "{query}");
+        }
         for name in metrics_in(query) {
             let family = name.trim_end_matches("_bucket");
             assert!(documented.contains(&format!("`{family}`")), "{family} of {query} is not documented");
         }
     }
+}
+
+#[test]
+fn alerts_name_programs_and_reasons_as_the_daemon_does() {
+    let world = world!();
+    let (mesh, _backends) = busy(&world);
+    let metrics = mesh.metrics();
+    let rules = fs::read_to_string(deploy("prometheus/mesh.rules.yaml")).unwrap();
+    let mut looked_at = 0;
+    for (metric, label) in [("mesh_bpf_program_attached", "program"), ("mesh_connects_passed_total", "reason")] {
+        let start = format!("{metric}{{{label}=~\"");
+        for rest in rules.split(&start).skip(1) {
+            for value in rest.split('"').next().unwrap().split('|') {
+                assert!(metrics.sum(metric, &[(label, value)]).is_some(), "there is no {metric} of {label} {value}");
+                looked_at += 1;
+            }
+        }
+    }
+    assert_eq!(looked_at, 5, "three programs and two reasons");
 }
 
 #[test]

@@ -279,7 +279,9 @@ fn where_nothing_can_be_intercepted_mode_auto_serves_requests_and_says_that_it_d
         for name in ["web", "db"] {
             let service = mesh.service(name);
             assert!(service["not_intercepted_reason"].as_str().unwrap().contains(why), "{service}");
-            assert_eq!(service["connects_local_trouble_total"], Value::Null);
+            for field in ["connects_local_trouble_total", "connects_refused_total", "retransmits_total"] {
+                assert_eq!(service.get(field), Some(&Value::Null), "{field}: {service}");
+            }
         }
         let metrics = mesh.metrics();
         for name in OF_THE_KERNEL {

@@ -27,6 +27,11 @@ fn failures(mesh: &Daemon) -> f64 {
     mesh.metrics().sum("mesh_config_reload_failures_total", &[]).unwrap()
 }
 
+/// `mesh_config_ok`.
+fn is_in_force(mesh: &Daemon) -> f64 {
+    mesh.metrics().sum("mesh_config_ok", &[]).unwrap()
+}
+
 fn config_error(mesh: &Daemon) -> Value {
     mesh.json(&["status"])["config"]["error"].clone()
 }
@@ -119,11 +124,13 @@ fn a_bad_reload_keeps_the_running_configuration_and_is_reported() {
         mesh.cli(&["config", "reload"]).ended(1).refused(&["mesh.yaml"]);
         assert!(config_error(&mesh).is_string(), "{bad}");
         assert!(failures(&mesh) > before, "{bad}");
+        assert_eq!(is_in_force(&mesh), 0.0, "{bad}");
         assert_eq!(world.ask(VIP).unwrap(), "B1", "{bad}");
         assert_eq!(mesh.http("GET", "/ready").status, 200, "{bad}");
     }
     mesh.set_services(web(E2));
     assert_eq!(config_error(&mesh), Value::Null);
+    assert_eq!(is_in_force(&mesh), 1.0);
     assert_eq!(world.ask(VIP).unwrap(), "B2");
 }
 

@@ -2,23 +2,18 @@
 //! when it is installed and removed in `deploy/debian`.
 
 use std::fs;
-use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::build::{self, Profile};
+use crate::packing::Packing;
 use crate::process::{cargo, run as run_program};
 use crate::setup;
 
 /// What is asked for.
 #[derive(Args)]
 pub(crate) struct Options {
-    /// Where the package is written (default: debian, in cargo's target directory)
-    #[arg(long, value_name = "DIR")]
-    output: Option<PathBuf>,
-    /// A mesh that is built already (default: build it, for release)
-    #[arg(long, value_name = "PATH")]
-    binary: Option<PathBuf>,
+    #[command(flatten)]
+    packing: Packing,
     /// Compress less, to have it sooner
     #[arg(long)]
     fast: bool,
@@ -27,9 +22,8 @@ pub(crate) struct Options {
 /// Builds, or takes what is built, and packs it.
 pub(crate) fn run(options: &Options) -> Result<(), String> {
     setup::cargo_deb()?;
-    let binary = options.binary.clone().map_or_else(|| build::run(Profile::Release), Ok)?;
-    let output = options.output.clone().unwrap_or_else(|| build::target_directory().join("debian"));
-    let output = std::path::absolute(&output).map_err(|error| format!("{}: {error}", output.display()))?;
+    let binary = options.packing.binary()?;
+    let output = options.packing.output("debian")?;
     // cargo-deb takes the binary from where cargo puts it, and only from there.
     let stage = output.join("stage");
     let release = stage.join("release");

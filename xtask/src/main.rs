@@ -8,6 +8,7 @@ mod demo;
 mod docs;
 mod image;
 mod interrupt;
+mod packing;
 mod ports;
 mod prerequisites;
 mod process;
@@ -59,7 +60,8 @@ enum Verb {
     CheckArm64(arm64::Options),
     /// Measure the proxy beside nginx, HAProxy and Envoy: CPU, latency, memory (docs/performance.md)
     Bench(bench::Options),
-    /// Write the container image, as a root file system and an OCI layout (docs/operations.md)
+    /// Write the container image, as a root file system (`rootfs`) and an OCI layout (`oci`); what has these names where it
+    /// is written is replaced (docs/operations.md)
     Image(image::Options),
     /// Make the Debian package (docs/operations.md)
     Deb(deb::Options),

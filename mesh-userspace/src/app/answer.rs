@@ -44,9 +44,9 @@ impl Daemon {
         let states: Vec<CircuitState> = service.endpoints.iter().map(state).collect();
         let sum = |value: fn(&EndpointCounts) -> u64| total.iter().map(value).sum();
         let reasons = counts.service(&service.name);
-        let by_reason = |wanted: fn(Reason) -> bool| -> BTreeMap<String, u64> {
+        let by_reason = |wanted: fn(Reason) -> bool| -> Option<BTreeMap<String, u64>> {
             let reasons = Reason::ALL.into_iter().filter(|r| wanted(*r)).map(|r| (r, reasons[r as usize]));
-            reasons.filter(|(_, n)| *n > 0).map(|(r, n)| (r.word().to_owned(), n)).collect()
+            counts.by_kernel(reasons.filter(|(_, n)| *n > 0).map(|(r, n)| (r.word().to_owned(), n)).collect())
         };
         let not_intercepted = self.not_intercepted(service, counts.datapath);
         let responses_5xx_total = counts.requests(&service.name).map_or(0, |service| {
@@ -86,7 +86,7 @@ impl Daemon {
             },
             connections_total: sum(|c| c.opened),
             connect_failures_total: sum(EndpointCounts::failed),
-            retransmits_total: sum(|c| c.retransmits),
+            retransmits_total: counts.by_kernel(sum(|c| c.retransmits)),
             connects_local_trouble_total: self
                 .kernel()
                 .is_some_and(Kernel::settles_all)
@@ -311,11 +311,11 @@ pub(super) fn endpoint(
         sent_bytes_total: counts.sent,
         received_bytes_total: counts.received,
         latency_ewma_ms: seen.latency_ms,
-        retransmits_total: counts.retransmits,
+        retransmits_total: all.by_kernel(counts.retransmits),
         connect_ms: times.connect.mean_ns().map(|ns| ns as f64 / 1e6),
         region: known(&endpoint.region),
         node: known(&endpoint.node),
-        picked_total: counts.picked,
+        picked_total: all.by_kernel(counts.picked),
         connections_closed_total: counts.closed,
         responses_total: seen.responses,
         responses_5xx_total: seen.responses_5xx,

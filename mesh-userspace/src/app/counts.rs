@@ -67,6 +67,11 @@ impl<'a> Counts<'a> {
         own.map(counts).unwrap_or_default()
     }
 
+    /// A number that only the kernel's programs count; `None`: there are none, so that a zero would be made up.
+    pub(super) fn by_kernel<T>(&self, counted: T) -> Option<T> {
+        self.kernel.is_some().then_some(counted)
+    }
+
     pub(super) fn times(&self, service: &str, address: SocketAddr) -> EndpointTimes {
         let times = self.kernel.map(|(tables, datapath)| datapath.endpoint_times(tables, service, address));
         times.unwrap_or_default()

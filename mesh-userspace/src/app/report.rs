@@ -13,7 +13,7 @@ use crate::{
     model::{Endpoint, Health},
     telemetry::{
         HttpReport,
-        metrics::{EndpointReport, LogsReport, Report, ServiceReport, Uncounted},
+        metrics::{EndpointReport, LogsReport, Report, ServiceReport, SourceReport, Uncounted},
     },
 };
 use mesh_common::breaker;
@@ -80,18 +80,27 @@ impl Daemon {
                 })
                 .collect(),
             sources: {
-                let of_files = (FILES, true, state.updates, state.reload_failures);
-                let others = state.facts.sources().iter();
-                let errors = |source: Source, state: &SourceState| match source {
-                    Source::Registry => state.errors.saturating_add(self.registry.errors()),
-                    _ => state.errors,
+                let of_files = SourceReport {
+                    name: FILES,
+                    synced: true,
+                    lost: false,
+                    updates: state.updates,
+                    errors: state.reload_failures,
                 };
-                others
-                    .map(|(s, state)| (s.word(), state.synced, state.updates, errors(*s, state)))
-                    .chain([of_files])
-                    .collect()
+                let other = |(source, state): (&Source, &SourceState)| SourceReport {
+                    name: source.word(),
+                    synced: state.synced,
+                    lost: state.lost_at.is_some(),
+                    updates: state.updates,
+                    errors: match source {
+                        Source::Registry => state.errors.saturating_add(self.registry.errors()),
+                        _ => state.errors,
+                    },
+                };
+                state.facts.sources().iter().map(other).chain([of_files]).collect()
             },
             reload_failures: state.reload_failures,
+            configuration_refused: state.error.is_some(),
             interception_ok: self.interception().0,
             bypass: self.bypass(),
             traces: self.http.tracing.report(),

@@ -1,13 +1,13 @@
 //! Where answers are printed, and how.
 
 use super::args::{Color, Format};
+use crate::text::is_harmless;
 use serde::Serialize;
 use std::{
     env,
     io::{self, ErrorKind, IsTerminal, Write},
     process::ExitCode,
 };
-use unicode_width::UnicodeWidthChar;
 
 /// How a text may look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,15 +81,6 @@ pub(super) fn harmless(text: &str) -> String {
         }
     }
     shown
-}
-
-fn is_harmless(character: char) -> bool {
-    match character {
-        ' '..='~' => true,
-        // These count as a column.
-        '\u{2028}' | '\u{2029}' => false,
-        _ => character.width().is_some_and(|width| width > 0),
-    }
 }
 
 /// JSON that does nothing to a terminal: what is not [`harmless`] there can only be part of a text, and is written as one of

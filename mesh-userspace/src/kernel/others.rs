@@ -3,7 +3,7 @@
 use super::{
     Kernel, KernelError, Pins,
     host::open_cgroup,
-    load::places,
+    programs::places,
     sys::{self, AttachType},
 };
 use std::{fs::File, os::fd::AsFd, path::Path};

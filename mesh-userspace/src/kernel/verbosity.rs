@@ -1,12 +1,7 @@
 //! Programs that log more, or less, in the place of those at work. How much they log is a constant of theirs, so that they
 //! contain no code for what is not logged: another level is another set of programs, on the same tables.
 
-use super::{
-    Kernel, KernelError, OBJECT,
-    error::chain,
-    load::{PROGRAMS, load_program},
-    offsets, sys,
-};
+use super::{Kernel, KernelError, OBJECT, error::chain, load::load_program, offsets, programs::PROGRAMS, sys};
 use aya::{Ebpf, EbpfLoader, maps::Map};
 use mesh_common::names;
 use std::{

@@ -1,9 +1,9 @@
 //! Lines on their way to the log, many at a time: to hand each over by itself would cost more than to write it down.
 
 use super::{told::Line, worker::RequestLog};
+use crate::text::is_harmless;
 use http::Method;
 use std::{cell::RefCell, fmt::Write as _, mem, sync::Arc};
-use unicode_width::UnicodeWidthChar;
 
 /// So many are handed over at once.
 const MOST: usize = 64;
@@ -22,18 +22,6 @@ const MOST_OF_METHOD: usize = 64;
 pub(super) fn method(method: &Method) -> Method {
     let start = method.as_str().as_bytes().get(..MOST_OF_METHOD);
     start.and_then(|start| Method::from_bytes(start).ok()).unwrap_or_else(|| method.clone())
-}
-
-/// Whether a character can do nothing to a terminal but take its columns: none that moves the cursor, turns the direction
-/// of writing, or hides.
-#[must_use]
-pub fn is_harmless(character: char) -> bool {
-    match character {
-        ' '..='~' => true,
-        // Separators of lines and paragraphs count as a column.
-        '\u{2028}' | '\u{2029}' => false,
-        _ => character.width().is_some_and(|width| width > 0),
-    }
 }
 
 /// A path as it is logged: cut, and with whatever is not harmless percent-encoded, as it ought to have come.

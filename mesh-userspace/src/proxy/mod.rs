@@ -68,7 +68,7 @@ pub use circuit::{Circuits, Turned};
 pub use fault::{Fault, FaultKind, Reached, Side, Unanswered};
 pub use fields::Fields;
 pub use headers::{HeaderEdits, NoHeader};
-pub use lines::{Packed, is_harmless};
+pub use lines::Packed;
 pub use listener::{Listener, Originals};
 pub use message::{Message, Request, RequestHead, Response, ResponseHead};
 pub use net::{Destination, Sockets};

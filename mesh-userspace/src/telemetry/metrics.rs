@@ -30,10 +30,12 @@ pub struct Report {
     pub programs: Vec<ProgramRuns>,
     /// The kernel's tables: name, entries in use, capacity, bytes.
     pub maps: Vec<MapUse>,
-    /// Where services come from: name, whether it has told all it knows, updates, errors.
-    pub sources: Vec<(&'static str, bool, u64, u64)>,
+    /// Where services come from.
+    pub sources: Vec<SourceReport>,
     /// Configurations that were refused.
     pub reload_failures: u64,
+    /// Whether the last one is not in force, because it was refused.
+    pub configuration_refused: bool,
     /// Whether a probe was intercepted; `None`: not known.
     pub interception_ok: Option<bool>,
     /// Whether the kill switch is on.
@@ -56,6 +58,21 @@ pub enum Uncounted {
     LocalTrouble,
     /// Whatever only programs in the kernel see: there are none.
     Kernel,
+}
+
+/// A source of services.
+#[derive(Clone, Debug, Default)]
+pub struct SourceReport {
+    /// Its name.
+    pub name: &'static str,
+    /// Whether it has told all it knows.
+    pub synced: bool,
+    /// Whether it is out of touch.
+    pub lost: bool,
+    /// Changes taken from it.
+    pub updates: u64,
+    /// How often it lost touch, and how many records of it were left out.
+    pub errors: u64,
 }
 
 /// The log of requests and connections.
@@ -268,6 +285,8 @@ fn of_the_daemon(report: &Report, text: &mut Text<'_>) {
     text.one(("mesh_datapath_problems", help, Kind::Gauge), report.problems);
     let help = "Reloads that were refused; the same mistake found again is not another one.";
     text.one(("mesh_config_reload_failures_total", help, Kind::Counter), report.reload_failures);
+    let help = "0 while the configuration in the files is refused and the one before is in force.";
+    text.one(("mesh_config_ok", help, Kind::Gauge), u64::from(!report.configuration_refused));
     let help = "Lines of the log of requests and connections that were kept or written.";
     text.one(("mesh_log_lines_total", help, Kind::Counter), logs.told);
     let help = "Lines of the log that were dropped, by where there was no room for them.";
@@ -299,15 +318,19 @@ fn of_the_daemon(report: &Report, text: &mut Text<'_>) {
     });
     let help = "1 once the source has told all it knows.";
     text.family(("mesh_discovery_synced", help, Kind::Gauge), ["source"], |metrics| {
-        sources.iter().for_each(|(source, synced, ..)| metrics.whole([source], (*synced).into()));
+        sources.iter().for_each(|source| metrics.whole([source.name], source.synced.into()));
+    });
+    let help = "1 while the source is out of touch: what it said last is in force.";
+    text.family(("mesh_discovery_lost", help, Kind::Gauge), ["source"], |metrics| {
+        sources.iter().for_each(|source| metrics.whole([source.name], source.lost.into()));
     });
     let help = "Changes taken from the source, the first load included.";
     text.family(("mesh_discovery_updates_total", help, Kind::Counter), ["source"], |metrics| {
-        sources.iter().for_each(|(source, _, updates, _)| metrics.whole([source], *updates));
+        sources.iter().for_each(|source| metrics.whole([source.name], source.updates));
     });
     let help = "How often the source was out of touch, and records of it that were left out.";
     text.family(("mesh_discovery_errors_total", help, Kind::Counter), ["source"], |metrics| {
-        sources.iter().for_each(|(source, .., errors)| metrics.whole([source], *errors));
+        sources.iter().for_each(|source| metrics.whole([source.name], source.errors));
     });
 }
 
@@ -362,7 +385,8 @@ mod tests {
         };
         let dropped = [("queue", 0), ("stderr", 2), ("kernel", 0), ("refused", 5)];
         let logs = LogsReport { told: 9, dropped, kept: (3, 900) };
-        let report = Report { services: vec![service], logs, ..Report::default() };
+        let sources = vec![SourceReport { name: "etcd", synced: true, lost: true, ..SourceReport::default() }];
+        let report = Report { services: vec![service], sources, logs, ..Report::default() };
         let mut text = Vec::new();
         encode(&report, &mut |piece| {
             text.extend(piece);
@@ -391,6 +415,9 @@ mod tests {
             r#"mesh_log_lines_dropped_total{at="refused"} 5"#,
             "mesh_log_lines_kept 3",
             "mesh_config_reload_failures_total 0",
+            "mesh_config_ok 1",
+            r#"mesh_discovery_synced{source="etcd"} 1"#,
+            r#"mesh_discovery_lost{source="etcd"} 1"#,
         ] {
             assert!(text.lines().any(|l| l == line), "{line}\n{text}");
         }

@@ -12,7 +12,7 @@ use mesh_userspace::{
     proxy::{self, Entry, Share, States, Table},
     telemetry::{
         HttpReport,
-        metrics::{EndpointReport, Family, LogsReport, Report, ServiceReport, Uncounted, families},
+        metrics::{EndpointReport, Family, LogsReport, Report, ServiceReport, SourceReport, Uncounted, families},
         traces::TraceReport,
     },
 };
@@ -90,8 +90,9 @@ fn example() -> Result<Report, String> {
         attached: vec![("mesh_connect4", true)],
         programs: vec![("mesh_connect4", 1, 1)],
         maps: vec![("VIPS", Some(1), 1, 1)],
-        sources: vec![("files", true, 1, 1)],
+        sources: vec![SourceReport { name: "files", ..SourceReport::default() }],
         reload_failures: 1,
+        configuration_refused: true,
         interception_ok: Some(true),
         bypass: false,
         problems: 1,

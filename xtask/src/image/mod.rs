@@ -13,26 +13,20 @@ use std::process::Command;
 
 use clap::Args;
 
-use crate::build::{self, Profile};
+use crate::packing::Packing;
 use crate::process::{find, run as run_program, step};
 
 /// What is asked for.
 #[derive(Args)]
 pub(crate) struct Options {
-    /// Where `rootfs` and `oci` are written; what has these names there is replaced (default: image, in cargo's target
-    /// directory)
-    #[arg(long, value_name = "DIR")]
-    output: Option<PathBuf>,
-    /// A mesh that is built already (default: build it, for release)
-    #[arg(long, value_name = "PATH")]
-    binary: Option<PathBuf>,
+    #[command(flatten)]
+    packing: Packing,
 }
 
 /// Builds, or takes what is built, and writes both forms.
 pub(crate) fn run(options: &Options) -> Result<(), String> {
-    let built = options.binary.clone().map_or_else(|| build::run(Profile::Release), Ok)?;
-    let output = options.output.clone().unwrap_or_else(|| build::target_directory().join("image"));
-    fs::create_dir_all(&output).map_err(at(&output))?;
+    let built = options.packing.binary()?;
+    let output = options.packing.output("image")?;
 
     let stripped = output.join("mesh.stripped");
     let made = strip(&built, &stripped).and_then(|()| {

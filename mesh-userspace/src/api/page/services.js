@@ -141,7 +141,7 @@ const services = (() => {
         growing(row, "Connect failures", "connect_failures"),
         ["Endpoints", `${healthy} of ${all} healthy`, null, healthy < all ? "bad" : null],
         ["Circuits", open ? `${open} of ${all} open` : word(row.circuit), `${draining} draining`, open ? "bad" : null],
-        ["Refused", refused || "none", null, refused ? "warn" : null],
+        ["Refused", refused || (row.connects_refused_total || row.requests_total > 0 ? "none" : NOTHING), null, refused ? "warn" : null],
         ["Addresses", row.addresses.join(" ") || "none"],
         ["Policy", `${row.protocol}, ${word(row.policy)}`],
       ]);

@@ -28,15 +28,15 @@ pub struct Service {
     /// Connections of all its endpoints open now.
     #[serde(default)]
     pub active_connections: u64,
-    /// Connections of all its endpoints ever established.
+    /// Connections to all its endpoints that TCP ever began to open.
     #[serde(default)]
     pub connections_total: u64,
     /// Connects that failed, at any of its endpoints and for any reason.
     #[serde(default)]
     pub connect_failures_total: u64,
-    /// Segments that clients sent again.
+    /// Segments that clients sent again. Null: nobody counts them, without programs in the kernel.
     #[serde(default)]
-    pub retransmits_total: u64,
+    pub retransmits_total: Option<u64>,
     /// Connects that were forwarded and that TCP never began: no route, no free local port. No endpoint's fault. Null:
     /// they are not all counted.
     #[serde(default)]
@@ -47,12 +47,13 @@ pub struct Service {
     /// Bytes that clients received.
     #[serde(default)]
     pub received_bytes_total: u64,
-    /// Connects answered with `ECONNREFUSED` by the hooks, by reason; reasons that never happened may be left out.
+    /// Connects answered with `ECONNREFUSED` by the hooks, by reason; reasons that never happened may be left out. Null:
+    /// there are no hooks.
     #[serde(default)]
-    pub connects_refused_total: BTreeMap<String, u64>,
-    /// Connects that went untouched to the VIP itself, by reason.
+    pub connects_refused_total: Option<BTreeMap<String, u64>>,
+    /// Connects that went untouched to the VIP itself, by reason; null as above.
     #[serde(default)]
-    pub connects_passed_total: BTreeMap<String, u64>,
+    pub connects_passed_total: Option<BTreeMap<String, u64>>,
     /// Requests on their way now; 0 of a service that has no requests.
     #[serde(default)]
     pub active_requests: u64,
@@ -101,7 +102,7 @@ pub struct Endpoint {
     pub active_connections: u64,
     /// Requests under way now; always 0 where the daemon sees no requests.
     pub active_requests: u64,
-    /// Connections ever established.
+    /// Connections that TCP ever began to open.
     pub connections_total: u64,
     /// Connects that failed, for any reason.
     pub connect_failures_total: u64,
@@ -117,16 +118,17 @@ pub struct Endpoint {
     /// The node it runs on; null: not known.
     #[serde(default)]
     pub node: Option<String>,
-    /// Segments that clients sent again.
+    /// Segments that clients sent again. Null: nobody counts them, without programs in the kernel.
     #[serde(default)]
-    pub retransmits_total: u64,
+    pub retransmits_total: Option<u64>,
     /// Mean time from the SYN to the established connection; null: none was established yet.
     #[serde(default)]
     pub connect_ms: Option<f64>,
-    /// How often it was chosen, whatever came of it.
+    /// Connects that the kernel sent to it, whatever came of them. What the proxy picks it for is not among them: that is
+    /// in `responses_total` and `connections_total`. Null: there are no programs in the kernel.
     #[serde(default)]
-    pub picked_total: u64,
-    /// Established connections that ended.
+    pub picked_total: Option<u64>,
+    /// Connections that ended, those that were never established included.
     #[serde(default)]
     pub connections_closed_total: u64,
     /// Responses that it gave; always 0 where the daemon sees none.

@@ -8,6 +8,7 @@ use crate::{
     model::is_probe,
     proxy,
     telemetry::entry::{Connection, Entry},
+    text::is_harmless,
 };
 use mesh_common::{
     connection::{Record, Traffic, stage, tcp},
@@ -142,7 +143,7 @@ pub(super) fn since(then: u64, now: u64) -> Duration {
 
 /// Any text without what could do something to a terminal.
 fn harmless(text: &str) -> Box<str> {
-    text.replace(|character| !proxy::is_harmless(character), "\u{fffd}").into()
+    text.replace(|character| !is_harmless(character), "\u{fffd}").into()
 }
 
 /// How a connection ended; `None`: well. What came of a connect has the words of `mesh_tcp_connect_failures_total`.

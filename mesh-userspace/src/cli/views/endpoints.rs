@@ -53,7 +53,7 @@ pub(super) fn table(endpoints: &[Endpoint], with_service: bool, style: Style) ->
             Field::look(if failures > 0 { Look::Warn } else { Look::Plain }, count(failures)),
             Field::new(bytes(endpoint.sent_bytes_total)),
             Field::new(bytes(endpoint.received_bytes_total)),
-            Field::new(count(endpoint.retransmits_total)),
+            Field::new(endpoint.retransmits_total.map(count).unwrap_or_default()),
             Field::new(endpoint.connect_ms.map(milliseconds).unwrap_or_default()),
             Field::new(endpoint.latency_ewma_ms.map(milliseconds).unwrap_or_default()),
         ];

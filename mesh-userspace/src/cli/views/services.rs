@@ -79,8 +79,8 @@ pub(in crate::cli) fn service(service: &Service, of_it: &[Endpoint], style: Styl
     let (total, failed) = (count(service.connections_total), count(service.connect_failures_total));
     line("Connections", &format!("{} active, {total} in total, {failed} failed", count(service.active_connections)));
     let (sent, received) = (bytes(service.sent_bytes_total), bytes(service.received_bytes_total));
-    let again = count(service.retransmits_total);
-    line("Bytes", &format!("{sent} sent, {received} received by clients; {again} segments sent again"));
+    let again = service.retransmits_total.map(|again| format!("; {} segments sent again", count(again)));
+    line("Bytes", &format!("{sent} sent, {received} received by clients{}", again.unwrap_or_default()));
     if service.protocol != Protocol::Tcp {
         let (active, total) = (count(service.active_requests), count(service.requests_total));
         let own = by_reason(&service.requests_rejected_total);
@@ -88,7 +88,7 @@ pub(in crate::cli) fn service(service: &Service, of_it: &[Endpoint], style: Styl
         line("Requests", &format!("{active} active, {total} in total{own}"));
     }
     for (title, reasons) in [("Refused", &service.connects_refused_total), ("Passed", &service.connects_passed_total)] {
-        if let Some(reasons) = by_reason(reasons) {
+        if let Some(reasons) = reasons.as_ref().and_then(by_reason) {
             line(title, &reasons);
         }
     }
@@ -124,8 +124,10 @@ fn healthy(service: &Service) -> Field {
     Field::look(look, format!("{}/{}", count(n.healthy), count(n.total)))
 }
 
+/// Connects that were refused; nothing where nobody counts them.
 fn refused(service: &Service) -> Field {
-    let refused = service.connects_refused_total.values().fold(0u64, |sum, n| sum.saturating_add(*n));
+    let Some(reasons) = &service.connects_refused_total else { return Field::new("") };
+    let refused = reasons.values().fold(0u64, |sum, n| sum.saturating_add(*n));
     Field::look(if refused > 0 { Look::Warn } else { Look::Plain }, count(refused))
 }
 

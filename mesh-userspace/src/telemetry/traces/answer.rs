@@ -1,6 +1,6 @@
 //! What a collector says of traces that it took (the specification of OTLP, Partial Success).
 
-use crate::proxy;
+use crate::text::is_harmless;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTracePartialSuccess;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -29,7 +29,7 @@ impl From<Option<ExportTracePartialSuccess>> for Answer {
 
 /// What a collector says, cut, and without what could do something to a terminal.
 pub(super) fn said(message: &str) -> String {
-    let shown = |character| if proxy::is_harmless(character) { character } else { '\u{fffd}' };
+    let shown = |character| if is_harmless(character) { character } else { '\u{fffd}' };
     message.chars().take(MOST_OF_MESSAGE).map(shown).collect()
 }
 

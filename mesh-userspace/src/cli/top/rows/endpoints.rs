@@ -41,7 +41,8 @@ impl EndpointRates {
             endpoint.received_bytes_total,
             // Connects that failed, answers with a status of 500 or more.
             endpoint.connect_failures_total.saturating_add(endpoint.responses_5xx_total),
-            endpoint.retransmits_total,
+            // Where nobody counts them none are shown.
+            endpoint.retransmits_total.unwrap_or_default(),
         ]
     }
 }
@@ -55,6 +56,11 @@ impl From<[f64; 6]> for EndpointRates {
 impl EndpointRow {
     fn rate(&self, rate: fn(&EndpointRates) -> f64) -> Option<f64> {
         self.rates.as_ref().map(rate)
+    }
+
+    /// Segments sent again a second; `None` also where nobody counts them.
+    fn retransmits(&self) -> Option<f64> {
+        self.endpoint.retransmits_total.and_then(|_| self.rate(|rates| rates.retransmits))
     }
 
     /// Whether requests go to it, as far as it shows.
@@ -182,13 +188,7 @@ impl Row for EndpointRow {
             |row, _| trouble_a_second(row.rate(|rates| rates.failures)),
             |row| Value::Number(row.rate(|rates| rates.failures)),
         ),
-        numbers(
-            "RETR/S",
-            7,
-            14,
-            |row, _| a_second(row.rate(|rates| rates.retransmits)),
-            |row| Value::Number(row.rate(|rates| rates.retransmits)),
-        ),
+        numbers("RETR/S", 7, 14, |row, _| a_second(row.retransmits()), |row| Value::Number(row.retransmits())),
         words(
             "ZONE",
             (6, 20),
@@ -222,12 +222,14 @@ impl Row for EndpointRow {
             first.push_str(", draining");
         }
         let mut second = format!(
-            "{}, {} sent, {} received, {} sent again",
+            "{}, {} sent, {} received",
             several(endpoint.connections_total, "connection"),
             bytes(endpoint.sent_bytes_total),
             bytes(endpoint.received_bytes_total),
-            several(endpoint.retransmits_total, "segment"),
         );
+        if let Some(again) = endpoint.retransmits_total {
+            second.push_str(&format!(", {} sent again", several(again, "segment")));
+        }
         match by_reason(&endpoint.connect_failures) {
             Some(failures) => second.push_str(&format!("; failed {failures}")),
             None => second.push_str(&format!("; {} failed", count(endpoint.connect_failures_total))),

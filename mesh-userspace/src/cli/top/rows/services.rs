@@ -53,7 +53,7 @@ impl ServiceRates {
             service.received_bytes_total,
             service
                 .connect_failures_total
-                .saturating_add(sum(&service.connects_refused_total))
+                .saturating_add(service.connects_refused_total.as_ref().map_or(0, sum))
                 .saturating_add(answered),
         ]
     }
@@ -250,10 +250,9 @@ impl Row for ServiceRow {
             bytes(service.sent_bytes_total),
             bytes(service.received_bytes_total),
         );
-        for (what, reasons) in
-            [("refused", &service.connects_refused_total), ("answered by mesh", &service.requests_rejected_total)]
-        {
-            if let Some(reasons) = by_reason(reasons) {
+        let refused = service.connects_refused_total.as_ref();
+        for (what, reasons) in [("refused", refused), ("answered by mesh", Some(&service.requests_rejected_total))] {
+            if let Some(reasons) = reasons.and_then(by_reason) {
                 second.push_str(&format!("; {what} {reasons}"));
             }
         }

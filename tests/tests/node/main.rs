@@ -2,125 +2,23 @@
 //! them, services from a cluster, and one daemon in the host's namespace.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "in tests a broken expectation is a failure")]
 
+#[macro_use]
+mod stage;
+mod ipv6;
+
 use hickory_proto::rr::RecordType;
-use mesh_tests::{
-    Client, Daemon, Kube, Node, Pod, Value, Wire, World, dns, get, holds, json,
-    kube::{endpoint, pod, service, slice},
-    node::HOST,
-    programs::Talker,
-};
-use std::{fs, io};
+use mesh_tests::{Client, Pod, Value, dns, holds, json, node::HOST};
+use stage::{Server, ask, captured, connections, sum};
+use std::fs;
 
 /// An HTTP service, one that echoes, and one that says who answers.
 const WEB: &str = "10.96.0.10:80";
 const ECHO: &str = "10.96.0.20:7";
 const WHO: &str = "10.96.0.30:17";
 
-/// A pod, and the servers in it, which end before it.
-struct Server {
-    processes: Vec<Talker>,
-    pod: Pod,
-}
-
-impl Server {
-    fn start(&mut self) {
-        let kinds = [("http", 8080), ("echo", 7007), ("identity", 1717)];
-        self.processes = kinds.map(|(kind, port)| self.pod.serve(kind, port)).into();
-    }
-}
-
-/// A node with a cluster behind it, and no daemon yet.
-struct Stage {
-    kube: Kube,
-    node: Node,
-}
-
-impl Stage {
-    fn new() -> Result<Self, String> {
-        let node = Node::new()?;
-        let kube = Kube::inside(node.host.netns());
-        for (name, ip, port) in [
-            ("web", "10.96.0.10", ("http", 80)),
-            ("echo", "10.96.0.20", ("tcp", 7)),
-            ("who", "10.96.0.30", ("tcp", 17)),
-        ] {
-            kube.apply("services", service(name, ip, &[port]));
-        }
-        Ok(Self { kube, node })
-    }
-
-    fn daemon(&self) -> Daemon {
-        let setup = self.node.host.setup(json!([])).in_netns(self.node.host.netns());
-        let setup = setup.environment("KUBECONFIG", self.kube.kubeconfig()).inside();
-        setup
-            // However busy the machine is, workers are not given up.
-            .with(|c| c["dataplane"]["heartbeat_timeout"] = json!("60s"))
-            .with(|c| c["discovery"] = json!({ "kubernetes": { "enabled": true }, "dns_listen": format!("{HOST}:53") }))
-            .start()
-    }
-
-    /// A pod that comes now, and that the cluster knows.
-    fn pod(&self, name: &'static str, number: u8) -> Pod {
-        let made = self.node.pod(name, number);
-        self.kube.apply("pods", pod(name, made.uid()));
-        made
-    }
-
-    fn server(&self, name: &'static str, number: u8) -> Server {
-        let pod = self.pod(name, number);
-        let mut server = Server { processes: Vec::new(), pod };
-        server.start();
-        server
-    }
-
-    /// The endpoints of all services are in these pods.
-    fn route(&self, servers: &[&Server]) {
-        let endpoints: Vec<Value> = servers.iter().map(|server| endpoint(server.pod.address())).collect();
-        for (name, port) in [("web", ("http", 8080)), ("echo", ("tcp", 7007)), ("who", ("tcp", 1717))] {
-            self.kube.apply("endpointslices", slice(&format!("{name}-abc12"), name, &[port], &endpoints));
-        }
-    }
-}
-
-/// A stage, or a skip.
-macro_rules! stage {
-    () => {
-        match Stage::new() {
-            Ok(stage) => stage,
-            Err(reason) => mesh_tests::skip!("{reason}"),
-        }
-    };
-}
-
-/// One request on a new connection: which server answered, whom it saw, and which way the request came.
-fn ask(client: &World) -> Result<[String; 3], String> {
-    let answer = || -> io::Result<String> {
-        let mut wire = Wire::over(client.dial(WEB)?.into());
-        wire.try_answer_to(&get("web.shop", "/")).map(|answer| answer.text())
-    };
-    let said = answer().map_err(|e| e.to_string())?;
-    let mut words = said.splitn(3, ' ').map(str::to_owned);
-    Ok(std::array::from_fn(|_| words.next().unwrap_or_default()))
-}
-
-/// Asks until the daemon listens where the client is: before, connections go past it.
-fn captured(client: &World) -> [String; 3] {
-    holds("requests are proxied", || ask(client), |said| said.as_ref().is_ok_and(|[.., way]| way == "1.1 mesh"))
-        .unwrap()
-}
-
-/// The connections of a service.
-fn connections(mesh: &Daemon, service: &str) -> Vec<Value> {
-    mesh.json(&["connections", "--service", service]).as_array().unwrap().clone()
-}
-
-fn sum(mesh: &Daemon, metric: &str, service: &str) -> f64 {
-    mesh.metrics().count(metric, &[("service", service)])
-}
-
 #[test]
 fn pods_that_were_there_before_and_those_that_come_are_served_named_and_counted() {
-    let stage = stage!();
+    let stage = stage!("10.96.0.");
     let first = stage.server("server-1", 11);
     let early = stage.pod("client-1", 21);
     stage.route(&[&first]);
@@ -155,7 +53,7 @@ fn pods_that_were_there_before_and_those_that_come_are_served_named_and_counted(
     named(&early, &one, 100_000);
 
     // Through the daemon: the endpoint sees the pod, not the node.
-    assert_eq!(captured(&early.inside), ["server-1", early.address(), "1.1 mesh"]);
+    assert_eq!(captured(&early.inside, WEB), ["server-1", early.address(), "1.1 mesh"]);
     let of_daemon = |row: &Value| {
         let client = &row["client"];
         (row["path"] == "proxied", client["command"] == "mesh", client["netns"] == early.inside.netns().inode())
@@ -166,7 +64,7 @@ fn pods_that_were_there_before_and_those_that_come_are_served_named_and_counted(
     assert!(rows.iter().all(|row| row["client"]["address"].as_str().unwrap().starts_with(early.address())), "{rows:?}");
     let requests = || sum(&mesh, "http_requests_total", "web.shop");
     let before = requests();
-    (0..10).for_each(|_| drop(captured(&early.inside)));
+    (0..10).for_each(|_| drop(captured(&early.inside, WEB)));
     assert_eq!(requests() - before, 10.0);
 
     // A server and a client that come later are like those that were there.
@@ -179,9 +77,9 @@ fn pods_that_were_there_before_and_those_that_come_are_served_named_and_counted(
     });
     let two = client(&late, 23_456);
     named(&late, &two, 23_456);
-    assert_eq!(captured(&late.inside)[1], late.address());
-    assert_eq!(captured(&early.inside)[1], early.address());
-    let host = captured(&stage.node.host);
+    assert_eq!(captured(&late.inside, WEB)[1], late.address());
+    assert_eq!(captured(&early.inside, WEB)[1], early.address());
+    let host = captured(&stage.node.host, WEB);
     assert_eq!(host[1], HOST, "a process of the host comes from the host");
 
     // Names are asked for by UDP, which is left alone, and are VIPs.
@@ -207,12 +105,12 @@ fn pods_that_were_there_before_and_those_that_come_are_served_named_and_counted(
 
 #[test]
 fn traffic_leaves_a_pod_that_dies_and_comes_back_with_it() {
-    let stage = stage!();
+    let stage = stage!("10.96.0.");
     let (mut first, second) = (stage.server("server-1", 11), stage.server("server-2", 12));
     let client = stage.pod("client-1", 21);
     stage.route(&[&first, &second]);
     let mesh = stage.daemon();
-    captured(&client.inside);
+    captured(&client.inside, WEB);
     let who = || client.inside.ask(WHO).unwrap_or_else(|e| e.to_string());
     holds("both servers answer", || [who(), who()], |[one, other]| one != other);
     let circuit = |service: &str, server: &Server, port: u16| {
@@ -231,7 +129,7 @@ fn traffic_leaves_a_pod_that_dies_and_comes_back_with_it() {
     for _ in 0..10 {
         assert_eq!(who(), "server-2");
         assert_eq!(
-            ask(&client.inside).as_ref().map(|said| said[0].as_str()),
+            ask(&client.inside, WEB).as_ref().map(|said| said[0].as_str()),
             Ok("server-2"),
             "requests are tried again"
         );
@@ -250,7 +148,7 @@ fn traffic_leaves_a_pod_that_dies_and_comes_back_with_it() {
     drop(second);
     let alone = || (0..4).map(|_| who()).collect::<Vec<_>>();
     holds("the other one serves all", alone, |said| said.iter().all(|who| who == "server-1"));
-    let request = || ask(&client.inside).map(|said| said[0].clone());
+    let request = || ask(&client.inside, WEB).map(|said| said[0].clone());
     let _ = holds("requests too", request, |server| server.as_deref() == Ok("server-1"));
     assert_ne!(mesh.endpoint("who.shop", &format!("{gone}:1717"))["circuit"], "closed");
     stage.route(&[&first]);
@@ -260,12 +158,12 @@ fn traffic_leaves_a_pod_that_dies_and_comes_back_with_it() {
 
 #[test]
 fn a_node_lives_on_without_its_daemon_and_is_as_before_once_it_is_unloaded() {
-    let stage = stage!();
+    let stage = stage!("10.96.0.");
     let (first, second) = (stage.server("server-1", 11), stage.server("server-2", 12));
     let client = stage.pod("client-1", 21);
     stage.route(&[&first, &second]);
     let mut mesh = stage.daemon();
-    captured(&client.inside);
+    captured(&client.inside, WEB);
     let mut open = client.inside.client(ECHO);
     open.exchange(10_000);
 
@@ -280,7 +178,7 @@ fn a_node_lives_on_without_its_daemon_and_is_as_before_once_it_is_unloaded() {
     let mut other = late.inside.client(ECHO);
     other.exchange(700);
     for pod in [&client, &late] {
-        let [server, seen, way] = ask(&pod.inside).unwrap();
+        let [server, seen, way] = ask(&pod.inside, WEB).unwrap();
         assert!(server.starts_with("server-"));
         assert_eq!([seen.as_str(), way.as_str()], [pod.address(), "direct"], "past the daemon");
     }
@@ -294,7 +192,7 @@ fn a_node_lives_on_without_its_daemon_and_is_as_before_once_it_is_unloaded() {
     let pods: Vec<Value> = connections(&mesh, "echo.shop").iter().map(|row| row["client"]["pod"].clone()).collect();
     assert_eq!(pods, ["shop/client-1", "shop/client-2"].map(|pod| json!(pod)));
     for pod in [&client, &late] {
-        assert_eq!(captured(&pod.inside)[1], pod.address());
+        assert_eq!(captured(&pod.inside, WEB)[1], pod.address());
     }
 
     assert!(mesh.terminate().success());
