@@ -39,13 +39,18 @@ fn sum(lines: &[Value]) -> u64 {
     lines.iter().map(|line| line["connection"]["refusals"].as_u64().unwrap()).sum()
 }
 
+/// A counter, which has no fraction.
+fn whole(count: f64) -> u64 {
+    format!("{count}").parse().unwrap()
+}
+
 /// As the kernel counted them, of this service.
 fn counted(mesh: &Daemon, service: &str) -> u64 {
-    mesh.metrics().count("mesh_tcp_connects_refused_total", &[("service", service)]) as u64
+    whole(mesh.metrics().count("mesh_tcp_connects_refused_total", &[("service", service)]))
 }
 
 fn dropped(mesh: &Daemon) -> u64 {
-    mesh.metrics().count("mesh_log_lines_dropped_total", &[("at", "refused")]) as u64
+    whole(mesh.metrics().count("mesh_log_lines_dropped_total", &[("at", "refused")]))
 }
 
 /// A connect of this process, which is refused.
@@ -281,7 +286,7 @@ fn programs_that_log_more_tell_of_refusals_as_those_before() {
 fn what_the_proxy_refuses_is_a_line_of_its_own() {
     let mesh = Proxy::new(json!([http_service("empty", &[])]));
     mesh.refuses(get("empty", "/"), 503, "no_endpoint");
-    mesh.refuses("CONNECT nobody:80 HTTP/1.1\r\nhost: nobody:80\r\n\r\n".to_owned(), 403, "connect_forbidden");
+    mesh.refuses("CONNECT nobody:80 HTTP/1.1\r\nhost: nobody:80\r\n\r\n", 403, "connect_forbidden");
     let all = holds("both are told", || mesh.json(&["logs"]).as_array().unwrap().clone(), |lines| lines.len() == 2);
     let told: Vec<_> =
         all.iter().map(|l| [&l["kind"], &l["path"], &l["status"], &l["reason"]].map(Value::clone)).collect();

@@ -243,7 +243,10 @@ mod tests {
 
     #[test]
     fn a_line_is_the_same_in_an_answer_and_in_an_event() {
-        for entry in [request("/a?b"), connection()] {
+        let mut refused = connection();
+        refused.line.client = None;
+        refused.connection.as_mut().unwrap().refusals = Some(17);
+        for entry in [request("/a?b"), connection(), refused] {
             assert_eq!(
                 serde_json::to_value(told(&entry)).unwrap(),
                 serde_json::from_str::<serde_json::Value>(&entry.json()).unwrap()
