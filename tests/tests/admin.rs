@@ -6,7 +6,7 @@
     reason = "in tests a broken expectation is a failure"
 )]
 
-use mesh_tests::{Backend, Daemon, World, holds, http, json, ports::Port, service, world};
+use mesh_tests::{Backend, Daemon, World, holds, http, json, metrics::Metrics, ports::Port, service, world};
 
 const VIP: &str = "10.96.0.10:80";
 const E1: &str = "10.1.0.1:8080";
@@ -62,6 +62,31 @@ fn every_metric_has_help_a_type_and_the_promised_labels() {
     ] {
         assert!(metrics.sum(name, &labels).is_some(), "{name} {labels:?}");
     }
+}
+
+#[test]
+fn a_long_scrape_comes_in_chunks_and_has_every_endpoint_once() {
+    let world = world!();
+    let at: Vec<Vec<String>> = (0..100).map(|s| (1..=10).map(|e| format!("10.2.{s}.{e}:80")).collect()).collect();
+    let services = at.iter().enumerate().map(|(n, endpoints)| {
+        let endpoints: Vec<&str> = endpoints.iter().map(String::as_str).collect();
+        service(&format!("s{n}"), &[&format!("10.97.0.{}:80", n + 1)], &endpoints)
+    });
+    let mesh = world.daemon(services.collect());
+    let by_socket = http::unix(&mesh.socket_path(), "GET", "/metrics", "").unwrap();
+    for response in [mesh.http("GET", "/metrics"), by_socket] {
+        assert_eq!((response.status, response.header("transfer-encoding")), (200, Some("chunked")));
+        let metrics = Metrics::parse(&response.body);
+        let active = metrics.samples().iter().filter(|s| s.name == "mesh_tcp_connections_active");
+        let mut told: Vec<&str> = active.map(|s| s.labels["endpoint"].as_str()).collect();
+        let mut wanted: Vec<&str> = at.iter().flatten().map(String::as_str).collect();
+        told.sort_unstable();
+        wanted.sort_unstable();
+        assert_eq!(told, wanted);
+        assert!(metrics.sum("process_resident_memory_bytes", &[]).is_some(), "the last family is there");
+    }
+    let head = mesh.http("HEAD", "/metrics");
+    assert_eq!((head.status, head.body.as_str()), (200, ""));
 }
 
 #[test]

@@ -12,8 +12,9 @@ use hyper::{Version, body::Frame};
 use std::{ops::ControlFlow, sync::Arc};
 use tokio::{sync::mpsc, task::JoinHandle};
 
-/// Pieces that may wait to be sent. They cost their memory; with fewer, the two who write and send wait for each other.
-const AHEAD: usize = 4;
+/// Pieces that may wait to be sent, half a MiB: who writes them is ahead of who sends them by so much. A client that reads
+/// slowly keeps the thread that writes; connections are limited to fewer than there are threads for that.
+const AHEAD: usize = 8;
 
 /// A body that is sent piece by piece, and broken off where there is an error.
 pub(super) type Pieces = UnsyncBoxBody<Bytes, Refusal>;

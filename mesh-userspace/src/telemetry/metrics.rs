@@ -122,7 +122,7 @@ pub struct EndpointReport {
     pub times: Option<Box<EndpointTimes>>,
 }
 
-/// Prints a report, and what the process uses (`process_*`), in Prometheus text format 0.0.4: in pieces of at most some 256 KiB,
+/// Prints a report, and what the process uses (`process_*`), in Prometheus text format 0.0.4: in pieces of some 64 KiB,
 /// each handed over as soon as it is written, until `sink` has enough.
 ///
 /// # Errors

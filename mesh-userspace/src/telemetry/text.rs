@@ -11,8 +11,9 @@ use prometheus::{
 };
 use std::{io::Write, ops::ControlFlow};
 
-/// Room for a piece. It stays in a processor's own cache until it is handed over, and few are needed for many metrics.
-const PIECE: usize = 256 << 10;
+/// Room for a piece. mimalloc gives the memory of a piece that was sent to another one, also where another thread freed it;
+/// with pieces of 128 KiB and more it goes through a whole segment of 32 MiB first.
+const PIECE: usize = 64 << 10;
 /// What may be left of it: more than a metric takes, if its labels are not uncommonly long. Else the piece grows.
 const SPARE: usize = 8 << 10;
 
