@@ -17,7 +17,7 @@
 //! does not push out the few failures.
 
 mod answer;
-mod collector;
+pub mod collector;
 mod connect;
 mod exporter;
 mod grpc;
