@@ -11,8 +11,8 @@ use prometheus::{
 };
 use std::{io::Write, ops::ControlFlow};
 
-/// Room for a piece. mimalloc gives the memory of a piece that was sent to another one, also where another thread freed it;
-/// with pieces of 128 KiB and more it goes through a whole segment of 32 MiB first.
+/// Room for a piece. mimalloc gives the memory of a piece that was sent, and freed by another thread, to one of the next; of
+/// pieces of 256 KiB it fills a whole segment of 32 MiB first.
 const PIECE: usize = 64 << 10;
 /// What may be left of it: more than a metric takes, if its labels are not uncommonly long. Else the piece grows.
 const SPARE: usize = 8 << 10;
