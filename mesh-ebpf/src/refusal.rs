@@ -16,13 +16,13 @@ use mesh_common::{
 /// A function of its own: the verifier goes through it with a stack that knows nothing of the choice before.
 ///
 /// # Safety
-/// `vip` is what was dialled.
+/// `vip` points to a key that can be read.
 #[inline(never)]
 pub(crate) unsafe fn tell(vip: *const VipKey, service: u32, reason: u32) {
     if maps::logged() == 0 {
         return;
     }
-    // SAFETY: the caller's; helpers without arguments.
+    // SAFETY: the caller promises that it can be read; helpers without arguments.
     let (vip, now, pid) = unsafe { (*vip, bpf_ktime_get_ns(), (bpf_get_current_pid_tgid() >> 32) as u32) };
     let key = RefusedKey { vip, pid, reason };
     if again(&key, now) {

@@ -53,15 +53,16 @@ pub(super) fn shapes(capacity: &Capacity) -> [Shape; 16] {
         flags: MMAPABLE,
         entries,
     };
+    let hash = |name, kind, key: usize, value: usize, entries| Shape {
+        name,
+        kind,
+        key: key as u32,
+        value: value as u32,
+        flags: 0,
+        entries,
+    };
     [
-        Shape {
-            name: names::VIPS,
-            kind: HASH,
-            key: size_of::<VipKey>() as u32,
-            value: size_of::<VipRow>() as u32,
-            flags: 0,
-            entries: with_probe(capacity.vips),
-        },
+        hash(names::VIPS, HASH, size_of::<VipKey>(), size_of::<VipRow>(), with_probe(capacity.vips)),
         array(names::SERVICES, size_of::<ServiceRow>(), with_probe(capacity.services)),
         array(names::SLOTS, size_of::<Slot>(), with_probe(capacity.slots)),
         array(names::ENDPOINTS, size_of::<EndpointRow>(), with_probe(capacity.endpoints)),
@@ -71,22 +72,8 @@ pub(super) fn shapes(capacity: &Capacity) -> [Shape; 16] {
         array(names::SERVICE_COUNTS, size_of::<ServiceCounts>(), with_probe(capacity.services)),
         array(names::ENDPOINT_COUNTS, size_of::<EndpointCounts>(), with_probe(capacity.endpoints)),
         array(names::ENDPOINT_TIMES, size_of::<EndpointTimes>(), with_probe(capacity.endpoints)),
-        Shape {
-            name: names::CLIENTS,
-            kind: LRU_HASH,
-            key: size_of::<ClientKey>() as u32,
-            value: size_of::<ClientRow>() as u32,
-            flags: 0,
-            entries: MAX_CLIENTS,
-        },
-        Shape {
-            name: names::BYPASSED,
-            kind: HASH,
-            key: size_of::<u64>() as u32,
-            value: size_of::<u64>() as u32,
-            flags: 0,
-            entries: MAX_BYPASSED,
-        },
+        hash(names::CLIENTS, LRU_HASH, size_of::<ClientKey>(), size_of::<ClientRow>(), MAX_CLIENTS),
+        hash(names::BYPASSED, HASH, size_of::<u64>(), size_of::<u64>(), MAX_BYPASSED),
         array(names::SETTINGS, size_of::<Settings>(), 1),
         Shape {
             name: names::CONNECTIONS,
@@ -96,21 +83,7 @@ pub(super) fn shapes(capacity: &Capacity) -> [Shape; 16] {
             flags: NO_PREALLOC,
             entries: 0,
         },
-        Shape {
-            name: names::LISTENERS,
-            kind: SOCKHASH,
-            key: size_of::<ListenerKey>() as u32,
-            value: 4,
-            flags: 0,
-            entries: MAX_LISTENERS,
-        },
-        Shape {
-            name: names::ORIGINALS,
-            kind: LRU_HASH,
-            key: size_of::<ClientEnd>() as u32,
-            value: size_of::<Original>() as u32,
-            flags: 0,
-            entries: MAX_ORIGINALS,
-        },
+        hash(names::LISTENERS, SOCKHASH, size_of::<ListenerKey>(), 4, MAX_LISTENERS),
+        hash(names::ORIGINALS, LRU_HASH, size_of::<ClientEnd>(), size_of::<Original>(), MAX_ORIGINALS),
     ]
 }
