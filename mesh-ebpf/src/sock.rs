@@ -86,13 +86,23 @@ impl Tcp {
         self.field::<u8>(&OFFSET_IPV6ONLY).is_some_and(|byte| u32::from(byte) & MASK_IPV6ONLY.load() != 0)
     }
 
+    /// A bit of `enum sock_flags` in include/net/sock.h by its number, `None` where it is not known.
+    #[inline(always)]
+    fn flag(self, number: u32) -> Option<bool> {
+        self.field::<u64>(&OFFSET_SK_FLAGS).map(|flags| flags & (1 << number) != 0)
+    }
+
     /// Whether the peer's FIN was received, `None` where it is not known: TCP sets `SOCK_DONE` when it takes a FIN,
     /// and only then.
     #[inline(always)]
     pub(crate) fn fin_received(self) -> Option<bool> {
-        /// `SOCK_DONE` of `enum sock_flags` in include/net/sock.h, a bit number.
-        const DONE: u32 = 1;
-        self.field::<u64>(&OFFSET_SK_FLAGS).map(|flags| flags & (1 << DONE) != 0)
+        self.flag(1)
+    }
+
+    /// Whether no application holds the socket any more (`SOCK_DEAD`). Not known: no.
+    #[inline(always)]
+    fn is_orphaned(self) -> bool {
+        self.flag(0).is_some_and(|is| is)
     }
 
     /// The sequence number behind all that the socket was given to send, its FIN included.
@@ -101,10 +111,16 @@ impl Tcp {
         self.field(&OFFSET_WRITE_SEQ)
     }
 
-    /// The socket's pending error (`sk_err`).
+    /// The socket's pending error (`sk_err`), `None` where it is not known.
+    ///
+    /// A reset is none once the application has closed the socket: TCP takes whatever arrives from then on for one
+    /// (RFC 1122, 4.2.2.13), although the peer did nothing but answer somebody who had hung up.
     #[inline(always)]
     pub(crate) fn error(self) -> Option<i32> {
-        self.field(&OFFSET_SK_ERR)
+        /// `ECONNRESET` of asm-generic/errno.h.
+        const RESET: i32 = 104;
+        let error = self.field(&OFFSET_SK_ERR)?;
+        Some(if error == RESET && self.is_orphaned() { 0 } else { error })
     }
 
     /// Everything that is counted, and the smoothed round-trip time in microseconds. For where no context shows it.

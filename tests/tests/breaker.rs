@@ -6,11 +6,12 @@
     reason = "in tests a broken expectation is a failure"
 )]
 
-use mesh_tests::{Backend, Daemon, Value, World, eventually, json, service, world, world::addr};
+use mesh_tests::{Backend, Daemon, Value, World, eventually, holds, json, service, world, world::addr};
 use socket2::{Domain, SockRef};
 use std::{
-    io::{self, ErrorKind},
+    io::{self, ErrorKind, Write},
     net::TcpStream,
+    sync::{Arc, Barrier},
     thread,
     time::{Duration, Instant},
 };
@@ -251,6 +252,30 @@ fn a_byte_that_comes_back_clears_the_run() {
     }
     assert_eq!(circuit(&mesh, "web", DEAD)["state"], "closed");
     assert_eq!(circuit(&mesh, "web", DEAD)["consecutive_failures"], 0);
+}
+
+#[test]
+fn answers_to_a_client_that_has_hung_up_count_for_nothing() {
+    let world = world!();
+    let hung_up = Arc::new(Barrier::new(2));
+    let heard = hung_up.clone();
+    let _greeter = Backend::new(world.netns(), LIVE, move |mut stream| {
+        heard.wait();
+        stream.write_all(b"hello").unwrap();
+    });
+    let mesh = world.daemon(json!([service("web", &[VIP], &[LIVE])]));
+    for _ in 0..10 {
+        let client = world.dial(VIP).unwrap();
+        // More than the other side takes: the greeting comes before what was sent is acknowledged, and is then
+        // refused as if it were a reset.
+        client.set_nonblocking(true).unwrap();
+        while (&client).write(&[0; 65536]).is_ok() {}
+        drop(client);
+        hung_up.wait();
+    }
+    holds("ended", || mesh.endpoint("web", LIVE)["active_connections"].clone(), |active| *active == 0);
+    let circuit = circuit(&mesh, "web", LIVE);
+    assert_eq!((&circuit["state"], &circuit["consecutive_failures"]), (&json!("closed"), &json!(0)), "{circuit}");
 }
 
 #[test]
