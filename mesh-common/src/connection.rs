@@ -68,6 +68,8 @@ pub mod marks {
     /// The daemon made it for a service: it is counted as any other, and its deadlines and what comes of it for its
     /// endpoint's circuit are the daemon's.
     pub const PROXIED: u32 = 16;
+    /// Its SYN was not let out of this machine when it was sent again.
+    pub const STUCK: u32 = 32;
 }
 
 /// What a connection carried, as its client sees it.

@@ -97,7 +97,7 @@ words! {
         Timeout = "timeout",
         /// `EHOSTUNREACH` or `ENETUNREACH`.
         Unreachable = "unreachable",
-        /// `ECONNRESET`, `EPIPE` or `ECONNABORTED`.
+        /// `ECONNRESET` or `EPIPE`.
         Reset = "reset",
         /// Anything else the network or the peer did.
         Other = "other",
@@ -117,7 +117,7 @@ impl Failure {
             111 => Some(Self::Refused),
             110 => Some(Self::Timeout),
             113 | 101 => Some(Self::Unreachable),
-            104 | 103 | 32 => Some(Self::Reset),
+            104 | 32 => Some(Self::Reset),
             _ => Some(Self::Other),
         }
     }

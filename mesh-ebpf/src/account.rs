@@ -114,14 +114,20 @@ pub(crate) fn report(record: &Record, outcome: Outcome) {
 /// through it anew wherever it stands.
 pub(crate) type Told = Option<(&'static mut Record, Outcome)>;
 
-/// A segment is sent again. Of a SYN that says that nobody answers, or not in time.
+/// A segment is sent again. Of a SYN that says that nobody answers, or not in time; unless it cannot get out of this
+/// machine (a filter, a full queue): then nobody was asked.
 #[inline(always)]
 pub(crate) fn sent_again(ctx: &SockOpsContext) -> Told {
     let record = record(ctx)?;
     if record.stage != stage::OPENING || record.marks & marks::SUSPECT != 0 {
         return None;
     }
-    record.marks |= marks::SUSPECT;
+    let error = ctx.arg(2);
+    if error != 0 {
+        record.marks |= marks::STUCK;
+        return None;
+    }
+    record.marks = record.marks & !marks::STUCK | marks::SUSPECT;
     Some((record, Outcome::Suspect))
 }
 
@@ -141,12 +147,21 @@ pub(crate) fn round_trip(ctx: &SockOpsContext) -> Told {
     let record = record(ctx)?;
     // SAFETY: a field of the context.
     let received = unsafe { (*ctx.ops).bytes_received };
-    if record.marks & marks::WATCHED == 0 || record.stage != stage::ESTABLISHED || !is_of_use(record, received) {
+    if record.stage != stage::ESTABLISHED || !is_of_use(record, received) || !is_news(record) {
         return None;
     }
-    record.marks &= !marks::WATCHED;
     watch(ctx, 0, ROUND_TRIP_FLAG);
     Some((record, Outcome::Alive))
+}
+
+/// Whether it is news to the endpoint's circuit that this connection is of use, which it is once: where it was established
+/// when something spoke against the endpoint already. That an older one goes on says nothing about new ones: a server that
+/// has closed its listener keeps those, and one that is gone seems to.
+#[inline(always)]
+const fn is_news(record: &mut Record) -> bool {
+    let is = record.marks & marks::WATCHED != 0;
+    record.marks &= !marks::WATCHED;
+    is
 }
 
 /// Whether an established connection shows that its endpoint works: something came back, or it has lived for a while.
@@ -255,7 +270,10 @@ pub(crate) unsafe fn is_tracked(record: *const Record) -> bool {
 
 /// How a connection ends.
 struct End {
-    tcp: Option<Tcp>,
+    /// What broke it off ([`Tcp::error`]).
+    error: Option<i32>,
+    /// Whether its peer took all that was sent, which was something, and then closed it in good order.
+    is_heard: bool,
     /// What it carried in all.
     traffic: Traffic,
     rtt_us: u32,
@@ -281,13 +299,15 @@ fn end(ctx: &SockOpsContext, record: &Record, old: u32) -> End {
         };
         (at, (*ops).srtt_us >> 3)
     };
-    End { tcp, traffic: record.traffic(&at), rtt_us }
+    let (error, traffic) = (tcp.and_then(|tcp| tcp.error(old)), record.traffic(&at));
+    let is_heard = error == Some(0) && at.fin_received == Some(true) && at.all_acknowledged && traffic.sent > 0;
+    End { error, is_heard, traffic, rtt_us }
 }
 
 /// Tells the daemon of it.
 #[inline(always)]
 fn tell_ended(record: &Record, end: &End, old: u32) {
-    let error = end.tcp.and_then(Tcp::error).unwrap_or(ERROR_UNKNOWN);
+    let error = end.error.unwrap_or(ERROR_UNKNOWN);
     // SAFETY: a helper without arguments.
     let at = unsafe { bpf_ktime_get_ns() };
     maps::tell_ended(record, &end.traffic, at, (old, end.rtt_us, error));
@@ -296,7 +316,7 @@ fn tell_ended(record: &Record, end: &End, old: u32) {
 /// Adds a connection that ends to its endpoint's counters. What the endpoint's circuit is to hear.
 #[inline(always)]
 fn closed(record: &mut Record, end: &End, counts: *mut EndpointCounts) -> Option<Outcome> {
-    let End { tcp, ref traffic, rtt_us } = *end;
+    let End { error, is_heard, ref traffic, rtt_us } = *end;
     let more = record.fold(traffic);
     // SAFETY: words inside the row.
     unsafe {
@@ -310,19 +330,21 @@ fn closed(record: &mut Record, end: &End, counts: *mut EndpointCounts) -> Option
             // SAFETY: inside the row.
             unsafe { maps::measure(&raw mut (*times).rtt, u64::from(rtt_us) * 1000) };
         }
-        if is_of_use(record, traffic.received) {
-            return Some(Outcome::Alive);
+        // Servers of some protocols never say a word.
+        if is_heard || is_of_use(record, traffic.received) {
+            return is_news(record).then_some(Outcome::Alive);
         }
-        let reset = matches!(tcp.and_then(Tcp::error).and_then(Failure::from_errno), Some(Failure::Reset));
+        let reset = matches!(error.and_then(Failure::from_errno), Some(Failure::Reset));
         return reset.then_some(Outcome::Failure);
     }
-    let failure = failure(record, tcp);
+    let failure = failure(record, error);
     if let Some(failure) = failure {
         // SAFETY: a row of counters.
         unsafe { maps::count_failure(counts, failure) };
     }
     Some(match failure {
         None => Outcome::Nothing,
+        Some(Failure::Timeout) if record.marks & marks::STUCK != 0 => Outcome::Nothing,
         Some(Failure::Timeout) => Outcome::Timeout,
         Some(_) => Outcome::Failure,
     })
@@ -330,8 +352,8 @@ fn closed(record: &mut Record, end: &End, counts: *mut EndpointCounts) -> Option
 
 /// Why a connection that was never established ended; `None`: our own side gave up.
 #[inline(always)]
-fn failure(record: &Record, tcp: Option<Tcp>) -> Option<Failure> {
-    match tcp.and_then(Tcp::error) {
+fn failure(record: &Record, error: Option<i32>) -> Option<Failure> {
+    match error {
         Some(errno) => Failure::from_errno(errno),
         // SAFETY: a helper without arguments.
         None => (unsafe { bpf_ktime_get_ns() } - record.picked_at < FAST_NS).then_some(Failure::Refused),
@@ -355,7 +377,7 @@ pub(crate) fn live(sk: *mut c_void) -> Option<Live> {
             // SAFETY: a row of counters.
             unsafe { maps::add_traffic(counts, &more) };
         }
-        if record.stage == stage::ESTABLISHED && is_of_use(record, traffic.received) {
+        if record.stage == stage::ESTABLISHED && is_of_use(record, traffic.received) && is_news(record) {
             report(record, Outcome::Alive);
         }
     }

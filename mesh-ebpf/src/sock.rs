@@ -7,7 +7,7 @@ use aya_ebpf::{
     helpers::generated::{bpf_skc_to_mptcp_sock, bpf_skc_to_tcp_sock},
 };
 use core::ffi::c_void;
-use mesh_common::connection::Counters;
+use mesh_common::connection::{Counters, tcp};
 
 /// Declares offsets that the daemon sets when it loads the object.
 macro_rules! offsets {
@@ -19,6 +19,8 @@ macro_rules! offsets {
 offsets! {
     /// Offset of `sk_err` in `struct sock`.
     OFFSET_SK_ERR,
+    /// Offset of `sk_shutdown` there.
+    OFFSET_SK_SHUTDOWN,
     /// Offset of `skc_flags` in `struct sock_common`, which begins `struct sock`.
     OFFSET_SK_FLAGS,
     /// Offset of `skc_state` there.
@@ -99,10 +101,18 @@ impl Tcp {
         self.flag(1)
     }
 
-    /// Whether no application holds the socket any more (`SOCK_DEAD`). Not known: no.
+    /// Whether the application no longer listens to its peer, at the end of a connection that was in the state `old`: no
+    /// application holds the socket (`SOCK_DEAD`), or it has shut it down for reading. Of the latter only where the peer's
+    /// FIN cannot have done so. Not known: no.
     #[inline(always)]
-    fn is_orphaned(self) -> bool {
-        self.flag(0).is_some_and(|is| is)
+    fn has_hung_up(self, old: u32) -> bool {
+        /// `RCV_SHUTDOWN` of include/net/sock.h.
+        const READING: u8 = 1;
+        if self.flag(0).is_some_and(|dead| dead) {
+            return true;
+        }
+        let shut = self.field::<u8>(&OFFSET_SK_SHUTDOWN).is_some_and(|shut| shut & READING != 0);
+        shut && matches!(old, tcp::FIN_WAIT1 | tcp::FIN_WAIT2)
     }
 
     /// The sequence number behind all that the socket was given to send, its FIN included.
@@ -111,16 +121,19 @@ impl Tcp {
         self.field(&OFFSET_WRITE_SEQ)
     }
 
-    /// The socket's pending error (`sk_err`), `None` where it is not known.
+    /// What broke off a connection that was in the state `old` (`sk_err`), 0: nothing; `None` where it is not known.
     ///
-    /// A reset is none once the application has closed the socket: TCP takes whatever arrives from then on for one
-    /// (RFC 1122, 4.2.2.13), although the peer did nothing but answer somebody who had hung up.
+    /// A reset is none once the application listens no longer: TCP takes whatever arrives from then on for one
+    /// (RFC 1122, 4.2.2.13), although the peer did nothing but answer somebody who had hung up. Nor is it the peer's doing
+    /// when the connection is destroyed on this machine (`ss -K`).
     #[inline(always)]
-    pub(crate) fn error(self) -> Option<i32> {
-        /// `ECONNRESET` of asm-generic/errno.h.
-        const RESET: i32 = 104;
+    pub(crate) fn error(self, old: u32) -> Option<i32> {
+        // Numbers of asm-generic/errno.h.
+        const ECONNABORTED: i32 = 103;
+        const ECONNRESET: i32 = 104;
         let error = self.field(&OFFSET_SK_ERR)?;
-        Some(if error == RESET && self.is_orphaned() { 0 } else { error })
+        let is_own = error == ECONNABORTED || error == ECONNRESET && self.has_hung_up(old);
+        Some(if is_own { 0 } else { error })
     }
 
     /// Everything that is counted, and the smoothed round-trip time in microseconds. For where no context shows it.

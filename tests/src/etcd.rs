@@ -220,9 +220,10 @@ impl Etcd {
         poll::eventually("the instance is put", || self.try_ask("kv/put", &put))
     }
 
-    /// Removes a key.
+    /// Removes a key, as soon as there is a leader who can.
     pub fn delete(&self, key: &str) {
-        self.ask("kv/deleterange", &json!({ "key": base64(key.as_bytes()) }));
+        let key = json!({ "key": base64(key.as_bytes()) });
+        poll::eventually("the key is removed", || self.try_ask("kv/deleterange", &key));
     }
 
     /// Forgets what was before the last change.

@@ -7,8 +7,12 @@ use std::{
     fs, io,
     path::Path,
     process::{Child, Command, Stdio},
+    time::Duration,
 };
 use tempfile::TempDir;
+
+/// How long it may take to start.
+const BOOT_TIME: Duration = Duration::from_secs(120);
 
 /// Makes the machine's root at `$1` and becomes its process 1. What is not there, systemd does without.
 ///
@@ -85,13 +89,14 @@ impl Machine {
         machine.init = poll::eventually("process 1 starts", || {
             fs::read_to_string(&children).ok().and_then(|text| text.trim().parse().ok()).ok_or("not yet")
         });
-        poll::eventually("the machine is up", || {
+        let up = poll::within(BOOT_TIME, || {
             if let Ok(Some(ended)) = machine.outside.try_wait() {
                 panic!("it ended: {ended}");
             }
             let said = machine.run(&["systemctl", "is-active", "basic.target"]);
             if said.code == 0 { Ok(()) } else { Err(said) }
         });
+        up.unwrap_or_else(|said| panic!("the machine is not up within {BOOT_TIME:?}: {said}"));
         Ok(machine)
     }
 

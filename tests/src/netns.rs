@@ -75,11 +75,16 @@ impl Netns {
 
     /// Runs `ip` of iproute2 inside, words split at spaces.
     pub fn ip(&self, arguments: &str) {
-        let mut command = Command::new("ip");
+        self.run("ip", arguments);
+    }
+
+    /// A program of iproute2 in this namespace.
+    fn run(&self, program: &str, arguments: &str) {
+        let mut command = Command::new(program);
         command.args(arguments.split_whitespace());
         process::place(&mut command, None, Some(self)).expect("a test's namespace can be entered");
-        let output = command.output().expect("`ip` (Debian: iproute2) is installed");
-        assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
+        let output = command.output().unwrap_or_else(|e| panic!("`{program}` (Debian: iproute2): {e}"));
+        assert!(output.status.success(), "{program} {arguments}: {}", String::from_utf8_lossy(&output.stderr));
     }
 
     /// Joins this namespace and `other` by a veth pair, with an address (and prefix length) at each end.
@@ -111,6 +116,16 @@ impl Netns {
             self.ip("address add 10.99.99.99/32 dev void");
             self.ip(&format!("route add {network} dev void src 10.99.99.99"));
         }
+    }
+
+    /// Destroys the connections that `filter` of `ss` chooses.
+    pub fn destroy_sockets(&self, filter: &str) {
+        self.run("ss", &format!("--kill --tcp {filter}"));
+    }
+
+    /// What goes to the black hole does not even leave from now on: the queue before it takes nothing.
+    pub fn clog(&self) {
+        self.run("tc", "qdisc replace dev void root pfifo limit 0");
     }
 }
 

@@ -6,11 +6,11 @@
     reason = "in tests a broken expectation is a failure"
 )]
 
-use mesh_tests::{Backend, Daemon, Value, World, eventually, holds, json, service, world, world::addr};
+use mesh_tests::{Backend, Daemon, Value, World, eventually, holds, json, service, skip, world, world::addr};
 use socket2::{Domain, SockRef};
 use std::{
-    io::{self, ErrorKind, Write},
-    net::TcpStream,
+    io::{self, ErrorKind, Read, Write},
+    net::{Shutdown, TcpStream},
     sync::{Arc, Barrier},
     thread,
     time::{Duration, Instant},
@@ -129,15 +129,16 @@ fn an_endpoint_that_is_back_gets_connections_after_the_reset_time() {
         let web = breaker(service("web", &[VIP], &[LIVE, DEAD]), json!({ "reset_timeout": "1s" }));
         let mut mesh = world.daemon(json!([web]));
         daemon.befall(&mut mesh);
-        assert_eq!(refused(&world, VIP, 20), 5, "{daemon:?}");
-        let opened = Instant::now();
+        let begun = Instant::now();
+        // In turns: none comes after the opening, and the time between is no shorter than the one that is measured.
+        assert_eq!(refused(&world, VIP, 10), 5, "{daemon:?}");
         let back = world.backend("B2", DEAD);
         eventually("the endpoint gets connections again", || {
             let _ = world.ask(VIP).map_err(|e| e.to_string())?;
             if back.accepted() > 0 { Ok(()) } else { Err("none yet".to_owned()) }
         });
-        let after = opened.elapsed();
-        assert!(after > Duration::from_millis(850) && after < Duration::from_millis(3000), "{daemon:?}: {after:?}");
+        let after = begun.elapsed();
+        assert!(after > Duration::from_millis(890) && after < Duration::from_secs(20), "{daemon:?}: {after:?}");
         daemon.undo(&mut mesh);
         is(&mesh, DEAD, "closed");
         let turned = |to| {
@@ -154,7 +155,7 @@ fn a_probe_that_fails_opens_for_longer() {
     let _backend = world.backend("B1", LIVE);
     let web = breaker(service("web", &[VIP], &[LIVE, DEAD]), json!({ "reset_timeout": "300ms" }));
     let mesh = world.daemon(json!([web]));
-    assert_eq!(refused(&world, VIP, 20), 5);
+    assert_eq!(refused(&world, VIP, 10), 5);
     assert_eq!(circuit(&mesh, "web", DEAD)["consecutive_failures"], 5);
     assert!(circuit(&mesh, "web", DEAD)["retry_at"].is_string());
     let mut probes = 0;
@@ -174,7 +175,7 @@ fn as_many_probes_as_configured_must_succeed() {
     let _backend = world.backend("B1", LIVE);
     let limits = json!({ "reset_timeout": "500ms", "half_open_requests": 3 });
     let mesh = world.daemon(json!([breaker(service("web", &[VIP], &[LIVE, DEAD]), limits)]));
-    assert_eq!(refused(&world, VIP, 20), 5);
+    assert_eq!(refused(&world, VIP, 10), 5);
     let back = world.backend("B2", DEAD);
     eventually("the first probe", || {
         let _ = world.ask(VIP).map_err(|e| e.to_string())?;
@@ -205,20 +206,25 @@ fn a_service_without_a_way_out_refuses_at_once_but_for_a_try_each_interval() {
         let web = breaker(service("web", &[VIP], &[DEAD]), json!({ "probe_interval": "500ms" }));
         let mut mesh = world.daemon(json!([web]));
         daemon.befall(&mut mesh);
-        let begun = Instant::now();
+        let (begun, mut dialled) = (Instant::now(), 0);
         while begun.elapsed() < Duration::from_millis(1800) {
             assert_eq!(refused(&world, VIP, 1), 1);
+            dialled += 1;
             thread::sleep(Duration::from_millis(2));
         }
         let _back = world.backend("B1", DEAD);
         let gone = Instant::now();
         eventually("it is back", || world.ask(VIP));
-        assert!(gone.elapsed() < Duration::from_millis(1500), "{:?}", gone.elapsed());
+        assert!(
+            gone.elapsed() < Duration::from_secs(10),
+            "not after the time that an open circuit takes: {:?}",
+            gone.elapsed()
+        );
         daemon.undo(&mut mesh);
         let reached = mesh.endpoint("web", DEAD)["connect_failures_total"].as_u64().unwrap();
         assert!((7..=10).contains(&reached), "five, and one each half second: {reached} ({daemon:?})");
         let open = mesh.service("web")["connects_refused_total"]["circuit_open"].as_u64().unwrap();
-        assert!(open > 50, "{open}");
+        assert!(open + reached >= dialled, "by the one or the other: {open} and {reached} of {dialled}");
         is(&mesh, DEAD, "closed");
     }
 }
@@ -233,7 +239,8 @@ fn one_that_accepts_and_resets_is_as_good_as_dead() {
         let _ = world.ask(VIP);
     }
     is(&mesh, DEAD, "open");
-    assert_eq!(resetting.accepted(), 5);
+    // One that it leaves open for a second, because it does not get to run, is of use.
+    assert!((5..=9).contains(&resetting.accepted()), "{}", resetting.accepted());
 }
 
 #[test]
@@ -275,6 +282,93 @@ fn answers_to_a_client_that_has_hung_up_count_for_nothing() {
     }
     holds("ended", || mesh.endpoint("web", LIVE)["active_connections"].clone(), |active| *active == 0);
     let circuit = circuit(&mesh, "web", LIVE);
+    assert_eq!((&circuit["state"], &circuit["consecutive_failures"]), (&json!("closed"), &json!(0)), "{circuit}");
+}
+
+#[test]
+fn answers_to_a_client_that_no_longer_listens_count_for_nothing() {
+    let world = world!();
+    let shut = Arc::new(Barrier::new(2));
+    let heard = shut.clone();
+    let _greeter = Backend::new(world.netns(), LIVE, move |mut stream| {
+        heard.wait();
+        // Nobody takes it.
+        let _ = stream.write_all(b"hello");
+    });
+    let mesh = world.daemon(json!([service("web", &[VIP], &[LIVE])]));
+    for _ in 0..10 {
+        let client = world.dial(VIP).unwrap();
+        client.shutdown(Shutdown::Both).unwrap();
+        shut.wait();
+        holds("ended", || mesh.endpoint("web", LIVE)["active_connections"].clone(), |active| *active == 0);
+    }
+    let circuit = circuit(&mesh, "web", LIVE);
+    assert_eq!((&circuit["state"], &circuit["consecutive_failures"]), (&json!("closed"), &json!(0)), "{circuit}");
+}
+
+#[test]
+fn connections_that_are_destroyed_on_this_machine_count_for_nothing() {
+    let world = world!();
+    let _echo = world.echo(LIVE);
+    let mesh = world.daemon(json!([service("web", &[VIP], &[LIVE])]));
+    for _ in 0..8 {
+        let mut client = world.dial(VIP).unwrap();
+        world.netns().destroy_sockets("dst 10.1.0.1 dport = 8080");
+        match client.read(&mut [0]) {
+            Err(e) if e.raw_os_error() == Some(libc::ECONNABORTED) => {}
+            other => skip!("this kernel destroys no sockets: {other:?}"),
+        }
+    }
+    holds("ended", || mesh.endpoint("web", LIVE)["active_connections"].clone(), |active| *active == 0);
+    let circuit = circuit(&mesh, "web", LIVE);
+    assert_eq!((&circuit["state"], &circuit["consecutive_failures"]), (&json!("closed"), &json!(0)), "{circuit}");
+}
+
+#[test]
+fn connections_from_before_do_not_speak_for_an_endpoint_that_takes_no_new_ones() {
+    let world = world!();
+    let _live = world.backend("B1", LIVE);
+    let mut closing = Backend::echo(world.netns(), DEAD);
+    let mesh = world.daemon(json!([service("web", &[VIP], &[DEAD])]));
+    let mut old = world.client(VIP);
+    old.exchange(1000);
+    closing.close();
+    for n in 0..5 {
+        assert_eq!(refused(&world, VIP, 1), 1);
+        // Its counters are read where connections are.
+        assert_eq!(mesh.endpoint("web", DEAD)["connect_failures_total"], n + 1);
+    }
+    assert_eq!(circuit(&mesh, "web", DEAD)["consecutive_failures"], 5);
+    is(&mesh, DEAD, "open");
+}
+
+#[test]
+fn who_reads_all_and_closes_in_good_order_clears_the_run_without_a_word() {
+    let world = world!();
+    let read = |mut stream: TcpStream| drop(io::copy(&mut stream, &mut io::sink()));
+    let mut silent = Backend::new(world.netns(), LIVE, read);
+    let mesh = world.daemon(json!([service("web", &[VIP], &[LIVE])]));
+    silent.close();
+    assert_eq!(refused(&world, VIP, 4), 4);
+    silent.open();
+    let mut client = world.dial(VIP).unwrap();
+    client.write_all(b"a line for the log").unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(client.read(&mut [0]).unwrap(), 0);
+    drop(client);
+    holds("cleared", || circuit(&mesh, "web", LIVE)["consecutive_failures"].clone(), |failures| *failures == 0);
+}
+
+#[test]
+fn connects_that_cannot_leave_this_machine_count_for_nothing() {
+    let world = world!();
+    world.netns().black_hole("10.9.0.0/16");
+    world.netns().clog();
+    let mesh = world.daemon(json!([service("web", &[VIP], &["10.9.0.1:80"])]));
+    for _ in 0..2 {
+        assert_eq!(world.dial(VIP).unwrap_err().raw_os_error(), Some(libc::ETIMEDOUT));
+    }
+    let circuit = circuit(&mesh, "web", "10.9.0.1:80");
     assert_eq!((&circuit["state"], &circuit["consecutive_failures"]), (&json!("closed"), &json!(0)), "{circuit}");
 }
 

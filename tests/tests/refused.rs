@@ -328,8 +328,15 @@ fn what_an_earlier_daemon_attached_goes_on_under_one_that_can_attach_nothing() {
 fn what_the_btf_does_not_show_is_named_and_the_rest_works() {
     let world = world!();
     let _backends = backends(&world);
-    let names: [&[&str]; 6] =
-        [&[], &["sk_err"], &["skc_flags"], &["write_seq"], &["skc_ipv6only"], &["snd_una", "srtt_us"]];
+    let names: [&[&str]; 7] = [
+        &[],
+        &["sk_err"],
+        &["sk_shutdown"],
+        &["skc_flags"],
+        &["write_seq"],
+        &["skc_ipv6only"],
+        &["snd_una", "srtt_us"],
+    ];
     for hidden in names {
         let place = tempfile::tempdir().unwrap();
         let path = place.path().to_owned();

@@ -17,8 +17,9 @@ const fn field(global: &'static str, structure: &'static str, name: &'static str
 
 pub(super) const LIVE: &str = "what live connections carry is counted when they close only";
 
-const FIELDS: [Field; 9] = [
+const FIELDS: [Field; 10] = [
     field("OFFSET_SK_ERR", "sock", "sk_err", "reasons of failed connects are guessed"),
+    field("OFFSET_SK_SHUTDOWN", "sock", "sk_shutdown", "answers to who no longer listens may count as resets"),
     field("OFFSET_SK_FLAGS", "sock_common", "skc_flags", "received bytes may be a byte short a connection"),
     field("OFFSET_WRITE_SEQ", "tcp_sock", "write_seq", "sent bytes may be a byte short a connection that was cut off"),
     field("OFFSET_SK_STATE", "sock_common", "skc_state", LIVE),

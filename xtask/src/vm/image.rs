@@ -19,8 +19,8 @@ use super::{directory, guest};
 /// it say that they were skipped. Chromium and Prometheus are left out for their size: what they test is no kernel.
 const PROGRAMS: [&str; 29] = [
     "sh", "bash", "cat", "sleep", "true", "kill", "ls", "ps", "env", "rm", "mkdir", "chmod", "head", "grep", "tar",
-    "gzip", "mount", "umount", "unshare", "nsenter", "setpriv", "ip", "ss", "curl", "openssl", "nginx", "etcd", "tmux",
-    "stty",
+    "gzip", "mount", "umount", "unshare", "nsenter", "setpriv", "ip", "tc", "ss", "curl", "openssl", "nginx", "etcd",
+    "tmux", "stty",
 ];
 
 /// What programs read. Directories come with what is in them.
