@@ -7,6 +7,7 @@ use super::{
     transitions::Circuits,
 };
 use crate::{
+    config::Mode,
     datapath::Datapath,
     discovery::{Source, SourceState},
     kernel::{Kernel, Untold},
@@ -102,6 +103,7 @@ impl Daemon {
             reload_failures: state.reload_failures,
             configuration_refused: state.error.is_some(),
             interception_ok: self.interception().0,
+            interception_wanted: !matches!(state.config.dataplane.mode, Mode::Userspace | Mode::Observe),
             bypass: self.bypass(),
             traces: self.http.tracing.report(),
             problems: state.datapath.as_ref().map_or(0, |d| d.problems().len() as u64),

@@ -38,6 +38,8 @@ pub struct Report {
     pub configuration_refused: bool,
     /// Whether a probe was intercepted; `None`: not known.
     pub interception_ok: Option<bool>,
+    /// Whether the configuration asks for interception.
+    pub interception_wanted: bool,
     /// Whether the kill switch is on.
     pub bypass: bool,
     /// What did not fit into the tables.
@@ -281,6 +283,8 @@ fn of_the_daemon(report: &Report, text: &mut Text<'_>) {
     text.one(("mesh_bypass", help, Kind::Gauge), u64::from(report.bypass));
     let help = "1 if the last probe was translated and counted to the byte; absent where none can be made.";
     text.one(("mesh_interception_ok", help, Kind::Gauge), report.interception_ok.map(u64::from));
+    let help = "1 unless `dataplane.mode` is `userspace` or `observe`, which intercept nothing.";
+    text.one(("mesh_interception_wanted", help, Kind::Gauge), u64::from(report.interception_wanted));
     let help = "Services, VIPs or endpoints that do not fit into the kernel's tables now.";
     text.one(("mesh_datapath_problems", help, Kind::Gauge), report.problems);
     let help = "Reloads that were refused; the same mistake found again is not another one.";

@@ -94,6 +94,7 @@ fn example() -> Result<Report, String> {
         reload_failures: 1,
         configuration_refused: true,
         interception_ok: Some(true),
+        interception_wanted: true,
         bypass: false,
         problems: 1,
         traces: TraceReport { kept: 1, exported: 1, dropped: [("overflow", 1); 3], rejected_spans: 1, failures: 1 },
