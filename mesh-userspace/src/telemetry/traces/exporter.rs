@@ -7,7 +7,6 @@ use super::{
     grpc, http, otlp,
 };
 use crate::proxy::{Trace, Try};
-use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use std::{
     future::pending,
     io,
@@ -129,7 +128,7 @@ impl Sender {
     }
 
     /// What it says of them.
-    async fn send(&mut self, request: ExportTraceServiceRequest) -> Result<Answer, Failure> {
+    async fn send(&mut self, request: otlp::Request) -> Result<Answer, Failure> {
         let sent = async {
             match self {
                 Self::Http(sender) => sender.send(&request).await,

@@ -5,23 +5,28 @@ use super::{
     answer::{Answer, said},
     connect::connect,
     exporter::Failure,
+    otlp,
 };
+use ::http::uri::PathAndQuery;
 use hyper_util::rt::TokioIo;
-use opentelemetry_proto::tonic::collector::trace::v1::{
-    ExportTraceServiceRequest, trace_service_client::TraceServiceClient,
-};
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
 use std::error::Error;
 use tonic::{
-    Code, Status,
+    Code, IntoRequest, Status,
+    client::Grpc,
     transport::{Channel, Endpoint},
 };
+use tonic_prost::ProstCodec;
+
+/// What is called.
+const EXPORT: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
 
 /// Sends to one collector.
 pub(super) struct Sender {
     collector: Collector,
     mark: u32,
     /// The connection of the last message; `None`: there is none to be relied upon.
-    open: Option<TraceServiceClient<Channel>>,
+    open: Option<Grpc<Channel>>,
 }
 
 impl Sender {
@@ -30,15 +35,17 @@ impl Sender {
     }
 
     /// What it says of them.
-    pub(super) async fn send(&mut self, request: ExportTraceServiceRequest) -> Result<Answer, Failure> {
+    pub(super) async fn send(&mut self, request: otlp::Request) -> Result<Answer, Failure> {
         // Taken: given up in the middle, or failed, it is not used again.
         let mut open = match self.open.take() {
             Some(open) => open,
-            None => TraceServiceClient::new(self.connect().await?),
+            None => Grpc::new(self.connect().await?),
         };
-        let answer = open.export(request).await.map_err(|status| judge(&status))?;
+        open.ready().await.map_err(|e| Failure::Later(causes(&e), None))?;
+        let answer = open.unary(request.into_request(), PathAndQuery::from_static(EXPORT), ProstCodec::default()).await;
+        let answer: ExportTraceServiceResponse = answer.map_err(|status| judge(&status))?.into_inner();
         self.open = Some(open);
-        Ok(answer.into_inner().partial_success.into())
+        Ok(answer.partial_success.into())
     }
 
     async fn connect(&self) -> Result<Channel, Failure> {

@@ -1,6 +1,6 @@
 //! OTLP over HTTP/1.1, with protobuf.
 
-use super::{Collector, answer::Answer, connect::connect, exporter::Failure};
+use super::{Collector, answer::Answer, connect::connect, exporter::Failure, otlp};
 use ::http::{
     Request,
     header::{CONTENT_TYPE, HOST, RETRY_AFTER, USER_AGENT},
@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
-use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse};
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
 use prost::Message;
 use std::time::{Duration, SystemTime};
 
@@ -32,7 +32,7 @@ impl Sender {
     }
 
     /// What it says of them.
-    pub(super) async fn send(&mut self, request: &ExportTraceServiceRequest) -> Result<Answer, Failure> {
+    pub(super) async fn send(&mut self, request: &otlp::Request) -> Result<Answer, Failure> {
         let body = Bytes::from(request.encode_to_vec());
         if let Some(mut open) = self.open.take()
             && open.ready().await.is_ok()
