@@ -190,9 +190,10 @@ impl Scripted {
 fn serve(script: &Script, index: usize, stream: TcpStream, seen: &Arc<Mutex<Seen>>) {
     let mut connection = Connection { index, wire: Wire::over(stream), seen: seen.clone() };
     script(&mut connection);
+    // Both copies go: with the last one the socket closes, by FIN or by reset, before anybody sees that none is open.
+    drop(connection);
     let mut all = seen.lock().expect("nobody panics with the list in hand");
     all.open -= 1;
-    // Both copies go: with the last one the socket closes, by FIN or by reset.
     all.streams[index] = None;
 }
 

@@ -116,8 +116,10 @@ fn assert_applied(world: &World, services: &Value, change: usize, mesh: &Daemon)
     let strangers: Vec<_> = answers.iter().filter(|a| !expected.contains(a)).collect();
     assert!(strangers.is_empty(), "change {change} to {expected:?} is not applied: {strangers:?}\n{}", mesh.log());
     let alone = endpoints.iter().filter(|e| e["weight"].as_u64() > Some(60)).count() == 1;
+    // Others take turns meanwhile: which of them are ours is chance.
+    let more = || (0..40).any(|_| world.ask(LEFT).unwrap() == heaviest);
     assert!(
-        !alone || answers.contains(&heaviest),
+        !alone || answers.contains(&heaviest) || more(),
         "change {change}: {heaviest} is missing: {answers:?}\n{}",
         mesh.log()
     );
@@ -264,8 +266,8 @@ fn nothing_piles_up_over_many_changes() {
     mesh.set_services(all_endpoints());
     // What was given back rests a while before it counts as free.
     holds(&format!("rows are given back: {:?}", before.0), || entries(&mesh), |after| *after == before.0);
-    let after = descriptors(&mesh);
-    assert!(after <= before.1 + 3, "{} open files before, {after} after", before.1);
+    // The probe has some for a moment.
+    holds(&format!("files are closed: {}", before.1), || descriptors(&mesh), |after| *after <= before.1 + 3);
 }
 
 /// Nothing that begins after the command has ended goes to `endpoint`.

@@ -110,7 +110,9 @@ fn failures_on_one_socket_are_each_counted_once() {
 fn a_connect_given_up_by_the_application_is_no_failure() {
     let world = world!();
     world.netns().black_hole("10.2.0.0/16");
-    let mesh = world.daemon(json!([service("web", &[VIP], &["10.2.0.1:80"])]));
+    let mut web = service("web", &[VIP], &["10.2.0.1:80"]);
+    web["connect_timeout"] = json!("60s");
+    let mesh = world.daemon(json!([web]));
     let client = world.tcp(Domain::IPV4);
     assert!(client.connect_timeout(&addr(VIP).into(), Duration::from_millis(200)).is_err());
     counted(&mesh, "10.2.0.1:80", &[("active_connections", 1)]);

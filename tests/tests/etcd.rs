@@ -29,7 +29,7 @@ fn daemon(world: &World, urls: &[&str]) -> Daemon {
 
 fn daemon_with(world: &World, etcd: Value) -> Daemon {
     let setup = world.setup(json!([service("shop", &[VIP], &[])]));
-    setup.with(|c| c["discovery"] = json!({ "etcd": etcd, "empty_grace": "3s" })).start()
+    setup.with(|c| c["discovery"] = json!({ "etcd": etcd, "empty_grace": "8s" })).start()
 }
 
 fn backends(world: &World) -> [Backend; 3] {
@@ -117,8 +117,8 @@ fn an_instance_registered_by_command_is_dialled_until_its_lease_runs_out() {
     let _backends = backends(&world);
     let mesh_daemon = daemon(&world, &[&etcd.url()]);
     refused(&world);
-    let said = mesh(&["register", "shop", E1, "--ttl", "2s", "--etcd", &etcd.url()]).done();
-    assert!(said.contains("shop: 10.1.0.1:8080 registered in etcd for 2s"), "{said}");
+    let said = mesh(&["register", "shop", E1, "--ttl", "5s", "--etcd", &etcd.url()]).done();
+    assert!(said.contains("shop: 10.1.0.1:8080 registered in etcd for 5s"), "{said}");
     answers(&world, "B1");
     refused(&world);
     has(&mesh_daemon, &[]);
@@ -208,9 +208,9 @@ fn an_etcd_that_lost_its_data_is_believed_after_the_grace() {
     etcd.kill();
     is_in_touch(&mesh_daemon, false);
     etcd.wipe();
+    let since = Instant::now();
     etcd.start();
     is_in_touch(&mesh_daemon, true);
-    let since = Instant::now();
     assert_eq!(world.ask(VIP).unwrap(), "B1", "held back");
     refused(&world);
     assert!(since.elapsed() > Duration::from_secs(1), "{:?}", since.elapsed());
@@ -403,7 +403,7 @@ fn it_goes_on_with_the_members_that_are_left_and_with_what_it_knows_without_a_qu
     let _backends = backends(&world);
     members[0].instance("shop", "one", E1);
     // The one that is asked first leads, so that its end is the end of everything at once.
-    let leader = members.iter().position(Etcd::leads).unwrap();
+    let leader = eventually("one leads", || members.iter().position(Etcd::leads).ok_or("none"));
     members.rotate_left(leader);
     let urls = members.each_ref().map(Etcd::url);
     let mesh_daemon = daemon(&world, &urls.each_ref().map(String::as_str));
@@ -436,7 +436,7 @@ fn what_is_kept_comes_back_after_etcd_lost_it_and_goes_when_interrupted() {
     let (world, mut etcd) = (world!(), server!(Etcd::new()));
     let _backends = backends(&world);
     let mesh_daemon = daemon(&world, &[&etcd.url()]);
-    let mut keeper = Keeper::new(&etcd.url(), &["--ttl", "2s", "--id", "a"]);
+    let mut keeper = Keeper::new(&etcd.url(), &["--ttl", "4s", "--id", "a"]);
     answers(&world, "B1");
     // For longer than it would last by itself.
     let until = Instant::now() + Duration::from_secs(7);

@@ -77,12 +77,14 @@ fn random_is_even_in_the_long_run() {
 fn least_connections_counts_requests_on_their_way() {
     let slow = Scripted::each(|connection, request| {
         if request.target() == "/hold" {
-            thread::sleep(Duration::from_secs(3));
+            thread::sleep(Duration::from_secs(10));
         }
         connection.answer(200, "slow");
     });
     let servers = [slow, Scripted::named("fast")];
-    let proxy = Proxy::with(service(&servers, &[], &policy("least_connections")), |config| {
+    let mut least_connections = policy("least_connections");
+    least_connections["request_timeout"] = json!("0s");
+    let proxy = Proxy::with(service(&servers, &[], &least_connections), |config| {
         // With one worker the counts are exact.
         config["proxy"]["workers"] = json!(1);
     });
@@ -90,9 +92,10 @@ fn least_connections_counts_requests_on_their_way() {
     for wire in &mut held {
         wire.send(get("web", "/hold"));
     }
-    eventually("half of them wait at the slow one", || {
+    // Half of them, unless the fast one answers some before the others come.
+    eventually("some of them wait at the slow one", || {
         let waiting = servers[0].requests().len();
-        if servers[1].requests().len() + waiting == 40 && waiting >= 10 { Ok(()) } else { Err(waiting) }
+        if servers[1].requests().len() + waiting == 40 && waiting >= 2 { Ok(()) } else { Err(waiting) }
     });
     // The fast one has none on its way now.
     within(&ask(&proxy, 4, 100, plain), &[("fast", 95..=100)]);
@@ -101,7 +104,8 @@ fn least_connections_counts_requests_on_their_way() {
 #[test]
 fn peak_ewma_prefers_the_fast_endpoint() {
     let slow = Scripted::each(|connection, _| {
-        thread::sleep(Duration::from_millis(40));
+        // No stall of this machine makes the fast one as slow.
+        thread::sleep(Duration::from_secs(1));
         connection.answer(200, "slow");
     });
     let servers = [slow, Scripted::named("fast")];
@@ -119,7 +123,7 @@ fn maglev_sticks_by_header_cookie_or_source() {
     let proxy = hashing(json!({ "header": "x-user" }));
     let line = |name: &str| format!("x-user: {name}\r\n");
     let mut owners = Counts::new();
-    for user in 0..40 {
+    for user in 0..120 {
         let counts = ask(&proxy, 4, 8, |_| line(&format!("user-{user}")));
         assert_eq!(counts.len(), 1, "user {user} moves: {counts:?}");
         *owners.entry(counts.into_keys().next().unwrap()).or_default() += 1;

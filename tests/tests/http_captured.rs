@@ -3,7 +3,8 @@
 
 use mesh_tests::{Backend, Daemon, Value, Wire, World, eventually, get, holds, http_with, json, world};
 use std::{
-    io::{ErrorKind, Write},
+    io::{ErrorKind, Read, Write},
+    sync::atomic::{AtomicBool, Ordering},
     thread,
     time::Duration,
 };
@@ -134,15 +135,24 @@ fn a_daemon_killed_under_load_costs_only_what_it_had_in_hand() {
     let _endpoint = endpoint(&pod, "pod");
     let mut mesh = daemon(&world, &json!({}));
     until_captured(&pod);
+    let killed = AtomicBool::new(false);
     thread::scope(|scope| {
         let asking = scope.spawn(|| {
-            // Every connection is new: at most the one that is open at the moment of the kill may break.
-            (0..300).map(|_| ask(&pod)).filter(Result::is_err).count()
+            // Every connection is new. Those that break, of all that began before and after the daemon was gone.
+            let (mut broken, mut after) = ([0, 0], 0);
+            while after < 200 {
+                let gone = killed.load(Ordering::SeqCst);
+                broken[usize::from(gone)] += usize::from(ask(&pod).is_err());
+                after += usize::from(gone);
+            }
+            broken
         });
         thread::sleep(Duration::from_millis(60));
         mesh.kill();
-        let failed = asking.join().unwrap();
-        assert!(failed <= 1, "{failed} of 300");
+        killed.store(true, Ordering::SeqCst);
+        let [before, after] = asking.join().unwrap();
+        // The one that is open at the kill breaks, and a few that come while the listener dies after its connections.
+        assert!(before <= 3 && after == 0, "{before} before its end, {after} after");
     });
 }
 
@@ -181,7 +191,7 @@ fn a_connection_that_is_no_http_is_logged_when_it_ends_with_what_went_over_it() 
         stream.write_all(b"\x16\x03 no http").unwrap();
         stream.shutdown(std::net::Shutdown::Write).unwrap();
         let mut text = Vec::new();
-        std::io::Read::read_to_end(&mut stream, &mut text).unwrap();
+        stream.read_to_end(&mut text).unwrap();
         assert_eq!(text, b"\x16\x03 no http");
         // Lines come within a quarter of a second.
         thread::sleep(Duration::from_secs(1));
@@ -197,7 +207,7 @@ fn a_connection_that_is_no_http_is_logged_when_it_ends_with_what_went_over_it() 
     // One that is cut off says so.
     let stream: std::net::TcpStream = pod.dial(VIP).unwrap().into();
     (&stream).write_all(b"\x16\x03 no http").unwrap();
-    thread::sleep(Duration::from_millis(300));
+    (&stream).read_exact(&mut [0; 10]).unwrap();
     let socket = socket2::SockRef::from(&stream);
     socket.set_linger(Some(Duration::ZERO)).unwrap();
     drop(stream);
@@ -233,10 +243,12 @@ fn a_circuit_that_requests_open_is_logged_and_counted_once_in_the_kernels_tables
     }
     let to_open = || mesh.metrics().count("mesh_circuit_transitions_total", &[("service", "web"), ("to", "open")]);
     holds("it is counted", to_open, |n| *n > 0.0);
+    let opens = |line: &&str| line.contains("circuit closed → open");
+    holds("it is logged", || mesh.log(), |log| log.lines().any(|line| opens(&line)));
     thread::sleep(Duration::from_millis(300));
     assert_eq!(to_open(), 1.0);
     let log = mesh.log();
-    let told: Vec<&str> = log.lines().filter(|line| line.contains("circuit closed → open")).collect();
+    let told: Vec<&str> = log.lines().filter(opens).collect();
     assert_eq!(told.len(), 1, "{log}");
     assert!(told[0].contains(ENDPOINT) && told[0].contains("\"web\""), "{}", told[0]);
 }

@@ -39,8 +39,9 @@ fn takes<T>(least: u64, most: u64, what: impl FnOnce() -> T) -> T {
 fn an_answer_that_does_not_come_in_time_is_504() {
     let server = slow();
     let proxy = Proxy::new(alone(&server.address(), json!({ "request_timeout": "300ms" })));
-    takes(290, 1500, || proxy.refuses(get("web", "/1500"), 504, "request_timeout"));
-    assert_eq!(proxy.ask(get("web", "/100")).text(), "done");
+    // Less than it would be by default.
+    takes(290, 4500, || proxy.refuses(get("web", "/10000"), 504, "request_timeout"));
+    assert_eq!(proxy.ask(get("web", "/0")).text(), "done");
 }
 
 #[test]
@@ -48,13 +49,13 @@ fn the_time_begins_at_the_end_of_the_request_and_ends_with_the_head() {
     let server = Scripted::new(|connection| {
         connection.request();
         connection.wire.send("HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\n");
-        thread::sleep(Duration::from_millis(600));
+        thread::sleep(Duration::from_millis(1500));
         connection.wire.send("late");
     });
-    let proxy = Proxy::new(alone(&server.address(), json!({ "request_timeout": "300ms" })));
+    let proxy = Proxy::new(alone(&server.address(), json!({ "request_timeout": "1s" })));
     let mut wire = proxy.dial();
     wire.send("POST / HTTP/1.1\r\nhost: web\r\ncontent-length: 2\r\n\r\na");
-    thread::sleep(Duration::from_millis(600));
+    thread::sleep(Duration::from_millis(1500));
     wire.send("b");
     assert_eq!(wire.answer().text(), "late");
 }
@@ -72,8 +73,8 @@ fn zero_seconds_switch_the_timeout_off() {
 fn an_endpoint_that_takes_no_connection_is_504_after_the_connect_timeout() {
     let deaf = Deaf::new();
     let proxy = Proxy::new(alone(&deaf.address(), json!({ "connect_timeout": "300ms" })));
-    takes(290, 1500, || proxy.refuses(get("web", "/"), 504, "connect_timeout"));
-    takes(290, 1500, || assert_eq!(proxy.ask(post("web", "/", "body")).status(), 504));
+    takes(290, 8000, || proxy.refuses(get("web", "/"), 504, "connect_timeout"));
+    takes(290, 8000, || assert_eq!(proxy.ask(post("web", "/", "body")).status(), 504));
 }
 
 #[test]
@@ -105,13 +106,14 @@ fn an_endpoint_that_breaks_off_or_talks_nonsense_is_502() {
 #[test]
 fn requests_over_the_limit_are_refused_at_once() {
     let server = slow();
-    let proxy = Proxy::new(alone(&server.address(), json!({ "limits": { "max_requests": 2 } })));
+    let more = json!({ "limits": { "max_requests": 2 }, "request_timeout": "0s" });
+    let proxy = Proxy::new(alone(&server.address(), more));
     let mut held: Vec<Wire> = (0..2).map(|_| proxy.dial()).collect();
     for wire in &mut held {
-        wire.send(get("web", "/800"));
+        wire.send(get("web", "/3000"));
     }
     eventually("both are on their way", || if server.requests().len() == 2 { Ok(()) } else { Err("not yet") });
-    takes(0, 400, || proxy.refuses(get("web", "/0"), 503, "max_requests"));
+    takes(0, 2000, || proxy.refuses(get("web", "/0"), 503, "max_requests"));
     for wire in &mut held {
         assert_eq!(wire.answer().text(), "done");
     }
@@ -121,14 +123,14 @@ fn requests_over_the_limit_are_refused_at_once() {
 #[test]
 fn connections_over_the_limit_wait_and_waiting_over_the_limit_is_refused() {
     let server = slow();
-    let limits = json!({ "limits": { "max_connections": 1, "max_pending_requests": 1 } });
-    let proxy = Proxy::with(alone(&server.address(), limits), |config| config["proxy"]["workers"] = json!(1));
+    let more = json!({ "limits": { "max_connections": 1, "max_pending_requests": 1 }, "request_timeout": "0s" });
+    let proxy = Proxy::with(alone(&server.address(), more), |config| config["proxy"]["workers"] = json!(1));
     let (mut first, mut second) = (proxy.dial(), proxy.dial());
-    first.send(get("web", "/700"));
+    first.send(get("web", "/3000"));
     eventually("the first is on its way", || if server.requests().len() == 1 { Ok(()) } else { Err("not yet") });
     second.send(get("web", "/1"));
     thread::sleep(Duration::from_millis(150));
-    takes(0, 400, || proxy.refuses(get("web", "/2"), 503, "max_pending_requests"));
+    takes(0, 2000, || proxy.refuses(get("web", "/2"), 503, "max_pending_requests"));
     assert_eq!(first.answer().text(), "done");
     assert_eq!(second.answer().text(), "done");
     assert_eq!(server.accepted(), 1, "never a second connection");
@@ -171,7 +173,7 @@ fn the_rate_holds_over_all_workers() {
 #[test]
 fn a_connection_without_requests_is_closed_after_the_idle_timeout() {
     let server = slow();
-    let proxy = Proxy::new(alone(&server.address(), json!({ "idle_timeout": { "http": "400ms" } })));
+    let proxy = Proxy::new(alone(&server.address(), json!({ "idle_timeout": { "http": "2s" } })));
     let mut wire = proxy.dial();
     assert_eq!(wire.ask(get("web", "/0")).text(), "done");
     thread::sleep(Duration::from_millis(150));
@@ -194,9 +196,11 @@ fn a_client_that_does_not_read_its_answer_is_left_after_the_idle_timeout() {
     let server = generous();
     let proxy = Proxy::new(alone(&server.address(), json!({ "idle_timeout": { "http": "1s" } })));
     let mut wire = proxy.dial();
-    wire.send(get("web", "/"));
-    eventually("it is asked", || if server.requests().len() == 1 { Ok(()) } else { Err("not yet") });
-    takes(800, 8000, || server.wait_until_idle());
+    takes(800, 8000, || {
+        wire.send(get("web", "/"));
+        eventually("it is asked", || if server.requests().len() == 1 { Ok(()) } else { Err("not yet") });
+        server.wait_until_idle();
+    });
     mesh_tests::holds("it is counted", || proxy.rejected("slow_reader"), |n| *n == 1.0);
     let line = eventually("it is logged", || {
         let log = proxy.log();
@@ -212,7 +216,7 @@ fn a_client_that_does_not_read_its_answer_is_left_after_the_idle_timeout() {
 #[test]
 fn a_client_that_reads_slowly_and_an_endpoint_that_says_little_are_waited_for() {
     let server = generous();
-    let proxy = Proxy::new(alone(&server.address(), json!({ "idle_timeout": { "http": "1s" } })));
+    let proxy = Proxy::new(alone(&server.address(), json!({ "idle_timeout": { "http": "3s" } })));
     let mut wire = proxy.dial();
     wire.send(get("web", "/"));
     wire.head().unwrap();
@@ -223,10 +227,10 @@ fn a_client_that_reads_slowly_and_an_endpoint_that_says_little_are_waited_for() 
     assert_eq!(proxy.rejected("slow_reader"), 0.0);
     let silent = Scripted::each(|connection, _| {
         connection.wire.send("HTTP/1.1 200 OK\r\ncontent-length: 8\r\n\r\nhalf");
-        thread::sleep(Duration::from_millis(2500));
+        thread::sleep(Duration::from_millis(4500));
         connection.wire.send("half");
     });
-    let proxy = Proxy::new(alone(&silent.address(), json!({ "idle_timeout": { "http": "1s" } })));
+    let proxy = Proxy::new(alone(&silent.address(), json!({ "idle_timeout": { "http": "3s" } })));
     assert_eq!(proxy.get("web").text(), "halfhalf");
 }
 
@@ -239,5 +243,5 @@ fn a_client_of_http2_that_does_not_read_its_answers_is_left_too() {
     let said = python.run("h2_client.py", &[&proxy.address(), "web", "deaf", "6"]).json();
     assert_eq!(said["ended"], "reset", "{said}");
     server.wait_until_idle();
-    assert!(proxy.rejected("slow_reader") >= 1.0);
+    mesh_tests::holds("it is counted", || proxy.rejected("slow_reader"), |n| *n >= 1.0);
 }

@@ -103,8 +103,9 @@ fn prometheus_scrapes_the_node_and_understands_the_dashboard() {
         let value: f64 = sample["value"][1].as_str().unwrap().parse().unwrap();
         assert_eq!(metrics.sum("mesh_tcp_connections_opened_total", &labels), Some(value), "{sample}");
     }
-    let targets = prometheus.api("/api/v1/targets").unwrap();
-    assert_eq!(targets["activeTargets"][0]["lastError"], "", "{targets}");
+    // One scrape may be too slow, and so here and below.
+    let targets = || prometheus.api("/api/v1/targets").unwrap();
+    poll::holds("it is scraped", targets, |targets| targets["activeTargets"][0]["lastError"] == "");
 
     let dashboard: Value = serde_json::from_str(&fs::read_to_string(deploy("grafana/mesh.json")).unwrap()).unwrap();
     let mut all = Vec::new();
@@ -131,7 +132,7 @@ fn prometheus_scrapes_the_node_and_understands_the_dashboard() {
         assert!(!is_alert || documented.contains(&format!("`{name}`")), "{name} is not documented");
         // Services of this node are in trouble, the node is not.
         if is_alert && group["name"] != "mesh.services" {
-            assert_eq!(prometheus.query(query).unwrap(), Vec::<Value>::new(), "{query}");
+            poll::holds(query, || prometheus.query(query).unwrap(), Vec::is_empty);
         }
         for name in metrics_in(query) {
             let family = name.trim_end_matches("_bucket");

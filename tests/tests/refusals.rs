@@ -159,7 +159,7 @@ fn a_storm_is_a_line_a_second_that_says_how_many_and_for_how_long() {
     assert!(sum(&all) <= connects && connects > 5_000, "{} of {connects}", sum(&all));
     for line in &all {
         let ms = line["duration_ms"].as_f64().unwrap();
-        assert!(ms <= 2000.0, "from the first to the last that it tells of: {line}");
+        assert!(ms <= 3000.0, "from the first to the last that it tells of: {line}");
         assert_eq!(line["connection"]["pid"], json!(std::process::id()));
     }
     assert_eq!((counted(&mesh, "web"), dropped(&mesh)), (connects, 0));
@@ -284,7 +284,8 @@ fn programs_that_log_more_tell_of_refusals_as_those_before() {
 
 #[test]
 fn what_the_proxy_refuses_is_a_line_of_its_own() {
-    let mesh = Proxy::new(json!([http_service("empty", &[])]));
+    // By one worker, whose lines come in order.
+    let mesh = Proxy::with(json!([http_service("empty", &[])]), |config| config["proxy"]["workers"] = json!(1));
     mesh.refuses(get("empty", "/"), 503, "no_endpoint");
     mesh.refuses("CONNECT nobody:80 HTTP/1.1\r\nhost: nobody:80\r\n\r\n", 403, "connect_forbidden");
     let all = holds("both are told", || mesh.json(&["logs"]).as_array().unwrap().clone(), |lines| lines.len() == 2);

@@ -170,7 +170,7 @@ fn stopping_does_not_wait_for_a_probe() {
     thread::sleep(Duration::from_millis(200));
     let began = std::time::Instant::now();
     assert!(mesh.terminate().success());
-    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_millis(1700), "{:?}", began.elapsed());
     assert_eq!(probe_cgroups(&world), [""; 0].map(PathBuf::from));
 }
 

@@ -99,12 +99,12 @@ mod tests {
     #[tokio::test]
     async fn a_slow_reader_is_waited_for_as_long_as_it_reads() {
         let (near, mut far) = duplex(1);
-        let mut near = Impatient::new(near, Duration::from_millis(200));
+        let mut near = Impatient::new(near, Duration::from_secs(2));
         let reader = tokio::spawn(async move {
             let mut read = 0;
             while far.read_u8().await.is_ok() {
                 read += 1;
-                tokio::time::sleep(Duration::from_millis(40)).await;
+                tokio::time::sleep(Duration::from_millis(300)).await;
             }
             read
         });

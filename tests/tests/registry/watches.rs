@@ -82,8 +82,11 @@ fn who_watches_is_told_what_changes_and_goes_on_where_it_was() {
     assert_eq!(at_the_socket.next().2, expected);
     drop(watch);
     // While it is away, and after.
+    // The other one sees each change before the next: two at a time may be told as one.
     mesh.cli(&["endpoints", "drain", "web", E1]).done();
+    assert_eq!(at_the_socket.next().2["draining"], true);
     mesh.cli(&["circuit", "trip", "web", E1]).done();
+    assert_eq!(at_the_socket.next().2["circuit"], "open");
     mesh.cli(&["register", "web", E2, "--ttl", "1s"]).done();
     let mut watch = Watch::tcp(&mesh, "web", Some(id));
     let mut next = || watch.next();

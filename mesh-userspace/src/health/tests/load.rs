@@ -64,7 +64,7 @@ fn stopping_ends_the_thread_and_the_checks_under_way() {
     });
     let start = Instant::now();
     checker.stop();
-    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
     assert_eq!((connected_to(address), Arc::strong_count(&heard)), (0, 1));
 }
 

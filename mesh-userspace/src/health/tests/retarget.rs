@@ -37,7 +37,7 @@ fn services_with_equal_checks_share_one() {
     let made = server.accepted().len() as u64;
     for service in ["a", "b"] {
         assert_eq!(heard.of(service, server.address), [Health::Healthy]);
-        assert!(checker.health(service, server.address).checks_total.abs_diff(made) <= 1);
+        assert!(checker.health(service, server.address).checks_total.abs_diff(made) <= 3);
     }
     // Another one is told what is known, at once, and the check goes on as it was.
     checker.set_targets(vec![ask("b"), ask("c")]);

@@ -2,6 +2,11 @@
 
 use super::{server::Server, *};
 
+/// As [`every`], for a server whose answers no stall of this machine makes too late.
+fn patient(ms: u64, probe: HealthProbe) -> Arc<HealthCheck> {
+    Arc::new(HealthCheck { timeout: Duration::from_secs(5), ..(*every(ms, probe)).clone() })
+}
+
 #[test]
 fn a_change_to_healthy_carries_no_reason() {
     let (checker, heard) = checker();
@@ -24,23 +29,26 @@ fn a_change_to_healthy_carries_no_reason() {
 fn an_endpoint_that_fails_every_other_check_stays_healthy() {
     let server = Server::http(Duration::ZERO, |nth| if nth % 2 == 0 { 200 } else { 503 });
     let (checker, heard) = checker();
-    checker.set_targets(vec![target("s", server.address, &every(30, http()))]);
+    checker.set_targets(vec![target("s", server.address, &patient(30, http()))]);
     wait("20 checks", || checker.health("s", server.address).checks_total >= 20);
     assert_eq!(heard.of("s", server.address), [Health::Healthy]);
     assert_eq!(heard.most_in_a_row.load(Ordering::Relaxed), 0);
-    let failed = checker.health("s", server.address).failures_total;
-    assert!((9..=12).contains(&failed), "{failed}");
+    let report = checker.health("s", server.address);
+    assert!(report.failures_total.abs_diff(report.checks_total / 2) <= 1, "{report:?}");
 }
 
 #[test]
 fn a_flapping_endpoint_changes_once_for_each_run() {
     let server = Server::http(Duration::ZERO, |nth| if nth / 4 % 2 == 0 { 200 } else { 503 });
     let (checker, heard) = checker();
-    checker.set_targets(vec![target("s", server.address, &every(50, http()))]);
+    checker.set_targets(vec![target("s", server.address, &patient(50, http()))]);
     wait("32 checks", || checker.health("s", server.address).checks_total >= 32);
+    // Checks end between a look at them and their end: there are so many at least, and no more than were begun.
+    let least = checker.health("s", server.address).checks_total;
     checker.stop();
+    let [least, most] = [least, server.accepted().len() as u64].map(|checks| (checks - 2) / 4 + 1);
     let verdicts = heard.of("s", server.address);
-    assert!((7..=8).contains(&verdicts.len()), "{verdicts:?}");
+    assert!((least - 1..=most).contains(&(verdicts.len() as u64)), "{least} to {most}: {verdicts:?}");
     assert!(verdicts.windows(2).all(|two| two[0] != two[1]), "{verdicts:?}");
 }
 
@@ -65,9 +73,10 @@ fn the_period_is_the_interval_however_long_a_check_takes() {
     let server = Server::http(Duration::from_millis(120), |_| 200);
     let (checker, _) = checker();
     checker.set_targets(vec![target("s", server.address, &every(200, http()))]);
-    wait("11 checks", || server.accepted().len() >= 11);
+    wait("12 checks", || server.accepted().len() >= 12);
     let accepted = server.accepted();
-    let mean = (accepted[10] - accepted[0]) / 10;
+    // The first one comes while much else starts.
+    let mean = (accepted[11] - accepted[1]) / 10;
     // 320 ms, were it counted from the check's end.
-    assert!((Duration::from_millis(180)..=Duration::from_millis(240)).contains(&mean), "{mean:?}");
+    assert!((Duration::from_millis(150)..=Duration::from_millis(290)).contains(&mean), "{mean:?}");
 }

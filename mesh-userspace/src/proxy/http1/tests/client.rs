@@ -218,10 +218,10 @@ async fn reached_at_the_end(how: Ends) -> Reached {
             stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").unwrap();
         }
         match how {
-            Ends::BeforeTheNext => {}
+            Ends::BeforeTheNext => return None,
             Ends::HalfBeforeTheNext => {
                 stream.shutdown(std::net::Shutdown::Write).unwrap();
-                tell.recv().unwrap();
+                return Some(stream);
             }
             Ends::WithTheNextUnread => tell.recv().unwrap(),
             Ends::AfterReading | Ends::ByResetAfterReading => assert!(stream.read(&mut request).unwrap() > 0),
@@ -229,6 +229,7 @@ async fn reached_at_the_end(how: Ends) -> Reached {
         if how == Ends::ByResetAfterReading {
             socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
         }
+        None
     });
     let stream = TcpStream::connect(address).await.unwrap();
     let mut connection = Connection::new(stream, &Limits::default());
@@ -237,16 +238,21 @@ async fn reached_at_the_end(how: Ends) -> Reached {
         let response = connection.send(&head, Whole::of("body")).await.unwrap();
         connection = response.body.into_connection().unwrap();
     }
+    let mut half = None;
+    let mut endpoint = Some(endpoint);
     if matches!(how, Ends::BeforeTheNext | Ends::HalfBeforeTheNext) {
-        std::thread::sleep(Duration::from_millis(50));
+        half = endpoint.take().and_then(|endpoint| endpoint.join().unwrap());
     }
     let sent = connection.send(&head, Whole::of("body"));
     let then = async {
         tokio::time::sleep(Duration::from_millis(50)).await;
         let _ = told.send(());
+        drop(half);
     };
     let (response, ()) = tokio::join!(sent, then);
-    endpoint.join().unwrap();
+    if let Some(endpoint) = endpoint {
+        endpoint.join().unwrap();
+    }
     response.map(drop).unwrap_err().reached
 }
 
