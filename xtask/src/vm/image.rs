@@ -17,7 +17,7 @@ use super::{directory, guest};
 
 /// Programs that the tests run, besides ours. What is not on this machine is not in the guest, where the tests that need
 /// it say that they were skipped. Chromium and Prometheus are left out for their size: what they test is no kernel.
-const PROGRAMS: [&str; 29] = [
+const PROGRAMS: [&str; 30] = [
     "sh", "bash", "cat", "sleep", "true", "kill", "ls", "ps", "env", "rm", "mkdir", "chmod", "head", "grep", "tar",
     "gzip", "mount", "umount", "unshare", "nsenter", "setpriv", "ip", "tc", "ss", "curl", "openssl", "nginx", "etcd",
     "tmux", "stty",
