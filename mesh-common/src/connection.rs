@@ -70,6 +70,8 @@ pub mod marks {
     pub const PROXIED: u32 = 16;
     /// Its SYN was not let out of this machine when it was sent again.
     pub const STUCK: u32 = 32;
+    /// Its endpoint's circuit has heard that it is of use.
+    pub const TOLD: u32 = 64;
 }
 
 /// What a connection carried, as its client sees it.

@@ -147,11 +147,13 @@ pub(crate) fn round_trip(ctx: &SockOpsContext) -> Told {
     let record = record(ctx)?;
     // SAFETY: a field of the context.
     let received = unsafe { (*ctx.ops).bytes_received };
-    if record.stage != stage::ESTABLISHED || !is_of_use(record, received) || !is_news(record) {
+    if record.marks & marks::WATCHED == 0 || record.stage != stage::ESTABLISHED || !is_of_use(record, received) {
         return None;
     }
+    let news = is_news(record);
+    record.marks &= !marks::WATCHED;
     watch(ctx, 0, ROUND_TRIP_FLAG);
-    Some((record, Outcome::Alive))
+    if news { Some((record, Outcome::Alive)) } else { None }
 }
 
 /// Whether it is news to the endpoint's circuit that this connection is of use, which it is once: where it was established
@@ -159,8 +161,8 @@ pub(crate) fn round_trip(ctx: &SockOpsContext) -> Told {
 /// has closed its listener keeps those, and one that is gone seems to.
 #[inline(always)]
 const fn is_news(record: &mut Record) -> bool {
-    let is = record.marks & marks::WATCHED != 0;
-    record.marks &= !marks::WATCHED;
+    let is = record.marks & (marks::WATCHED | marks::TOLD) == marks::WATCHED;
+    record.marks |= marks::TOLD;
     is
 }
 
