@@ -155,13 +155,13 @@ impl Pair<'_> {
     fn fill(&mut self) -> u64 {
         let before = bytes_received(&self.server);
         self.client.set_nonblocking(true).unwrap();
-        let mut written = 0;
-        while let Ok(n) = (&self.client).write(&[b'x'; 65_536]) {
-            written += n as u64;
-        }
-        let mut quiet = (0, 0);
+        let (mut written, mut quiet) = (0, (0, 0));
         // Long enough without change that the last delayed acknowledgement has left, too.
         eventually("the window is full", || {
+            // It may have grown.
+            while let Ok(n) = (&self.client).write(&[b'x'; 65_536]) {
+                written += n as u64;
+            }
             let now = bytes_received(&self.server);
             quiet = if now == quiet.0 { (now, quiet.1 + 1) } else { (now, 0) };
             if quiet.1 > 40 { Ok(()) } else { Err(format!("{now} bytes")) }
