@@ -22,11 +22,7 @@ pub(super) struct BypassedCgroups {
 impl BypassedCgroups {
     /// Cgroups by their paths in the file system, or by paths below `root`, where cgroup2 is mounted.
     pub(super) fn new(root: &Path, configured: &[String]) -> Self {
-        let place = |path: &String| match Path::new(path) {
-            // Also if it is not there yet.
-            whole if whole.starts_with(root) || whole.exists() => whole.to_owned(),
-            below => root.join(below.strip_prefix("/").unwrap_or(below)),
-        };
+        let place = |path: &String| place(root, Path::new(path), Path::exists);
         Self { paths: configured.iter().map(place).collect(), told: None, seen: BTreeMap::new() }
     }
 
@@ -57,6 +53,42 @@ impl BypassedCgroups {
                 Ok(()) => self.told = Some(ids),
                 Err(why) => tracing::warn!("{why}"),
             }
+        }
+    }
+}
+
+/// Where a cgroup is that is configured as `path`, whether it is there already or not.
+fn place(root: &Path, path: &Path, exists: impl Fn(&Path) -> bool) -> PathBuf {
+    // Nobody writes down the way by which we look at it (`kernel::cgroup2_root`).
+    let mount = root.strip_prefix("/proc/1/root").map_or_else(|_| root.to_owned(), |below| Path::new("/").join(below));
+    if path.starts_with(root) {
+        path.to_owned()
+    } else if let Ok(below) = path.strip_prefix(mount) {
+        root.join(below)
+    } else if path.is_absolute() && exists(path) {
+        path.to_owned()
+    } else {
+        root.join(path.strip_prefix("/").unwrap_or(path))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cgroup_is_found_by_its_whole_path_or_the_one_below_the_root_also_before_it_is_there() {
+        for root in ["/proc/1/root/sys/fs/cgroup", "/sys/fs/cgroup"] {
+            let place = |path: &str| place(Path::new(root), Path::new(path), |path| path.starts_with("/mnt"));
+            for path in ["/sys/fs/cgroup/a/later", "/a/later", "a/later", &format!("{root}/a/later")] {
+                assert_eq!(place(path), Path::new(root).join("a/later"), "{path}");
+            }
+            assert_eq!(place("/mnt/other/a"), Path::new("/mnt/other/a"), "another mount of it");
+            assert_eq!(
+                place("mnt/other/a"),
+                Path::new(root).join("mnt/other/a"),
+                "whatever directory the daemon is in"
+            );
         }
     }
 }
