@@ -98,7 +98,9 @@ impl Tcp {
     /// and only then.
     #[inline(always)]
     pub(crate) fn fin_received(self) -> Option<bool> {
-        self.flag(1)
+        /// `SOCK_DONE`.
+        const DONE: u32 = 1;
+        self.flag(DONE)
     }
 
     /// Whether the application no longer listens to its peer, at the end of a connection that was in the state `old`: no
@@ -106,9 +108,11 @@ impl Tcp {
     /// FIN cannot have done so. Not known: no.
     #[inline(always)]
     fn has_hung_up(self, old: u32) -> bool {
+        /// `SOCK_DEAD`.
+        const DEAD: u32 = 0;
         /// `RCV_SHUTDOWN` of include/net/sock.h.
         const READING: u8 = 1;
-        if self.flag(0).is_some_and(|dead| dead) {
+        if self.flag(DEAD) == Some(true) {
             return true;
         }
         let shut = self.field::<u8>(&OFFSET_SK_SHUTDOWN).is_some_and(|shut| shut & READING != 0);

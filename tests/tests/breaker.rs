@@ -78,6 +78,29 @@ fn is(mesh: &Daemon, endpoint: &str, state: &str) {
     });
 }
 
+/// Nothing speaks against `endpoint` of the service `web`.
+fn nothing_counted(mesh: &Daemon, endpoint: &str) {
+    let circuit = circuit(mesh, "web", endpoint);
+    assert_eq!((&circuit["state"], &circuit["consecutive_failures"]), (&json!("closed"), &json!(0)), "{circuit}");
+}
+
+/// All connections to `LIVE` of the service `web` are over, and what came of them is told.
+fn all_ended(mesh: &Daemon) {
+    holds("ended", || mesh.endpoint("web", LIVE)["active_connections"].clone(), |active| *active == 0);
+}
+
+/// A server at `LIVE` that speaks first, to each client when somebody else waits at the barrier too.
+fn greeter(world: &World) -> (Backend, Arc<Barrier>) {
+    let begin = Arc::new(Barrier::new(2));
+    let now = begin.clone();
+    let greet = move |mut stream: TcpStream| {
+        now.wait();
+        // Nobody may be there to take it.
+        let _ = stream.write_all(b"hello");
+    };
+    (Backend::new(world.netns(), LIVE, greet), begin)
+}
+
 /// A server that accepts and resets at once.
 fn resetting(world: &World, address: &str) -> Backend {
     Backend::new(world.netns(), address, |stream: TcpStream| {
@@ -264,12 +287,7 @@ fn a_byte_that_comes_back_clears_the_run() {
 #[test]
 fn answers_to_a_client_that_has_hung_up_count_for_nothing() {
     let world = world!();
-    let hung_up = Arc::new(Barrier::new(2));
-    let heard = hung_up.clone();
-    let _greeter = Backend::new(world.netns(), LIVE, move |mut stream| {
-        heard.wait();
-        stream.write_all(b"hello").unwrap();
-    });
+    let (_greeter, hung_up) = greeter(&world);
     let mesh = world.daemon(json!([service("web", &[VIP], &[LIVE])]));
     for _ in 0..10 {
         let client = world.dial(VIP).unwrap();
@@ -280,30 +298,22 @@ fn answers_to_a_client_that_has_hung_up_count_for_nothing() {
         drop(client);
         hung_up.wait();
     }
-    holds("ended", || mesh.endpoint("web", LIVE)["active_connections"].clone(), |active| *active == 0);
-    let circuit = circuit(&mesh, "web", LIVE);
-    assert_eq!((&circuit["state"], &circuit["consecutive_failures"]), (&json!("closed"), &json!(0)), "{circuit}");
+    all_ended(&mesh);
+    nothing_counted(&mesh, LIVE);
 }
 
 #[test]
 fn answers_to_a_client_that_no_longer_listens_count_for_nothing() {
     let world = world!();
-    let shut = Arc::new(Barrier::new(2));
-    let heard = shut.clone();
-    let _greeter = Backend::new(world.netns(), LIVE, move |mut stream| {
-        heard.wait();
-        // Nobody takes it.
-        let _ = stream.write_all(b"hello");
-    });
+    let (_greeter, shut) = greeter(&world);
     let mesh = world.daemon(json!([service("web", &[VIP], &[LIVE])]));
     for _ in 0..10 {
         let client = world.dial(VIP).unwrap();
         client.shutdown(Shutdown::Both).unwrap();
         shut.wait();
-        holds("ended", || mesh.endpoint("web", LIVE)["active_connections"].clone(), |active| *active == 0);
+        all_ended(&mesh);
     }
-    let circuit = circuit(&mesh, "web", LIVE);
-    assert_eq!((&circuit["state"], &circuit["consecutive_failures"]), (&json!("closed"), &json!(0)), "{circuit}");
+    nothing_counted(&mesh, LIVE);
 }
 
 #[test]
@@ -319,15 +329,13 @@ fn connections_that_are_destroyed_on_this_machine_count_for_nothing() {
             other => skip!("this kernel destroys no sockets: {other:?}"),
         }
     }
-    holds("ended", || mesh.endpoint("web", LIVE)["active_connections"].clone(), |active| *active == 0);
-    let circuit = circuit(&mesh, "web", LIVE);
-    assert_eq!((&circuit["state"], &circuit["consecutive_failures"]), (&json!("closed"), &json!(0)), "{circuit}");
+    all_ended(&mesh);
+    nothing_counted(&mesh, LIVE);
 }
 
 #[test]
 fn connections_from_before_do_not_speak_for_an_endpoint_that_takes_no_new_ones() {
     let world = world!();
-    let _live = world.backend("B1", LIVE);
     let mut closing = Backend::echo(world.netns(), DEAD);
     let mesh = world.daemon(json!([service("web", &[VIP], &[DEAD])]));
     let mut old = world.client(VIP);
@@ -368,8 +376,7 @@ fn connects_that_cannot_leave_this_machine_count_for_nothing() {
     for _ in 0..2 {
         assert_eq!(world.dial(VIP).unwrap_err().raw_os_error(), Some(libc::ETIMEDOUT));
     }
-    let circuit = circuit(&mesh, "web", "10.9.0.1:80");
-    assert_eq!((&circuit["state"], &circuit["consecutive_failures"]), (&json!("closed"), &json!(0)), "{circuit}");
+    nothing_counted(&mesh, "10.9.0.1:80");
 }
 
 #[test]

@@ -39,12 +39,12 @@ pub(crate) fn run_all(filters: &[String]) -> Result<bool, String> {
     // Only a file of ours in the temporary directory; one that stays harms nobody.
     let _ = std::fs::remove_file(&skips);
 
-    let tested = tested?;
-    print!("{}", block(&skipped, "DID NOT RUN, though counted as passed below"));
-    print!("{}", block(&tested.flaky, "FAILED AT FIRST, though counted as passed below"));
     if let Err(reason) = &documented {
         println!("error: {reason}");
     }
+    let tested = tested?;
+    print!("{}", block(&skipped, "DID NOT RUN, though counted as passed below"));
+    print!("{}", block(&tested.flaky, "FAILED AT FIRST, though counted as passed below"));
     if let Some(summary) = tested.summary {
         println!("{summary}");
     }

@@ -1,7 +1,7 @@
 //! Cgroups that are left alone: from paths in the configuration to ids in the kernel, again and again, because cgroups
 //! come and go.
 
-use crate::kernel::Tables;
+use crate::kernel::{INITS_ROOT, Tables};
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
@@ -60,7 +60,7 @@ impl BypassedCgroups {
 /// Where a cgroup is that is configured as `path`, whether it is there already or not.
 fn place(root: &Path, path: &Path, exists: impl Fn(&Path) -> bool) -> PathBuf {
     // Nobody writes down the way by which we look at it (`kernel::cgroup2_root`).
-    let mount = root.strip_prefix("/proc/1/root").map_or_else(|_| root.to_owned(), |below| Path::new("/").join(below));
+    let mount = root.strip_prefix(INITS_ROOT).map_or_else(|_| root.to_owned(), |below| Path::new("/").join(below));
     if path.starts_with(root) {
         path.to_owned()
     } else if let Ok(below) = path.strip_prefix(mount) {

@@ -11,6 +11,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
+/// The file system as the host's init sees it.
+pub const INITS_ROOT: &str = "/proc/1/root";
+
 /// The root of the cgroup2 mount as the host's init sees it: `/sys/fs/cgroup`, or `.../unified` on hybrid hosts.
 ///
 /// # Errors
@@ -18,7 +21,7 @@ use std::{
 pub fn cgroup2_root() -> Result<PathBuf, KernelError> {
     // Through init's eyes first: in a container that shares the host's pid namespace, our own mounts may show only
     // our own cgroup.
-    for (mounts, root) in [("/proc/1/mounts", "/proc/1/root"), ("/proc/self/mounts", "/")] {
+    for (mounts, root) in [("/proc/1/mounts", INITS_ROOT), ("/proc/self/mounts", "/")] {
         let Ok(text) = fs::read_to_string(mounts) else { continue };
         let mount = text.lines().filter_map(|line| {
             let mut fields = line.split(' ').skip(1);

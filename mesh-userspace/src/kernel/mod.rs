@@ -44,7 +44,9 @@ pub use capture::{Family, Listeners, Upstream};
 pub use cgroups::CgroupPaths;
 pub use error::KernelError;
 pub use events::{Endings, Event, Events, Untold};
-pub use host::{can_mount, cgroup2_root, ensure_bpffs, missing_capabilities, netns_cookie, on_bpffs, open_cgroup};
+pub use host::{
+    INITS_ROOT, can_mount, cgroup2_root, ensure_bpffs, missing_capabilities, netns_cookie, on_bpffs, open_cgroup,
+};
 pub use live::{Connection, Live};
 pub use load::{Options, adoptable, load, try_load};
 pub use loaded::Kernel;
