@@ -79,6 +79,7 @@ fn prepare() -> Result<(), String> {
         ("tmpfs", "/dev/shm"),
         ("proc", "/proc"),
         ("sysfs", "/sys"),
+        // As systemd mounts it: with `nsdelegate`.
         ("cgroup2", "/sys/fs/cgroup"),
         ("bpf", "/sys/fs/bpf"),
         ("tmpfs", "/run"),
@@ -103,9 +104,10 @@ fn prepare() -> Result<(), String> {
 }
 
 fn mount(kind: &str, place: &str) -> std::io::Result<()> {
+    let options = if kind == "cgroup2" { c"nsdelegate" } else { c"" };
     let (kind, place) = (std::ffi::CString::new(kind)?, std::ffi::CString::new(place)?);
-    // SAFETY: the two strings end in zero and live over the call; no data is given.
-    let done = unsafe { libc::mount(kind.as_ptr(), place.as_ptr(), kind.as_ptr(), 0, std::ptr::null()) };
+    // SAFETY: the three strings end in zero and live over the call.
+    let done = unsafe { libc::mount(kind.as_ptr(), place.as_ptr(), kind.as_ptr(), 0, options.as_ptr().cast()) };
     if done == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
 }
 
