@@ -86,7 +86,8 @@ impl VipRow {
 pub enum View {
     /// IPv4 endpoints: for an IPv4 VIP, dialled as such or v4-mapped.
     V4 = 0,
-    /// IPv6 endpoints only: an IPv6 VIP dialled by a socket that is `IPV6_V6ONLY`.
+    /// IPv6 endpoints only: an IPv6 VIP dialled by a socket that is `IPV6_V6ONLY`, or one of a service with
+    /// [`flags::SAME_FAMILY`].
     V6 = 1,
     /// Endpoints of both families, IPv4 ones as v4-mapped addresses: any other socket that dials an IPv6 VIP.
     Any = 2,
@@ -213,6 +214,8 @@ pub mod flags {
     pub const PROXIED: u64 = 2;
     /// With [`PROXIED`]: where the daemon takes none, connects are refused instead of sent to an endpoint.
     pub const REFUSE_ALONE: u64 = 4;
+    /// An IPv6 VIP leads to IPv6 endpoints only, whatever the socket can reach.
+    pub const SAME_FAMILY: u64 = 8;
 }
 
 /// What the kernel remembers about a service. Words that programs and the daemon change atomically.

@@ -129,7 +129,9 @@ fn forward(
     }
     let view = if dialled.address.is_v4() || was_sent_to_v4(record) {
         View::V4
-    } else if !sk.is_null() && Tcp::of(sk.cast()).is_some_and(Tcp::is_ipv6_only) {
+    } else if (!sk.is_null() && Tcp::of(sk.cast()).is_some_and(Tcp::is_ipv6_only))
+        || maps::Tables.flags(service) & service::flags::SAME_FAMILY != 0
+    {
         View::V6
     } else {
         View::Any

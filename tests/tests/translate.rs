@@ -6,7 +6,7 @@
     reason = "in tests a broken expectation is a failure"
 )]
 
-use mesh_tests::{World, backend, holds, json, netns::Netns, service, world, world::addr};
+use mesh_tests::{Value, World, backend, holds, json, netns::Netns, service, world, world::addr};
 use socket2::{Domain, Socket};
 use std::{collections::BTreeSet, io, net::SocketAddr, sync::Arc};
 
@@ -121,6 +121,40 @@ fn a_v6only_socket_is_refused_where_all_endpoints_are_v4() {
     assert_eq!(b4.accepted(), 0);
     let labels = [("service", "web"), ("reason", "family_mismatch")];
     holds("counted", || mesh.metrics().count("mesh_tcp_connects_refused_total", &labels), |n| *n == 1.0);
+}
+
+#[test]
+fn with_same_family_a_v6_vip_leads_to_v6_endpoints_only_and_is_refused_where_there_are_none() {
+    let world = world!();
+    let b4 = world.backend("B4", "10.1.0.1:8080");
+    let _b6 = world.backend("B6", "[fd01::1]:8080");
+    let with = |endpoints: &[&str], same: bool| {
+        let mut web = service("web", &[VIP, VIP6], endpoints);
+        web["load_balancing"] = json!({ "same_family": same });
+        json!([web])
+    };
+    let both = ["10.1.0.1:8080", "[fd01::1]:8080"];
+    let mut mesh = world.daemon(with(&both, true));
+    let each = |vip| world.ask_times(vip, 10).into_iter().collect::<BTreeSet<_>>();
+    assert_eq!((each(VIP), each(VIP6)), (BTreeSet::from(["B4".to_owned()]), BTreeSet::from(["B6".to_owned()])));
+    let shares = |why: Value| -> Vec<(String, f64, String)> {
+        let text = |v: &Value| v.as_str().unwrap().to_owned();
+        let candidates = why["endpoints"].as_array().unwrap().clone();
+        candidates.iter().map(|c| (text(&c["address"]), c["share"].as_f64().unwrap(), text(&c["reason"]))).collect()
+    };
+    let why = shares(mesh.json(&["explain", VIP6]));
+    assert_eq!((why[0].1, why[1].1), (0.0, 1.0), "{why:?}");
+    assert!(why[0].2.contains("same_family"), "{why:?}");
+
+    mesh.set_services(with(&both[..1], true));
+    assert_eq!(errno(world.dial(VIP6)), libc::ECONNREFUSED);
+    assert_eq!(world.ask(VIP).unwrap(), "B4");
+    let labels = [("service", "web"), ("reason", "family_mismatch")];
+    holds("counted", || mesh.metrics().count("mesh_tcp_connects_refused_total", &labels), |n| *n == 1.0);
+
+    mesh.set_services(with(&both[..1], false));
+    assert_eq!(world.ask(VIP6).unwrap(), "B4");
+    assert!(b4.accepted() > 0);
 }
 
 #[test]

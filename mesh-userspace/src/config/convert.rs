@@ -162,6 +162,7 @@ impl From<&Settings> for model::Settings {
         Self {
             maglev_size: settings.load_balancing.maglev_size,
             affinity: settings.load_balancing.affinity.get(),
+            same_family: settings.load_balancing.same_family,
             connect_timeout: settings.connect_timeout.get(),
             health_check: health_check(&settings.health_check),
             breaker: (&settings.circuit_breaker).into(),

@@ -29,7 +29,7 @@ pub struct Discovery {
     pub kubernetes: Kubernetes,
     /// Range of addresses from which services without one get one. Empty: they get none.
     pub vip_pool: MaybeCidr,
-    /// Address of a DNS server, such as `127.0.0.53:53`, that answers `NAME.mesh`, names of services and their hosts with
+    /// Address of a DNS server, such as `127.0.0.55:53`, that answers `NAME.mesh`, names of services and their hosts with
     /// the service's VIP, and forwards the rest. Empty: none.
     pub dns_listen: MaybeListen,
     /// How long an empty answer after a full one is held back; `0s`: not at all.

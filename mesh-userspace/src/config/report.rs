@@ -33,6 +33,8 @@ pub enum Lack {
     Endpoint,
     /// An endpoint for its IPv4 addresses.
     Ipv4Endpoint,
+    /// An endpoint for its IPv6 addresses, which lead to such ones only.
+    Ipv6Endpoint,
 }
 
 impl Lack {
@@ -43,6 +45,7 @@ impl Lack {
             Self::Address => service.addresses.is_empty(),
             Self::Endpoint => service.endpoints.is_empty(),
             Self::Ipv4Endpoint => service.endpoints.iter().all(|e| e.address.is_ipv6()),
+            Self::Ipv6Endpoint => service.endpoints.iter().all(|e| e.address.is_ipv4()),
         }
     }
 }

@@ -213,5 +213,11 @@ fn reachable(service: &Service, described: bool, source: &merge::Service<'_>, re
     {
         let remedy = "IPv4 connections to it are refused (family_mismatch)";
         warn(Lack::Ipv4Endpoint, "has an IPv4 address and only IPv6 endpoints", remedy);
+    } else if service.settings.load_balancing.same_family
+        && service.addresses.iter().any(|vip| vip.0.is_ipv6())
+        && service.endpoints.iter().all(|e| e.address.0.is_ipv4())
+    {
+        let problem = "has an IPv6 address, load_balancing.same_family and only IPv4 endpoints";
+        warn(Lack::Ipv6Endpoint, problem, "IPv6 connections to it are refused (family_mismatch)");
     }
 }

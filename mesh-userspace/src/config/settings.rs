@@ -98,11 +98,20 @@ pub struct LoadBalancing {
     /// For how long after its last connection a client comes back to the same endpoint, whatever the policy; `0s`: not at
     /// all.
     pub affinity: Duration,
+    /// Whether connections to an IPv6 VIP go to IPv6 endpoints only, as in Kubernetes. Otherwise they go to those of both
+    /// families, unless the socket is `IPV6_V6ONLY`. Requests go to those of both.
+    pub same_family: bool,
 }
 
 impl Default for LoadBalancing {
     fn default() -> Self {
-        Self { policy: Policy::default(), maglev_size: 16_381, hash: HashOf::default(), affinity: Duration::default() }
+        Self {
+            policy: Policy::default(),
+            maglev_size: 16_381,
+            hash: HashOf::default(),
+            affinity: Duration::default(),
+            same_family: false,
+        }
     }
 }
 

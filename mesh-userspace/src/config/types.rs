@@ -105,7 +105,7 @@ pub struct Dataplane {
     /// Directory on a bpf file system for what must outlive the daemon in the kernel; one for each daemon of a machine.
     #[schemars(with = "Directory")]
     pub bpffs: PathBuf,
-    /// `SO_MARK` of the daemon's own sockets, which the hooks let pass; no one else's. Decimal or hexadecimal.
+    /// `SO_MARK` of the daemon's own sockets, which the hooks let pass; it should be no one else's. Decimal or hexadecimal.
     pub mark: NonZeroU32,
     /// How long the daemon may be silent before the kernel goes on without what only it knows, such as health. More than
     /// `stale_after` is a warning: it has no effect.

@@ -33,5 +33,5 @@ pub use circuits::Turned;
 pub use needs::needs;
 pub use plan::Planner;
 pub use recipe::Standing;
-pub use share::{Share, share};
+pub use share::{Share, share, view};
 pub use weights::Share as EndpointShare;

@@ -25,12 +25,22 @@ pub enum Share {
     Endpoints(BTreeMap<SocketAddr, f64>),
 }
 
+/// What a socket that is not `IPV6_V6ONLY` sees of a service when it dials `vip`, as the connect hook has it.
+#[must_use]
+pub const fn view(vip: SocketAddr, same_family: bool) -> View {
+    match vip {
+        SocketAddr::V4(_) => View::V4,
+        SocketAddr::V6(_) if same_family => View::V6,
+        SocketAddr::V6(_) => View::Any,
+    }
+}
+
 /// Asks the kernel's rows who gets how many of the connects to `vip` at `now` (nanoseconds of CLOCK_MONOTONIC). Whoever
 /// is probed next, or tried because the whole service is open, is no share.
 #[must_use]
 pub fn share(tables: &Tables, vip: SocketAddr, now: u64) -> Share {
     let Some(service) = tables.vip(&vip_key(Protocol::Tcp, vip)) else { return Share::NoVip };
-    let view = if vip.is_ipv4() { View::V4 } else { View::Any };
+    let view = view(vip, tables.flags(service) & flags::SAME_FAMILY != 0);
     let first = if tables.settings().is_attended(now) { Set::Attended } else { Set::Alone };
     let mut refused = false;
     for set in [first, Set::All] {

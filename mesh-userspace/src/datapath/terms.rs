@@ -41,7 +41,12 @@ fn flags_of(service: &Service) -> u64 {
     let tripped = service.endpoints.iter().any(|e| e.tripped);
     let proxied = service.protocol.is_proxied();
     let refuses = proxied && service.settings.http.when_daemon_down == WhenDown::Refuse;
-    let set = [(tripped, flags::TRIPPED), (proxied, flags::PROXIED), (refuses, flags::REFUSE_ALONE)];
+    let set = [
+        (tripped, flags::TRIPPED),
+        (proxied, flags::PROXIED),
+        (refuses, flags::REFUSE_ALONE),
+        (service.settings.same_family, flags::SAME_FAMILY),
+    ];
     set.into_iter().filter(|(on, _)| *on).fold(0, |flags, (_, flag)| flags | flag)
 }
 

@@ -10,6 +10,8 @@ pub struct Settings {
     pub maglev_size: u32,
     /// For how long after its last connect a client comes back to the same endpoint; zero: not at all.
     pub affinity: Duration,
+    /// Whether connections to an IPv6 VIP go to IPv6 endpoints only.
+    pub same_family: bool,
     /// How long a connection may take to be established before its application gets `ETIMEDOUT`; zero: as long as the
     /// kernel tries.
     pub connect_timeout: Duration,
@@ -30,6 +32,7 @@ impl Default for Settings {
         Self {
             maglev_size: 16_381,
             affinity: Duration::ZERO,
+            same_family: false,
             connect_timeout: Duration::from_secs(1),
             health_check: Some(HealthCheck::default()),
             breaker: Breaker::default(),

@@ -32,6 +32,7 @@ fn a_dump_says_all_defaults() {
             "maglev_size": 16381,
             "hash": { "header": "", "cookie": "", "source": true },
             "affinity": "0s",
+            "same_family": false,
         },
         "connect_timeout": "1s",
         "request_timeout": "5s",

@@ -17,6 +17,7 @@ fn what_is_allowed_but_surprising_is_a_warning() {
          - { name: none }\n\
          - { name: empty, addresses: [10.0.0.1:80] }\n\
          - { name: family, addresses: [10.0.0.2:80], endpoints: [{ address: '[fd00::1]:80' }] }\n\
+         - { name: same, load_balancing: { same_family: true }, addresses: ['[fd00::2]:80'], endpoints: [{ address: 10.0.2.1:80 }] }\n\
          - { name: chained, addresses: [10.0.0.3:80], endpoints: [{ address: 10.0.0.1:80 }] }\n",
     );
     assert_eq!(
@@ -32,7 +33,9 @@ fn what_is_allowed_but_surprising_is_a_warning() {
             "mesh.yaml:6:3: services[3]: the service empty has no endpoints; connections to it are refused until it has one",
             "mesh.yaml:7:3: services[4]: the service family has an IPv4 address and only IPv6 endpoints; IPv4 connections to it \
              are refused (family_mismatch)",
-            "mesh.yaml:8:69: services[5].endpoints[0].address: 10.0.0.1:80 is an address of the service empty; connections go to \
+            "mesh.yaml:8:3: services[5]: the service same has an IPv6 address, load_balancing.same_family and only IPv4 \
+             endpoints; IPv6 connections to it are refused (family_mismatch)",
+            "mesh.yaml:9:69: services[6].endpoints[0].address: 10.0.0.1:80 is an address of the service empty; connections go to \
              that very address: they are not balanced a second time",
         ]
     );
@@ -85,7 +88,7 @@ fn facts_say_all_that_is_set_and_a_service_wins_key_by_key() {
     let text = "
         node: { region: eu, zone: eu-1 }
         defaults:
-          load_balancing: { policy: maglev, maglev_size: 251, affinity: 1m, hash: { source: true } }
+          load_balancing: { policy: maglev, maglev_size: 251, affinity: 1m, same_family: true, hash: { source: true } }
           connect_timeout: 0s
           health_check: { type: http, path: /up, host: a.example, expected_status: [204, 300-302], interval: 1s }
           circuit_breaker: { failure_threshold: 0, reset_timeout: 2s, half_open_requests: 3, max_open_percent: 10 }
@@ -107,6 +110,7 @@ fn facts_say_all_that_is_set_and_a_service_wins_key_by_key() {
     let expected = model::Settings {
         maglev_size: 251,
         affinity: seconds(60),
+        same_family: true,
         connect_timeout: seconds(0),
         health_check: Some(model::HealthCheck {
             probe: model::HealthProbe::Http {

@@ -98,6 +98,11 @@ fn settings(service: &Service, port: &ServicePort) -> (Option<Protocol>, BTreeMa
     };
     // Kubernetes checks them itself, and tells what it finds.
     unless_said("health_check.type", "none".to_owned());
+    // As kube-proxy has it, and network policies that name one family: a Service with addresses of both has endpoints of
+    // both, each pod twice.
+    if spec.cluster_ips.len() > 1 {
+        unless_said("load_balancing.same_family", "true".to_owned());
+    }
     if spec.session_affinity == "ClientIP" {
         let seconds = spec.session_affinity_config.client_ip.timeout_seconds.unwrap_or(AFFINITY);
         unless_said("load_balancing.affinity", format!("{seconds}s"));

@@ -93,6 +93,18 @@ fn a_cluster_ip_is_a_vip_of_each_port_and_names_lead_to_them() {
 }
 
 #[test]
+fn the_families_of_a_service_with_both_are_kept_apart_unless_it_asks_for_them_together() {
+    let said = |service| setting(&service, "load_balancing.same_family");
+    let both = with(with(plain(), "clusterIP", json!("10.96.0.1")), "clusterIPs", json!(["10.96.0.1", "fd00::1"]));
+    assert_eq!(said(service(both.clone())).as_deref(), Some("true"));
+    assert_eq!(
+        said(annotated(both, json!({ "mesh.dev/load_balancing.same_family": "false" }))).as_deref(),
+        Some("false")
+    );
+    assert_eq!(said(service(plain())), None, "an IPv6 address alone is that of all its endpoints");
+}
+
+#[test]
 fn a_headless_service_has_no_vip_and_an_external_name_is_none() {
     let slice = slice("web-1", json!([{ "port": 8080 }]), endpoints(&["10.1.0.1"]));
     let headless = service(json!({ "clusterIP": "None", "clusterIPs": ["None"], "ports": [{ "port": 80 }] }));
