@@ -5,7 +5,7 @@ use k8s_openapi::{
     Resource,
     api::{
         apps::v1::DaemonSet,
-        core::v1::{ConfigMap, Namespace, Service, ServiceAccount},
+        core::v1::{ConfigMap, Namespace, ResourceQuota, Service, ServiceAccount},
         rbac::v1::{ClusterRole, ClusterRoleBinding},
     },
 };
@@ -93,6 +93,7 @@ pub fn valid(object: &Value) -> Result<(), String> {
     match kind {
         known if known == of::<Namespace>() => strict::<Namespace>(object),
         known if known == of::<ConfigMap>() => strict::<ConfigMap>(object),
+        known if known == of::<ResourceQuota>() => strict::<ResourceQuota>(object),
         known if known == of::<Service>() => strict::<Service>(object),
         known if known == of::<ServiceAccount>() => strict::<ServiceAccount>(object),
         known if known == of::<ClusterRole>() => strict::<ClusterRole>(object),

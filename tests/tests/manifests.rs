@@ -22,12 +22,16 @@ const VIP: &str = "10.96.0.10:80";
 const E1: &str = "10.1.0.1:8080";
 
 /// What is there to be rendered, with the value that makes the chart the same.
-const OVERLAYS: [(&str, &[&str]); 4] = [
+const OVERLAYS: [(&str, &[&str]); 5] = [
     ("base", &[]),
     ("overlays/privileged", &["privileged=true"]),
     ("overlays/servicemonitor", &["serviceMonitor.enabled=true"]),
+    (BOTH, &["privileged=true", "serviceMonitor.enabled=true"]),
     ("overlays/uninstall", &["uninstall=true"]),
 ];
+
+/// Stands for an overlay of one's own, with both components.
+const BOTH: &str = "both";
 
 /// Where a DaemonSet has its volumes, and says what its first container mounts, and the first that runs before.
 const VOLUMES: &str = "/spec/template/spec/volumes";
@@ -41,6 +45,23 @@ fn unit(key: &str) -> String {
     found.unwrap_or_else(|| panic!("{key} in the unit")).to_owned()
 }
 
+/// What Kustomize makes of one of them.
+fn rendered(overlay: &str) -> Result<Vec<Value>, String> {
+    if overlay != BOTH {
+        return kustomize(overlay);
+    }
+    let own = tempfile::tempdir().unwrap();
+    let place = own.path().canonicalize().unwrap();
+    // It takes no absolute path.
+    let shipped = deploy().join("kubernetes").canonicalize().unwrap();
+    let up = "../".repeat(place.components().count() - 1);
+    let shipped = format!("{up}{}", shipped.strip_prefix("/").unwrap().display());
+    let components = ["privileged", "servicemonitor"].map(|name| format!("{shipped}/components/{name}"));
+    let text = json!({ "resources": [format!("{shipped}/base")], "components": components });
+    fs::write(place.join("kustomization.yaml"), text.to_string()).unwrap();
+    kustomize(&place.to_string_lossy())
+}
+
 /// The configuration that a ConfigMap holds.
 fn configuration(objects: &[Value]) -> Value {
     let text = find(objects, "ConfigMap", "mesh")["data"]["mesh.yaml"].as_str().unwrap();
@@ -50,7 +71,7 @@ fn configuration(objects: &[Value]) -> Value {
 #[test]
 fn every_manifest_is_what_the_api_takes_and_nothing_more() {
     for (overlay, values) in OVERLAYS {
-        let all = [server!(kustomize(overlay)), objects(&server!(helm(values)).done())].concat();
+        let all = [server!(rendered(overlay)), objects(&server!(helm(values)).done())].concat();
         assert!(all.len() > 4, "{overlay}");
         for object in all {
             assert_eq!(valid(&object), Ok(()), "{overlay}: {object:#}");
@@ -68,13 +89,14 @@ fn every_manifest_is_what_the_api_takes_and_nothing_more() {
 #[test]
 fn the_chart_makes_what_the_overlays_make() {
     for (overlay, values) in OVERLAYS {
-        let mut ours = server!(kustomize(overlay));
+        let mut ours = server!(rendered(overlay));
         // A chart does not make the namespace that it is installed in; its notes say what that needs.
         ours.retain(|object| object["kind"] != "Namespace");
         let mut theirs = objects(&server!(helm(values)).done());
         if overlay == "overlays/uninstall" {
             // What is in the cluster already is used, and by Helm kept.
-            theirs.retain(|object| object["kind"] == "DaemonSet");
+            let kept = ["ConfigMap", "ClusterRole", "ClusterRoleBinding"];
+            theirs.retain(|object| kept.iter().all(|kind| object["kind"] != *kind));
         }
         let plain = |objects: &[Value]| -> BTreeMap<String, Value> {
             let one = |object: &Value| {
@@ -119,6 +141,62 @@ fn the_chart_is_in_order_and_refuses_what_it_does_not_know() {
     let own = objects(&server!(helm(&["image.repository=r.example/mesh", "image.tag=t"])).done());
     let daemon = find(&own, "DaemonSet", "mesh");
     assert_eq!(PodContainer::of(daemon, false).container["image"], "r.example/mesh:t");
+    let own = objects(&server!(helm(&["uninstall=true", "pauseImage=r.example/pause:t"])).done());
+    let uninstall = find(&own, "DaemonSet", "mesh-uninstall");
+    assert_eq!(PodContainer::of(uninstall, false).container["image"], "r.example/pause:t");
+}
+
+#[test]
+fn the_probes_of_the_chart_follow_the_configuration_or_say_that_they_cannot() {
+    for listen in ["10.0.0.1:9901", "[::1]:9901", "127.0.0.1:0", "9901", ""] {
+        let listen = format!("config.admin.listen={listen}");
+        server!(helm(&[listen.as_str()])).refused(&["config.admin.listen", "127.0.0.1:PORT"]);
+    }
+    let heard = [
+        ("config.admin.listen=127.0.0.1:9911", 9911),
+        ("config.admin.listen=0.0.0.0:9912", 9912),
+        ("config.admin.listen=[::]:9913", 9913),
+        ("config.admin.listen=null", 9901),
+        ("config.admin=null", 9901),
+        ("config=null", 9901),
+    ];
+    for (value, port) in heard {
+        let all = objects(&server!(helm(&[value])).done());
+        let container = PodContainer::of(find(&all, "DaemonSet", "mesh"), false).container;
+        for probe in ["startupProbe", "livenessProbe", "readinessProbe"] {
+            assert_eq!(container[probe]["httpGet"]["port"], json!(port), "{value}: {probe}");
+        }
+    }
+    server!(helm(&["serviceMonitor.enabled=true", "config.admin=null"])).refused(&["config.admin.metrics_listen"]);
+    let monitor = ["serviceMonitor.enabled=true", "config.admin.metrics_listen=[::]:9903"];
+    let monitor = objects(&server!(helm(&monitor)).done());
+    assert_eq!(find(&monitor, "Service", "mesh")["spec"]["ports"][0]["port"], json!(9903));
+}
+
+#[test]
+fn pods_of_a_class_of_the_cluster_are_let_in_by_a_quota_that_names_it() {
+    let named = |objects: &[Value]| {
+        let quota = objects.iter().find(|object| object["kind"] == "ResourceQuota")?;
+        Some(quota["spec"]["scopeSelector"]["matchExpressions"][0]["values"].clone())
+    };
+    for (overlay, name) in [("base", "mesh"), ("overlays/uninstall", "mesh-uninstall")] {
+        let all = server!(kustomize(overlay));
+        let class = &find(&all, "DaemonSet", name)["spec"]["template"]["spec"]["priorityClassName"];
+        assert_eq!(named(&all), Some(json!([class])), "{overlay}");
+    }
+    for (class, wanted) in [("system-cluster-critical", Some(json!(["system-cluster-critical"]))), ("high", None)] {
+        let value = format!("priorityClassName={class}");
+        let all = objects(&server!(helm(&[value.as_str()])).done());
+        assert_eq!(named(&all), wanted, "{class}");
+    }
+}
+
+#[test]
+fn the_mark_has_no_bit_that_means_something_to_others_on_a_node() {
+    let mark = configuration(&server!(kustomize("base")))["dataplane"]["mark"].as_u64().unwrap();
+    for (who, bits) in [("kube-proxy", 0xc000), ("Calico", 0xffff_0000), ("Cilium", 0x0f00), ("the AWS CNI", 0x80)] {
+        assert_eq!(mark & bits, 0, "{who}: {mark:#x}");
+    }
 }
 
 #[test]
@@ -164,7 +242,9 @@ fn container(image: &Image, pod: &PodContainer<'_>, node: &Path) -> Container {
         "readOnlyRootFilesystem": true, "capabilities": security["capabilities"].clone(),
     });
     assert_eq!(security, &fixed, "what the harness sets up besides");
-    assert_eq!(pod.pod["hostPID"], json!(true), "which the harness shares");
+    for shared in ["hostPID", "hostNetwork"] {
+        assert_eq!(pod.pod[shared], json!(true), "{shared}: the harness shares it");
+    }
     let container = Container::new(&image.unpack(), &image.entrypoint()).capabilities(pod.capabilities());
     let mut places = pod.host_paths();
     for place in ["/sys/fs/cgroup", "/sys/fs/bpf"] {
@@ -193,6 +273,7 @@ fn the_daemon_does_with_what_its_daemon_set_gives_it() {
     let shipped = configuration(&base);
     let setup = world.setup(json!([service("web", &[VIP], &[E1])])).with(|config| {
         config["discovery"] = shipped["discovery"].clone();
+        config["dataplane"]["mark"] = shipped["dataplane"]["mark"].clone();
         config["node"] = json!({ "name": "test-node" });
         let listen = config["admin"]["listen"].clone();
         config["admin"] = json!({ "listen": listen, "socket": config["admin"]["socket"].clone() });

@@ -156,7 +156,7 @@ fn connections_go_on_from_the_installation_to_the_purge() {
     assert_eq!(machine.property("mesh", "UnitFileState"), "enabled");
     let pid = machine.property("mesh", "MainPID");
     let confined = machine.read(&format!("/proc/{pid}/status")).unwrap();
-    for line in ["CapBnd:\t000000c000281004", "CapEff:\t000000c000281004", "NoNewPrivs:\t1", "Seccomp:\t2"] {
+    for line in ["CapBnd:\t000000c000281404", "CapEff:\t000000c000281404", "NoNewPrivs:\t1", "Seccomp:\t2"] {
         assert!(confined.contains(line), "{line}: {confined}");
     }
     machine.write("/etc/mesh/mesh.yaml", &json!({ "services": services }).to_string());

@@ -23,6 +23,17 @@ capabilities:
 {{- end }}
 {{- end }}
 
+{{/* The port of config.admin.listen, or of its default, for probes. They ask 127.0.0.1: it has to be heard there. */}}
+{{- define "mesh.adminPort" -}}
+{{- $admin := (.Values.config | default dict).admin | default dict }}
+{{- $listen := hasKey $admin "listen" | ternary $admin.listen "127.0.0.1:9901" | toString }}
+{{- if not (regexMatch `^(127\.0\.0\.1|0\.0\.0\.0|\[::\]):[1-9][0-9]*$` $listen) }}
+{{- $wanted := "127.0.0.1:PORT, 0.0.0.0:PORT or [::]:PORT" }}
+{{- fail (printf "config.admin.listen: probes ask 127.0.0.1, so write %s, not %s" $wanted $listen) }}
+{{- end }}
+{{- splitList ":" $listen | last }}
+{{- end }}
+
 {{- define "mesh.podSecurityContext" -}}
 appArmorProfile:
   type: Unconfined
@@ -84,6 +95,10 @@ tolerations:
 {{- end }}
 {{- with .Values.nodeSelector }}
 nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.affinity }}
+affinity:
   {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- end }}
