@@ -108,10 +108,6 @@ impl Container {
     /// Where one is unknown.
     #[must_use]
     pub fn capabilities<'a>(mut self, names: impl IntoIterator<Item = &'a str>) -> Self {
-        let number = |name: &str| {
-            let short = name.trim_start_matches("CAP_");
-            NAMES.iter().position(|known| *known == short).unwrap_or_else(|| panic!("{name}: no such capability"))
-        };
         self.kept = names.into_iter().map(number).collect();
         self
     }
@@ -135,7 +131,7 @@ impl Container {
         let (mounts, kept, user) = (self.mounts.clone(), self.kept.clone(), self.user);
         let root = CString::new(self.root.as_os_str().as_bytes()).expect("a path without NUL");
         let enter = move || {
-            unshare(CloneFlags::CLONE_NEWNS)?;
+            unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWCGROUP)?;
             let (bind, all) = (MsFlags::MS_BIND, MsFlags::MS_REC);
             let none = None::<&CStr>;
             mount(none, c"/", none, MsFlags::MS_PRIVATE | all, none)?;
@@ -149,9 +145,7 @@ impl Container {
             mount(none, root.as_c_str(), none, bind | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY, none)?;
             chroot(root.as_c_str())?;
             chdir(c"/")?;
-            for number in (0..NAMES.len()).filter(|number| !kept.contains(number)) {
-                prctl(libc::PR_CAPBSET_DROP, number as libc::c_ulong)?;
-            }
+            drop_all_but(&kept)?;
             if user != 0 {
                 let (user, group) = (Uid::from_raw(user), Gid::from_raw(user));
                 setgroups(&[group])?;
@@ -165,6 +159,27 @@ impl Container {
         unsafe { command.pre_exec(enter) };
         command
     }
+}
+
+/// Starts `command` with these capabilities at most (`NET_ADMIN`, `CAP_BPF`).
+///
+/// # Panics
+/// Where there is none of that name.
+pub fn keep(command: &mut Command, names: &[&str]) {
+    let kept: Vec<usize> = names.iter().map(|name| number(name)).collect();
+    // SAFETY: between fork and exec only system calls are made.
+    unsafe { command.pre_exec(move || drop_all_but(&kept)) };
+}
+
+fn number(name: &str) -> usize {
+    let short = name.trim_start_matches("CAP_");
+    NAMES.iter().position(|known| *known == short).unwrap_or_else(|| panic!("{name}: no such capability"))
+}
+
+fn drop_all_but(kept: &[usize]) -> io::Result<()> {
+    (0..NAMES.len())
+        .filter(|number| !kept.contains(number))
+        .try_for_each(|number| prctl(libc::PR_CAPBSET_DROP, number as libc::c_ulong))
 }
 
 fn prctl(option: libc::c_int, argument: libc::c_ulong) -> io::Result<()> {

@@ -76,6 +76,11 @@ impl Successor {
     }
 }
 
+/// For a daemon without explicit proxy.
+fn no_proxy() -> Value {
+    json!({ "http": "" })
+}
+
 impl Setup {
     /// A configuration for a daemon on `cgroup`, with only what keeps it apart from others.
     ///
@@ -104,6 +109,8 @@ impl Setup {
             "node": { "name": "test-node", "state_dir": dir.path().join("state") },
             "admin": { "listen": admin.address(), "socket": dir.path().join("admin.sock") },
             "dataplane": dataplane,
+            // The usual port is one for the whole machine.
+            "proxy": no_proxy(),
         });
         let unload = config.clone();
         // The daemon checks from the host's network namespace, while the backends are in the test's: its checks would
@@ -145,6 +152,10 @@ impl Setup {
     #[must_use]
     pub fn in_netns(mut self, netns: &Arc<Netns>) -> Self {
         self.netns = Some(netns.clone());
+        // The usual port is free there.
+        if self.config["proxy"] == no_proxy() {
+            self.config["proxy"] = json!({});
+        }
         self
     }
 

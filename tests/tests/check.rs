@@ -59,6 +59,7 @@ fn on_a_fit_host_everything_is_tried_and_nothing_stays() {
         ("bpffs", true),
         ("state_dir", true),
         ("admin.listen", true),
+        ("proxy.port", false),
         ("admin.socket", true),
         ("other programs", false),
         ("map VIPS", true),

@@ -1,7 +1,9 @@
 //! Connections to the VIP of an HTTP service, caught in the client's own network namespace.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "in tests a broken expectation is a failure")]
 
-use mesh_tests::{Backend, Daemon, Value, Wire, World, eventually, get, holds, http_with, json, world};
+use mesh_tests::{
+    Backend, Daemon, Value, Wire, World, container::keep, eventually, get, holds, http_with, json, world,
+};
 use std::{
     io::{ErrorKind, Read, Write},
     sync::atomic::{AtomicBool, Ordering},
@@ -74,6 +76,50 @@ fn clients_in_three_namespaces_each_reach_their_own_endpoint_through_the_proxy()
     assert!(endpoint["responses_total"].as_u64().unwrap() >= 150, "{endpoint}");
     let direct = mesh.service("web")["connects_passed_total"]["no_listener"].as_u64().unwrap_or(0);
     assert_eq!(endpoint["picked_total"], direct, "{endpoint}");
+}
+
+/// The warnings of `mesh status` that have these words.
+fn warnings(mesh: &Daemon, words: &str) -> Vec<String> {
+    let status = mesh.json(&["status"]);
+    let all = status["warnings"].as_array().unwrap().iter().map(|warning| warning.as_str().unwrap().to_owned());
+    all.filter(|warning| warning.contains(words)).collect()
+}
+
+#[test]
+fn a_port_that_is_taken_in_a_pod_is_a_warning_until_it_is_free() {
+    let world = world!();
+    let pod = world.pod("one");
+    let taken = pod.backend("somebody", "127.0.0.1:15001");
+    let _endpoint = endpoint(&pod, "one");
+    let mut mesh = daemon(&world, &json!({}));
+    assert_eq!(mesh.config()["proxy"]["port"], Value::Null, "the usual one");
+    holds("direct", || ask(&pod), |said| *said == Ok("one direct".to_owned())).unwrap();
+    let told = holds("a warning", || warnings(&mesh, "127.0.0.1:15001 is taken there"), |told| told.len() == 1);
+    assert!(told[0].contains(&format!("network namespace {}", pod.netns().inode())), "{told:?}");
+    drop(taken);
+    // It looks again when services change, and every ten seconds.
+    let mut services = mesh.config()["services"].clone();
+    services[0]["connect_timeout"] = json!("2s");
+    mesh.set_services(services);
+    assert_eq!(until_captured(&pod), "one 1.1 mesh");
+    assert_eq!(warnings(&mesh, "15001"), [""; 0]);
+}
+
+#[test]
+fn a_daemon_that_may_not_enter_pods_says_so() {
+    let world = world!();
+    let pod = world.pod("one");
+    let _endpoint = endpoint(&pod, "one");
+    let mut web = http_with("web", &[ENDPOINT], json!({}));
+    web["addresses"] = json!([VIP]);
+    // All that interception needs.
+    let setup = world.setup(json!([web])).prepared(|command| keep(command, &["NET_ADMIN", "PERFMON", "BPF"]));
+    let mesh = setup.start();
+    assert_eq!(warnings(&mesh, "entered"), [""; 0]);
+    assert_eq!(ask(&pod), Ok("one direct".to_owned()));
+    let told = holds("a warning", || warnings(&mesh, "cannot be entered"), |told| told.len() == 1);
+    assert!(told[0].contains("CAP_SYS_ADMIN and CAP_SYS_PTRACE"), "{told:?}");
+    assert_eq!(ask(&pod), Ok("one direct".to_owned()));
 }
 
 #[test]

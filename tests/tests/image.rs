@@ -7,11 +7,13 @@
 )]
 
 use mesh_tests::{
-    Container, Image, World, daemon, http_service, json, process, program, programs, server, service, world,
+    Container, Image, Scripted, Wire, World, daemon, get, http_service, json, ports::Port, process, program, programs,
+    server, service, world,
 };
 use std::{
     collections::BTreeMap,
     fs,
+    net::TcpStream,
     os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
 };
@@ -157,11 +159,16 @@ fn nobody_without_capabilities_serves_http_by_the_explicit_proxy() {
         mesh_tests::skip!("needs root, to become nobody in a container");
     }
     let image = server!(Image::around(&process::mesh()));
-    let setup = daemon::Setup::userspace(json!([http_service("web", &["127.0.0.1:9"])]));
+    let (endpoint, port) = (Scripted::named("B1"), Port::new());
+    let setup = daemon::Setup::userspace(json!([http_service("web", &[&endpoint.address()])]));
+    let setup = setup.with(|config| config["proxy"] = json!({ "http": port.address(), "workers": 1 }));
     let mut mesh = setup.in_container(container(&image).capabilities([]).user(65534)).idle();
     std::os::unix::fs::chown(mesh.dir(), Some(65534), Some(65534)).unwrap();
     mesh.spawn();
     mesh.wait_for("/health", 200);
     assert_eq!(mesh.json(&["status"])["mode"], "userspace");
+    let stream = mesh_tests::eventually("the proxy takes connections", || TcpStream::connect(port.address()));
+    let answer = Wire::over(stream).ask(get("web", "/"));
+    assert_eq!((answer.status(), answer.text().as_str()), (200, "B1"), "{answer:?}");
     assert!(mesh.terminate().success());
 }

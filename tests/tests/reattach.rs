@@ -77,6 +77,8 @@ fn programs_that_were_unloaded_by_force_stay_away() {
     thread::sleep(Duration::from_secs(4));
     assert_eq!(mesh.left_behind(), (Vec::new(), 0), "nothing is attached or pinned again");
     says(&mesh, &["somebody took them off the cgroup", "restart the daemon"]);
+    let told = mesh.json(&["explain", VIP]);
+    assert_eq!((&told["decision"], &told["reason"]), (&json!("passed"), &json!("not_intercepted")), "{told:#}");
     assert!(world.dial(VIP).is_err());
     mesh.terminate();
     mesh.start();

@@ -6,8 +6,11 @@
     reason = "in tests a broken expectation is a failure"
 )]
 
-use mesh_tests::{Backend, Value, World, holds, json, process, service, world};
-use std::{io, process::Command};
+use mesh_tests::{
+    Backend, Scripted, Value, Wire, World, ask::find, get, holds, http_service, json, poll, ports::Port, process,
+    service, world,
+};
+use std::{io, net::TcpStream, os::unix::fs::PermissionsExt, path::Path, process::Command};
 
 const VIP: &str = "10.96.0.10:80";
 const E1: &str = "10.1.0.1:8080";
@@ -82,18 +85,58 @@ fn ebpf_mode_without_rights_ends_with_1_and_the_remedy() {
 #[test]
 fn auto_mode_without_rights_runs_as_userspace() {
     let world = world!();
-    let mesh = world.setup(web(&[E1])).idle();
+    let (endpoint, port) = (Scripted::named("B1"), Port::new());
+    let mut http = http_service("http", &[&endpoint.address()]);
+    http["health_check"] = json!({ "type": "tcp" });
+    let mut services = web(&[E1]);
+    services.as_array_mut().unwrap().push(http);
+    let setup = world.setup(services).with(|c| c["proxy"] = json!({ "http": port.address(), "workers": 1 }));
+    let mesh = setup.idle();
     let mut child = for_nobody(&mesh).stdin(std::process::Stdio::null()).spawn().unwrap();
-    let status = mesh_tests::poll::within(mesh_tests::poll::PATIENCE, || {
+    let status = poll::within(poll::PATIENCE, || {
         let response = mesh_tests::http::tcp(&mesh.admin(), "GET", "/v1/status", "").map_err(|e| e.to_string())?;
         serde_json::from_str::<Value>(&response.body).map_err(|e| e.to_string())
     });
     let ready = mesh_tests::http::tcp(&mesh.admin(), "GET", "/ready", "").map(|r| r.status);
+    // It serves what needs no rights: requests at its explicit proxy, to endpoints that it checks.
+    let asked = poll::within(poll::PATIENCE, || TcpStream::connect(port.address())).map(|stream| {
+        Wire::over(stream).try_answer_to(&get("http", "/")).map(|answer| (answer.status(), answer.text()))
+    });
+    let checked = poll::within(poll::PATIENCE, || {
+        let response = mesh_tests::http::tcp(&mesh.admin(), "GET", "/v1/endpoints", "").map_err(|e| e.to_string())?;
+        let endpoints: Value = serde_json::from_str(&response.body).map_err(|e| e.to_string())?;
+        match find(&endpoints, "service", "http")["health"] == json!("healthy") {
+            true => Ok(()),
+            false => Err(format!("{endpoints:#}")),
+        }
+    });
     child.kill().unwrap();
     child.wait().unwrap();
     let status = status.unwrap();
     assert_eq!((&status["mode"], &status["interception_ok"]), (&json!("userspace"), &json!(false)));
     assert_eq!(ready.unwrap(), 503);
+    assert_eq!(asked.unwrap().unwrap(), (200, "B1".to_owned()));
+    checked.unwrap();
+}
+
+#[test]
+fn a_state_directory_that_was_just_made_is_shut_to_others_and_one_in_use_is_left() {
+    let world = world!();
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    let setup = world.setup(web(&[E1]));
+    let state = std::path::PathBuf::from(setup.config["node"]["state_dir"].as_str().unwrap());
+    let open = std::fs::Permissions::from_mode(0o755);
+    // As kubelet makes it.
+    std::fs::create_dir(&state).unwrap();
+    std::fs::set_permissions(&state, open.clone()).unwrap();
+    let mut mesh = setup.start();
+    assert_eq!(mode(&state), 0o700);
+    assert!(!mesh.log().contains("open to others"), "{}", mesh.log());
+    mesh.terminate();
+    std::fs::set_permissions(&state, open).unwrap();
+    mesh.start();
+    assert_eq!(mode(&state), 0o755);
+    assert!(mesh.log().contains("open to others"), "{}", mesh.log());
 }
 
 #[test]

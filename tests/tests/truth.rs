@@ -8,7 +8,8 @@
 
 use mesh_common::settings::{Settings, flags};
 use mesh_tests::{Daemon, Value, World, holds, json, kernel, service, world};
-use std::{fs, path::PathBuf, thread, time::Duration};
+use nix::sched::{CloneFlags, unshare};
+use std::{fs, os::unix::process::CommandExt, path::PathBuf, thread, time::Duration};
 
 const VIP: &str = "10.96.0.10:80";
 const E1: &str = "10.1.0.1:8080";
@@ -65,6 +66,22 @@ fn a_probe_proves_interception_soon_after_the_start_and_shows_nowhere_else() {
     assert_eq!(mesh.endpoint("web", E1)["connections_total"], 1, "and none of the probe's");
     assert!(mesh.log().contains("interception works"), "{}", mesh.log());
     holds("its cgroup is gone", || world.cgroup().path().join("mesh-probe").exists(), |there| !there);
+}
+
+#[test]
+fn a_daemon_in_a_cgroup_namespace_of_its_own_probes_as_any_other() {
+    let world = world!();
+    // As containers are started. Where cgroup2 is mounted with `nsdelegate`, as by systemd and in the virtual machines of
+    // `cargo xtask vm`, it could move nobody out of there.
+    let mesh = world.setup(web()).prepared(|command| {
+        // SAFETY: between fork and exec one system call is made.
+        unsafe {
+            command.pre_exec(|| Ok(unshare(CloneFlags::CLONE_NEWCGROUP)?));
+        }
+    });
+    let mesh = mesh.start();
+    becomes(&mesh, true);
+    assert_eq!(mesh.json(&["status"])["warnings"], json!([]));
 }
 
 #[test]

@@ -4,7 +4,7 @@ pub use super::admin_socket::SocketFile;
 use super::{admin_socket::AdminSocket, takeover::Passed};
 use std::{
     io::{self, ErrorKind},
-    net::{self, SocketAddr},
+    net::{self, Ipv4Addr, Ipv6Addr, SocketAddr},
     os::fd::{AsFd, OwnedFd},
     path::{Path, PathBuf},
 };
@@ -185,7 +185,17 @@ async fn tcp(
     let Some(address) = address else { return Ok(None) };
     let listener = match inherited.take_tcp(address) {
         Some(listener) => listener,
-        None => TcpListener::bind(address).await,
+        None => match TcpListener::bind(address).await {
+            // `[::]` is every address of this machine: where it has no IPv6, those of IPv4.
+            Err(e) if e.raw_os_error() == Some(libc::EAFNOSUPPORT) && address.ip() == Ipv6Addr::UNSPECIFIED => {
+                let all = SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port()));
+                match inherited.take_tcp(all) {
+                    Some(listener) => listener,
+                    None => TcpListener::bind(all).await,
+                }
+            }
+            bound => bound,
+        },
     };
     listener.map(Some).map_err(|source| BindError::Tcp { key, address, source })
 }

@@ -191,6 +191,7 @@ impl Daemon {
         warnings.extend(state.facts.problems().map(str::to_owned));
         warnings.extend(state.facts.trouble());
         warnings.extend(self.names.problem());
+        warnings.extend(self.http.troubles());
         warnings.extend(state.datapath.iter().flat_map(|d| d.problems().iter().cloned()));
         let maps = self.maps(used.as_ref());
         Status {

@@ -1,10 +1,9 @@
 //! Listeners for the clients of HTTP services, in every network namespace that has any.
 
 use super::daemon::Daemon;
-use crate::kernel::{self, Captured, Change, Listeners, Place, Places};
+use crate::kernel::{self, Barred, Captured, Change, Listeners, Place, Places, Refused};
 use std::{
     fmt, io,
-    net::SocketAddr,
     os::fd::OwnedFd,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -61,8 +60,7 @@ impl Capture {
         inherited: Vec<(Place, OwnedFd)>,
         take: Arc<dyn Take>,
     ) -> io::Result<Arc<Self>> {
-        let mark = daemon.state().config.dataplane.mark.get();
-        let mut places = Places::new(port, workers, mark);
+        let mut places = Places::new(port, workers, daemon.mark);
         places.inherit(inherited);
         let (order, orders) = mpsc::channel();
         let places = Mutex::new(Some(places));
@@ -109,6 +107,19 @@ impl Capture {
         let _ = self.orders.send(Order::Stop);
     }
 
+    /// Why clients go past the daemon, where there are any and something is in the way.
+    pub(super) fn troubles(&self) -> Vec<String> {
+        let places = self.places();
+        let Some(places) = places.as_ref() else { return Vec::new() };
+        let refused: Vec<Refused> = places.refused().filter(is_trouble).collect();
+        let more = match refused.len() {
+            0 | 1 => String::new(),
+            n => format!(" (and so in {} more places)", n - 1),
+        };
+        let refused = refused.first().map(|first| format!("network namespace {}: {}{more}", first.inode, why(first)));
+        refused.into_iter().chain(places.barred().map(why_barred)).collect()
+    }
+
     fn places(&self) -> MutexGuard<'_, Option<Places>> {
         self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -150,24 +161,42 @@ impl Capture {
         match change {
             Change::Opened(worker, listener) => self.take.take(worker, listener),
             Change::Closed(netns) => self.take.forget(netns),
-            Change::Refused { inode, address, error } => say(inode, address, &error),
+            Change::Refused(refused) if is_trouble(&refused) => {
+                tracing::warn!(namespace = refused.inode, "{}", why(&refused));
+            }
+            Change::Refused(refused) => tracing::debug!(namespace = refused.inode, "{}", why(&refused)),
+            Change::Barred(barred) => tracing::warn!("{}", why_barred(barred)),
         }
     }
 }
 
-/// Says once of a namespace why its clients go past the daemon.
-fn say(namespace: u64, address: SocketAddr, error: &io::Error) {
-    match error.kind() {
-        io::ErrorKind::AddrInUse => tracing::warn!(
-            namespace,
+/// Whether somebody should do something about it.
+const fn is_trouble(refused: &Refused) -> bool {
+    refused.errno != libc::EADDRNOTAVAIL
+}
+
+fn why(refused: &Refused) -> String {
+    let address = refused.address;
+    match refused.errno {
+        libc::EADDRINUSE => format!(
             "{address} is taken there: clients of HTTP services go straight to endpoints; set another proxy.port, or \
              free it"
         ),
-        io::ErrorKind::AddrNotAvailable => tracing::debug!(
-            namespace,
+        libc::EADDRNOTAVAIL => format!(
             "no {address} there (IPv6 is disabled, or the loopback interface is down): its clients go straight to \
              endpoints"
         ),
-        _ => tracing::warn!(namespace, "cannot listen at {address}, clients go straight to endpoints: {error}"),
+        errno => {
+            let error = io::Error::from_raw_os_error(errno);
+            format!("cannot listen at {address}, clients go straight to endpoints: {error}")
+        }
     }
+}
+
+fn why_barred(Barred(errno): Barred) -> String {
+    let error = io::Error::from_raw_os_error(errno);
+    format!(
+        "network namespaces of clients cannot be entered ({error}): HTTP clients there go straight to endpoints; \
+         CAP_SYS_ADMIN and CAP_SYS_PTRACE are needed"
+    )
 }

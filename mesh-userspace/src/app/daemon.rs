@@ -87,6 +87,8 @@ pub(super) struct Daemon {
     pub(super) pods: Arc<ArcSwap<Pods>>,
     pub(super) registry: Registry,
     pub(super) watches: Watches,
+    /// `SO_MARK` of the daemon's own connections; 0: none.
+    pub(super) mark: u32,
     /// How sources are reached.
     pub(super) direct: Direct,
     /// Where the node is seen live.
@@ -263,7 +265,7 @@ impl Daemon {
     pub(super) fn new(parts: Parts, state: State) -> Self {
         let Parts { named, mode, kernel, cgroup, levels, logs, notes, registry } = parts;
         let pins = Pins::new(&state.config.dataplane.bpffs);
-        let direct = Direct::new(state.config.dataplane.mark);
+        let mark = kernel::mark_or_none(state.config.dataplane.mark);
         let programs_log = ProgramsLog::new(levels.directives().of_programs());
         Self {
             started: Instant::now(),
@@ -290,7 +292,8 @@ impl Daemon {
             pods: Arc::default(),
             registry,
             watches: Watches::default(),
-            direct,
+            mark,
+            direct: Direct::new(mark),
             screen: Screen::default(),
             discovery: OnceLock::new(),
             checker: OnceLock::new(),

@@ -35,9 +35,8 @@ type Passes = Mutex<HashMap<(Box<str>, SocketAddr), (Word, u32)>>;
 /// # Errors
 /// The system's, where there can be no thread.
 pub(super) fn start(daemon: &Arc<Daemon>) -> io::Result<()> {
-    let mark = daemon.state().config.dataplane.mark.get();
     let ears = Ears { daemon: Arc::downgrade(daemon), passes: Mutex::default() };
-    let checker = Checker::start(Arc::new(ears), mark)?;
+    let checker = Checker::start(Arc::new(ears), daemon.mark)?;
     checker.set_targets(targets(&daemon.state().snapshot));
     // It is set once: the daemon starts once.
     let _ = daemon.checker.set(checker);

@@ -30,11 +30,14 @@ use crate::{
     },
 };
 use mesh_common::settings::{Settings, flags};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::{
+    sys::resource::{Resource, getrlimit, setrlimit},
+    unistd::geteuid,
+};
 use std::{
     collections::BTreeSet,
     fs, io, mem,
-    os::unix::fs::{DirBuilderExt, PermissionsExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError, atomic::Ordering},
     time::Duration,
@@ -58,7 +61,7 @@ const BEAT: Duration = Duration::from_millis(250);
 /// Why it cannot start, and what to do about it.
 pub fn run(named: Option<PathBuf>, takeover: bool) -> Result<(), String> {
     let large_pages = kernel::use_small_pages().err();
-    let watch = Watch::new(named.as_deref());
+    let (watch, unwatched) = Watch::new(named.as_deref());
     let mut loaded = config::load(named.as_deref(), &host()).map_err(|errors| errors.to_string())?;
     let files = loaded.config.take_services();
     let config = &loaded.config;
@@ -68,6 +71,9 @@ pub fn run(named: Option<PathBuf>, takeover: bool) -> Result<(), String> {
     let logs = logs.map_err(|e| format!("requests cannot be logged: {e}"))?;
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
+    }
+    if let Some(error) = unwatched {
+        tracing::warn!("files are looked at from time to time only: {error}");
     }
     if let Some(error) = large_pages {
         tracing::warn!(%error, "huge pages cannot be left out: the daemon takes more memory");
@@ -209,8 +215,16 @@ fn allow_descriptors() {
 fn prepare_state(directory: &Path) -> Result<(), String> {
     let refuse = |e| format!("node.state_dir {}: {e}; create it, or set another one", directory.display());
     fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(refuse)?;
-    let mode = fs::metadata(directory).map_err(refuse)?.permissions().mode() & 0o777;
-    if mode & 0o077 != 0 {
+    let found = fs::metadata(directory).map_err(refuse)?;
+    let mode = found.permissions().mode() & 0o7777;
+    if mode & 0o077 == 0 {
+        return Ok(());
+    }
+    // As kubelet makes it. One that holds something may be somebody else's as well.
+    let is_new = mode & 0o1002 == 0
+        && found.uid() == geteuid().as_raw()
+        && fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_none());
+    if !is_new || fs::set_permissions(directory, fs::Permissions::from_mode(0o700)).is_err() {
         tracing::warn!("node.state_dir {} is open to others (mode {mode:04o}): make it 0700", directory.display());
     }
     Ok(())

@@ -48,8 +48,9 @@ impl Stirred {
 }
 
 impl Watch {
-    /// Takes the files as they are for loaded.
-    pub(super) fn new(named: Option<&Path>) -> Self {
+    /// Takes the files as they are for loaded. With why nothing tells when they stir, where nothing does: it is before
+    /// there is a log.
+    pub(super) fn new(named: Option<&Path>) -> (Self, Option<notify::Error>) {
         let seen = stamps(named);
         let stirred = Arc::new(Notify::new());
         let tell = Arc::clone(&stirred);
@@ -59,11 +60,14 @@ impl Watch {
                 tell.notify_one();
             }
         });
-        let watcher = watcher.inspect_err(|e| tracing::warn!("files are looked at from time to time only: {e}")).ok();
+        let (watcher, error) = match watcher {
+            Ok(watcher) => (Some(watcher), None),
+            Err(e) => (None, Some(e)),
+        };
         let named = named.map(Path::to_path_buf);
         let mut watch = Self { named, loaded: Some(seen.clone()), seen, watcher, watched: BTreeSet::new(), stirred };
         watch.follow();
-        watch
+        (watch, error)
     }
 
     /// Who tells when something stirs where the files are.
@@ -157,7 +161,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let main = directory.path().join("mesh.yaml");
         fs::write(&main, "a").unwrap();
-        let mut watch = Watch::new(Some(&main));
+        let (mut watch, _) = Watch::new(Some(&main));
         assert!(!watch.changed());
         fs::write(&main, "half").unwrap();
         assert!(!watch.changed(), "it may still be written");
@@ -185,7 +189,7 @@ mod tests {
         }
         std::os::unix::fs::symlink("..1", at("..data")).unwrap();
         std::os::unix::fs::symlink("..data/mesh.yaml", at("mesh.yaml")).unwrap();
-        let mut watch = Watch::new(Some(&at("mesh.yaml")));
+        let (mut watch, _) = Watch::new(Some(&at("mesh.yaml")));
         let steps: [&dyn Fn(); 3] = [
             &|| {
                 std::os::unix::fs::symlink("..2", at("..new")).unwrap();

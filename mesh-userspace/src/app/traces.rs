@@ -71,12 +71,9 @@ impl Tracing {
 /// # Errors
 /// The system's, where there can be no thread.
 pub(super) fn start(daemon: &Daemon) -> io::Result<()> {
-    let (name, mark) = {
-        let config = &daemon.state().config;
-        (config.node.name.clone(), config.dataplane.mark.get())
-    };
+    let name = daemon.state().config.node.name.clone();
     let tracing = &daemon.http.tracing;
-    let exporter = Exporter::start(Arc::clone(&tracing.traces), Node { name }, mark)?;
+    let exporter = Exporter::start(Arc::clone(&tracing.traces), Node { name }, daemon.mark)?;
     // It is set once: the daemon starts once.
     let _ = tracing.exporter.set(Mutex::new(exporter));
     tracing.tell();

@@ -17,17 +17,15 @@ use tokio::{
 /// How long a DNS server may take to take a connection, where the library does not say.
 const CONNECT: Duration = Duration::from_secs(5);
 
-/// Makes sockets that the hooks let pass, by the mark of the daemon's own (`SO_MARK`).
+/// Makes sockets that the hooks let pass, by the mark of the daemon's own (`SO_MARK`); without one, plain sockets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Direct(Option<NonZeroU32>);
 
 impl Direct {
-    /// With this mark, if this process may set one (`CAP_NET_ADMIN`): without programs it has nothing to get past.
+    /// With this mark, which this process may set; 0: without one.
     #[must_use]
-    pub fn new(mark: NonZeroU32) -> Self {
-        let marked = Self(Some(mark));
-        let may = Socket::new(Domain::IPV4, Type::STREAM, None).and_then(|socket| marked.mark(&socket));
-        if may.is_ok() { marked } else { Self(None) }
+    pub const fn new(mark: u32) -> Self {
+        Self(NonZeroU32::new(mark))
     }
 
     fn mark(self, socket: &impl AsFd) -> io::Result<()> {
@@ -106,16 +104,15 @@ mod tests {
     use hyper_util::rt::TokioIo;
     use tokio::net::TcpListener;
 
-    const MARK: NonZeroU32 = NonZeroU32::MIN.saturating_add(0x6d64);
-
     fn mark(socket: &impl AsFd) -> u32 {
         SockRef::from(socket).mark().unwrap()
     }
 
     #[tokio::test]
     async fn every_socket_to_a_source_carries_the_mark() {
-        let direct = Direct::new(MARK);
-        let expected = direct.0.map_or(0, NonZeroU32::get);
+        let may = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap().set_mark(1).is_ok();
+        let expected = if may { 0x6d65 } else { 0 };
+        let direct = Direct::new(expected);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let url = format!("http://{address}").parse().unwrap();

@@ -5,8 +5,10 @@ use nix::{
     mount::{MsFlags, mount},
     sys::statfs::{BPF_FS_MAGIC, CGROUP2_SUPER_MAGIC, FsType, statfs},
 };
+use socket2::{Domain, Socket, Type};
 use std::{
     fs::{self, File},
+    num::NonZeroU32,
     os::fd::AsFd,
     path::{Path, PathBuf},
 };
@@ -92,6 +94,14 @@ pub fn can_mount() -> bool {
 
 fn is(path: &Path, kind: FsType) -> bool {
     statfs(path).is_ok_and(|s| s.filesystem_type() == kind)
+}
+
+/// `mark`, or 0, which is none, where this process may not set it on its sockets (`CAP_NET_ADMIN`): it can attach no
+/// program either, so its connections have none of its own to get past.
+#[must_use]
+pub fn mark_or_none(mark: NonZeroU32) -> u32 {
+    let marked = Socket::new(Domain::IPV4, Type::STREAM, None).and_then(|socket| socket.set_mark(mark.get()));
+    if marked.is_ok() { mark.get() } else { 0 }
 }
 
 /// Which of the capabilities that loading and attaching need this process lacks.

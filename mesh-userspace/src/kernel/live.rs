@@ -45,10 +45,10 @@ pub struct Connection {
 }
 
 impl Live {
-    /// Takes what is needed out of the object: the program called `name`, else the map of records. The error says why
-    /// it is not the program.
-    pub(super) fn load(ebpf: &mut Ebpf, name: &str) -> Result<(Self, Option<String>), String> {
-        let why = match Self::iterator(ebpf, name) {
+    /// Takes what is needed out of the object: the program called `name`, unless something is known to be `hidden` from
+    /// it, else the map of records. The error says why it is not the program.
+    pub(super) fn load(ebpf: &mut Ebpf, name: &str, hidden: Option<String>) -> Result<(Self, Option<String>), String> {
+        let why = match hidden.map_or_else(|| Self::iterator(ebpf, name), Err) {
             Ok(iterator) => return Ok((iterator, None)),
             Err(why) => why,
         };

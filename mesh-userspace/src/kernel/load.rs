@@ -81,13 +81,14 @@ pub fn try_load(options: &Options<'_>) -> Result<Kernel, KernelError> {
     }
     let adopted = sizes.is_some();
     let sizes = sizes.unwrap_or_else(|| shapes.iter().map(|s| s.entries).collect());
-    let loaded = load_object(options, &shapes, &sizes, &mut notes);
+    let offsets = offsets::find(&mut notes);
+    let loaded = load_object(options, &shapes, &sizes, &offsets);
     if let Some(pins) = options.pins.filter(|_| loaded.is_err() && !adopted) {
         pins.remove_maps()?;
     }
     let (mut ebpf, tables, missing) = loaded?;
     let unpinned = Unpinned::of(&ebpf)?;
-    let (live, why) = match Live::load(&mut ebpf, ITERATOR.0) {
+    let (live, why) = match Live::load(&mut ebpf, ITERATOR.0, offsets::hidden_from_live(&offsets)) {
         Ok((live, why)) => (Ok(live), why),
         Err(why) => (Err(why.clone()), Some(why)),
     };
@@ -153,7 +154,7 @@ fn load_object(
     options: &Options<'_>,
     shapes: &[Shape],
     sizes: &[u32],
-    notes: &mut Vec<String>,
+    offsets: &[(&'static str, u32)],
 ) -> Result<(Ebpf, Tables, Missing), KernelError> {
     let mut loader = EbpfLoader::new();
     for (shape, entries) in shapes.iter().zip(sizes) {
@@ -164,8 +165,7 @@ fn load_object(
             loader.map_pin_path(shape.name, pins.map(shape.name));
         }
     }
-    let offsets = offsets::find(notes);
-    for (name, value) in &offsets {
+    for (name, value) in offsets {
         loader.override_global(name, value, true);
     }
     loader.override_global(aya_log::LEVEL, &options.log_level, false);

@@ -45,7 +45,8 @@ pub use cgroups::CgroupPaths;
 pub use error::KernelError;
 pub use events::{Endings, Event, Events, Untold};
 pub use host::{
-    INITS_ROOT, can_mount, cgroup2_root, ensure_bpffs, missing_capabilities, netns_cookie, on_bpffs, open_cgroup,
+    INITS_ROOT, can_mount, cgroup2_root, ensure_bpffs, mark_or_none, missing_capabilities, netns_cookie, on_bpffs,
+    open_cgroup,
 };
 pub use live::{Connection, Live};
 pub use load::{Options, adoptable, load, try_load};
@@ -56,7 +57,7 @@ pub use netns::{Netns, socket_netns};
 pub use offsets::{FieldSeen, fields};
 pub use others::{OtherProgram, others_than};
 pub use pins::{Pins, unload};
-pub use places::{Captured, Change, Place, Places};
+pub use places::{Barred, Captured, Change, Place, Places, Refused};
 pub use shapes::{Capacity, MAX_BYPASSED};
 pub use status::{MapStatus, ProgramStatus, Verdict};
 pub use tables::{Existing, Tables};

@@ -9,25 +9,34 @@ struct Field {
     structure: &'static str,
     name: &'static str,
     consequence: &'static str,
+    /// Whether the program that looks at live connections cannot do without it.
+    live: bool,
 }
 
 const fn field(global: &'static str, structure: &'static str, name: &'static str, consequence: &'static str) -> Field {
-    Field { global, structure, name, consequence }
+    Field { global, structure, name, consequence, live: false }
+}
+
+const fn live(global: &'static str, structure: &'static str, name: &'static str, consequence: &'static str) -> Field {
+    Field { global, structure, name, consequence, live: true }
 }
 
 pub(super) const LIVE: &str = "what live connections carry is counted when they close only";
+
+const WRITE_SEQ: &str = "sent bytes may be a byte short a connection that was cut off, and what live connections carry is \
+                         counted when they close only";
 
 const FIELDS: [Field; 10] = [
     field("OFFSET_SK_ERR", "sock", "sk_err", "reasons of failed connects are guessed"),
     field("OFFSET_SK_SHUTDOWN", "sock", "sk_shutdown", "answers to who no longer listens may count as resets"),
     field("OFFSET_SK_FLAGS", "sock_common", "skc_flags", "received bytes may be a byte short a connection"),
-    field("OFFSET_WRITE_SEQ", "tcp_sock", "write_seq", "sent bytes may be a byte short a connection that was cut off"),
-    field("OFFSET_SK_STATE", "sock_common", "skc_state", LIVE),
-    field("OFFSET_SND_UNA", "tcp_sock", "snd_una", LIVE),
-    field("OFFSET_BYTES_ACKED", "tcp_sock", "bytes_acked", LIVE),
-    field("OFFSET_BYTES_RECEIVED", "tcp_sock", "bytes_received", LIVE),
-    field("OFFSET_TOTAL_RETRANS", "tcp_sock", "total_retrans", LIVE),
-    field("OFFSET_SRTT", "tcp_sock", "srtt_us", LIVE),
+    live("OFFSET_WRITE_SEQ", "tcp_sock", "write_seq", WRITE_SEQ),
+    live("OFFSET_SK_STATE", "sock_common", "skc_state", LIVE),
+    live("OFFSET_SND_UNA", "tcp_sock", "snd_una", LIVE),
+    live("OFFSET_BYTES_ACKED", "tcp_sock", "bytes_acked", LIVE),
+    live("OFFSET_BYTES_RECEIVED", "tcp_sock", "bytes_received", LIVE),
+    live("OFFSET_TOTAL_RETRANS", "tcp_sock", "total_retrans", LIVE),
+    live("OFFSET_SRTT", "tcp_sock", "srtt_us", LIVE),
 ];
 
 /// A bit field: it has a mask too.
@@ -62,6 +71,13 @@ pub(super) fn find(notes: &mut Vec<String>) -> Vec<(&'static str, u32)> {
     found.push(("TICK_NS", tick));
     found.push(("HAS_MPTCP", u32::from(btf::field(&raw, "mptcp_sock", "first").is_some())));
     found
+}
+
+/// The first field that the program which looks at live connections needs and this kernel does not show; `found` is what
+/// [`find`] found.
+pub(super) fn hidden_from_live(found: &[(&str, u32)]) -> Option<String> {
+    let hidden = |field: &&Field| field.live && found.contains(&(field.global, 0));
+    FIELDS.iter().find(hidden).map(|field| format!("the kernel's BTF does not show {}.{}", field.structure, field.name))
 }
 
 /// Nanoseconds of a tick of the kernel's timers, which is how exact its coarse clocks are; 0: not known.

@@ -31,16 +31,27 @@ pub enum Change {
     /// All of them are to be closed: nobody is in the namespace with this cookie any more.
     Closed(u64),
     /// There is no listener for a family, and clients go past the daemon. Said once, and tried again.
-    Refused {
-        /// Inode of the namespace.
-        inode: u64,
-        /// Where.
-        address: SocketAddr,
-        /// Why: [`io::ErrorKind::AddrInUse`], somebody else listens; [`io::ErrorKind::AddrNotAvailable`], the
-        /// loopback interface is down, or IPv6 is disabled.
-        error: io::Error,
-    },
+    Refused(Refused),
+    /// There is none in namespaces that this process may not enter. Said once.
+    Barred(Barred),
 }
+
+/// Why there is no listener for a family in a network namespace.
+#[derive(Clone, Copy, Debug)]
+pub struct Refused {
+    /// Inode of the namespace.
+    pub inode: u64,
+    /// Where.
+    pub address: SocketAddr,
+    /// What the system says: `EADDRINUSE`, somebody else listens; `EADDRNOTAVAIL`, the loopback interface is down, or
+    /// IPv6 is disabled.
+    pub errno: i32,
+}
+
+/// What the system says (an errno) where a namespace of clients may not be looked at (`CAP_SYS_PTRACE`) or entered
+/// (`CAP_SYS_ADMIN`).
+#[derive(Clone, Copy, Debug)]
+pub struct Barred(pub i32);
 
 /// Which listeners are open. It has a descriptor of each: a worker that closes its own does not close the listener.
 #[derive(Debug)]
@@ -50,6 +61,7 @@ pub struct Places {
     mark: u32,
     open: BTreeMap<u64, Open>,
     inherited: HashMap<(u64, Family), Vec<OwnedFd>>,
+    barred: Option<Barred>,
 }
 
 #[derive(Debug)]
@@ -57,7 +69,7 @@ struct Open {
     netns: Arc<Netns>,
     /// By family, with the number of the worker.
     sockets: BTreeMap<Family, Vec<(usize, OwnedFd)>>,
-    refused: BTreeSet<Family>,
+    refused: BTreeMap<Family, Refused>,
 }
 
 /// How many clients may wait to be accepted by a worker; `net.core.somaxconn` is the limit.
@@ -67,7 +79,18 @@ impl Places {
     /// None yet. Each of so many `workers` will listen at `port`; sockets that are made to connect carry `mark`.
     #[must_use]
     pub fn new(port: u16, workers: usize, mark: u32) -> Self {
-        Self { port, workers: workers.max(1), mark, open: BTreeMap::new(), inherited: HashMap::new() }
+        Self { port, workers: workers.max(1), mark, open: BTreeMap::new(), inherited: HashMap::new(), barred: None }
+    }
+
+    /// Where there are clients and no listener, as far as that is known.
+    pub fn refused(&self) -> impl Iterator<Item = Refused> {
+        self.open.values().flat_map(|open| open.refused.values().copied())
+    }
+
+    /// Whether there are namespaces of clients that this process may not enter.
+    #[must_use]
+    pub const fn barred(&self) -> Option<Barred> {
+        self.barred
     }
 
     /// Takes listeners of a daemon that is followed. They are handed out where their namespaces are found: those who
@@ -98,7 +121,7 @@ impl Places {
         for namespace in namespaces.iter().filter(|namespace| !known.contains(&namespace.inode)) {
             match Netns::of(namespace, self.mark) {
                 Ok(netns) => self.enter(netns),
-                Err(e) => tracing::debug!("network namespace {} cannot be entered: {e}", namespace.inode),
+                Err(e) => self.bar(&e, tell),
             }
         }
         for netns in self.open.keys().copied().collect::<Vec<_>>() {
@@ -121,7 +144,18 @@ impl Places {
             }
             // It went elsewhere, or only one of its threads was there.
             Ok(_) => {}
-            Err(e) => tracing::debug!(pid, "the network namespace of a client cannot be entered: {e}"),
+            Err(e) => self.bar(&e, tell),
+        }
+    }
+
+    /// A namespace could not be entered: it is gone, or this process may not.
+    fn bar(&mut self, error: &io::Error, tell: &mut dyn FnMut(Change)) {
+        match error.raw_os_error() {
+            Some(errno @ (libc::EPERM | libc::EACCES)) if self.barred.is_none() => {
+                self.barred = Some(Barred(errno));
+                tell(Change::Barred(Barred(errno)));
+            }
+            _ => tracing::debug!("the network namespace of a client cannot be entered: {error}"),
         }
     }
 
@@ -146,7 +180,7 @@ impl Places {
     }
 
     fn enter(&mut self, netns: Netns) {
-        let open = Open { netns: Arc::new(netns), sockets: BTreeMap::new(), refused: BTreeSet::new() };
+        let open = Open { netns: Arc::new(netns), sockets: BTreeMap::new(), refused: BTreeMap::new() };
         self.open.insert(open.netns.cookie(), open);
     }
 
@@ -161,11 +195,13 @@ impl Places {
             let address = SocketAddr::new(family.loopback(), self.port);
             match open.listen(family, address, self.workers, inherited, tell) {
                 Ok(()) => open.show_one(listeners, netns, family),
-                Err(e) if open.refused.insert(family) => {
-                    let inode = open.netns.inode();
-                    tell(Change::Refused { inode, address, error: e });
+                Err(e) => {
+                    let errno = e.raw_os_error().unwrap_or(libc::EIO);
+                    let refused = Refused { inode: open.netns.inode(), address, errno };
+                    if open.refused.insert(family, refused).is_none() {
+                        tell(Change::Refused(refused));
+                    }
                 }
-                Err(_) => {}
             }
         }
     }

@@ -92,7 +92,7 @@ impl Kernel {
     /// What the tables take up.
     #[must_use]
     pub fn maps(&self) -> Vec<MapStatus> {
-        let maps = self.tables.maps().into_iter();
+        let maps = self.tables.maps();
         maps.map(|(name, fd, capacity)| MapStatus { name, capacity, bytes: memory(fd.as_raw_fd()) }).collect()
     }
 

@@ -54,7 +54,21 @@ pub struct Tables {
     settings: Mapped<Settings>,
     bypassed: Mutex<HashMap<MapData, u64, u64>>,
     capture: Capture,
+    others: Vec<(&'static str, OwnedFd, u32)>,
 }
+
+/// Maps that others of the daemon's parts read and write, or programs alone. That of connections is none of them: its
+/// memory is the sockets'.
+const OTHERS: [&str; 8] = [
+    names::CLIENTS,
+    names::BYPASSED,
+    names::LISTENERS,
+    names::EVENTS,
+    names::ENDED,
+    names::REFUSED,
+    names::UNTOLD,
+    names::TOLD,
+];
 
 /// What an earlier daemon left in the tables.
 #[derive(Clone, Debug, Default)]
@@ -72,6 +86,7 @@ pub struct Existing {
 impl Tables {
     /// Takes the tables out of a loaded object.
     pub(super) fn take(ebpf: &mut Ebpf, pins: Option<&Pins>) -> Result<Self, KernelError> {
+        let others = OTHERS.into_iter().map(|name| other(ebpf, name)).collect::<Result<_, KernelError>>()?;
         let vips = take(ebpf, names::VIPS)?;
         let refuse = |why: String| KernelError::Map { map: names::VIPS.to_owned(), why };
         let Map::HashMap(data) = &vips else { return Err(refuse("not a hash".to_owned())) };
@@ -99,6 +114,7 @@ impl Tables {
                 originals: descriptor(ebpf, names::ORIGINALS)?,
                 connections: descriptor(ebpf, names::CONNECTIONS)?,
             },
+            others,
         })
     }
 
@@ -138,15 +154,15 @@ impl Tables {
         self.endpoints.read(id).map_or(0, |row| row.tag)
     }
 
-    /// The maps behind the tables: name, descriptor, entries that fit.
-    pub(super) fn maps(&self) -> [(&'static str, BorrowedFd<'_>, u32); 12] {
+    /// The maps: name, descriptor, entries that fit (of ring buffers: bytes).
+    pub(super) fn maps(&self) -> impl Iterator<Item = (&'static str, BorrowedFd<'_>, u32)> {
         fn array<'a, T: bytemuck::Pod>(
             name: &'static str,
             table: &'a Mapped<T>,
         ) -> (&'static str, BorrowedFd<'a>, u32) {
             (name, table.map().fd().as_fd(), for_services(table.rows()))
         }
-        [
+        let tables = [
             (names::VIPS, self.vips_fd.as_fd(), for_services(self.vips_capacity)),
             array(names::SERVICES, &self.services),
             array(names::SLOTS, &self.slots),
@@ -159,7 +175,8 @@ impl Tables {
             (names::ENDPOINT_TIMES, self.endpoint_times.fd(), for_services(self.endpoint_times.rows())),
             (names::ORIGINALS, self.capture.originals.as_fd(), MAX_ORIGINALS),
             (names::SETTINGS, self.settings.map().fd().as_fd(), self.settings.rows()),
-        ]
+        ];
+        tables.into_iter().chain(self.others.iter().map(|(name, fd, entries)| (*name, fd.as_fd(), *entries)))
     }
 
     /// Starts the use of a free endpoint row: counters at zero, then the address, the tag last.
@@ -451,13 +468,27 @@ fn take(ebpf: &mut Ebpf, name: &str) -> Result<Map, KernelError> {
 
 /// A descriptor of a map that stays in the object.
 fn descriptor(ebpf: &Ebpf, name: &str) -> Result<OwnedFd, KernelError> {
-    let refuse = |why: String| KernelError::Map { map: name.to_owned(), why };
-    let map = ebpf.map(name).ok_or_else(|| refuse("the object does not have it".to_owned()))?;
-    let data = match map {
-        Map::SkStorage(data) | Map::SockHash(data) | Map::LruHashMap(data) => data,
-        _ => return Err(refuse("of an unexpected type".to_owned())),
-    };
-    data.fd().as_fd().try_clone_to_owned().map_err(|e| refuse(e.to_string()))
+    let fd = data(ebpf, name)?.fd().as_fd().try_clone_to_owned();
+    fd.map_err(|e| KernelError::Map { map: name.to_owned(), why: e.to_string() })
+}
+
+/// A map with how many entries fit.
+fn other(ebpf: &Ebpf, name: &'static str) -> Result<(&'static str, OwnedFd, u32), KernelError> {
+    let info = data(ebpf, name)?.info().map_err(|e| map_error(name, &e))?;
+    Ok((name, descriptor(ebpf, name)?, info.max_entries()))
+}
+
+fn data<'a>(ebpf: &'a Ebpf, name: &str) -> Result<&'a MapData, KernelError> {
+    let refuse = |why: &str| KernelError::Map { map: name.to_owned(), why: why.to_owned() };
+    match ebpf.map(name).ok_or_else(|| refuse("the object does not have it"))? {
+        Map::SkStorage(data)
+        | Map::SockHash(data)
+        | Map::LruHashMap(data)
+        | Map::HashMap(data)
+        | Map::RingBuf(data)
+        | Map::Array(data) => Ok(data),
+        _ => Err(refuse("of an unexpected type")),
+    }
 }
 
 fn take_array(ebpf: &mut Ebpf, name: &str) -> Result<MapData, KernelError> {

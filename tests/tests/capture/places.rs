@@ -47,7 +47,11 @@ fn found(stage: &Stage, world: &World, places: &mut Places) -> (Vec<(usize, Capt
         match change {
             Change::Opened(worker, listener) => opened.push((worker, listener)),
             Change::Closed(netns) => closed.push(netns),
-            Change::Refused { address, error, .. } => refused.push(format!("{address}: {:?}", error.kind())),
+            Change::Refused(found) => {
+                let kind = std::io::Error::from_raw_os_error(found.errno).kind();
+                refused.push(format!("{}: {kind:?}", found.address));
+            }
+            Change::Barred(barred) => panic!("root may enter each: {barred:?}"),
         }
     });
     (opened, closed, refused)

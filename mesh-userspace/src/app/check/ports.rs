@@ -1,32 +1,44 @@
 //! Where the daemon would listen, and who listens there already.
 
 use super::{Report, host::usable};
-use crate::config::Config;
+use crate::config::{Config, Mode};
 use std::{
     fs, io,
-    net::{IpAddr, SocketAddr, TcpListener},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener},
     os::unix::net::UnixStream,
     path::Path,
 };
 
 pub(super) fn listeners(report: &mut Report, config: &Config, daemon: Option<u32>) {
-    port(report, "admin.listen", config.admin.listen.0, daemon);
+    let mut port = |check, address, required| port(report, check, address, daemon, required);
+    port("admin.listen", config.admin.listen.0, true);
     if let Some(address) = config.admin.metrics_listen.0 {
-        port(report, "admin.metrics_listen", address, daemon);
+        port("admin.metrics_listen", address, true);
     }
     if let Some(address) = config.discovery.registry.listen.0 {
-        port(report, "discovery.registry.listen", address, daemon);
+        port("discovery.registry.listen", address, true);
+    }
+    // Without these the daemon does the rest.
+    if let Some(address) = config.discovery.dns_listen.0 {
+        port("discovery.dns_listen", address, false);
+    }
+    if let Some(address) = config.proxy.http.0 {
+        port("proxy.http", address, false);
+    }
+    if config.dataplane.mode != Mode::Userspace {
+        // In this network namespace; what listens in those of others is seen when they connect.
+        port("proxy.port", (Ipv4Addr::LOCALHOST, config.proxy.port).into(), false);
     }
     socket(report, &config.admin.socket, daemon);
 }
 
-fn port(report: &mut Report, check: &str, address: SocketAddr, daemon: Option<u32>) {
+fn port(report: &mut Report, check: &str, address: SocketAddr, daemon: Option<u32>, required: bool) {
     let Err(e) = TcpListener::bind(address) else {
-        return report.add(check, true, true, format!("{address} is free"), None);
+        return report.add(check, true, required, format!("{address} is free"), None);
     };
     let owner = owner(address);
     if owner.is_some() && owner == daemon {
-        return report.add(check, true, true, format!("{address} is the running daemon's"), None);
+        return report.add(check, true, required, format!("{address} is the running daemon's"), None);
     }
     let detail = match owner {
         Some(pid) => format!("{address} is taken by {} (pid {pid})", command(pid)),
@@ -34,9 +46,12 @@ fn port(report: &mut Report, check: &str, address: SocketAddr, daemon: Option<u3
     };
     let remedy = match e.kind() {
         io::ErrorKind::AddrInUse => format!("end what listens there, or set {check} to another port"),
+        io::ErrorKind::PermissionDenied => {
+            format!("a port below 1024 needs CAP_NET_BIND_SERVICE, or set another {check}")
+        }
         _ => format!("set {check} to an address of this host"),
     };
-    report.add(check, false, true, detail, Some(remedy));
+    report.add(check, false, required, detail, Some(remedy));
 }
 
 fn socket(report: &mut Report, path: &Path, daemon: Option<u32>) {

@@ -12,7 +12,8 @@ use super::{
 };
 use crate::{
     api::{Candidate, CircuitState, Decision, Explanation, Kind, Mode, Refusal},
-    datapath::{Share, Standing, share},
+    datapath::{Share, Standing, share, view},
+    kernel::Kernel,
     model::{Endpoint, Health, Node, Service, Snapshot},
     policy::{self, Tier, route::without_port},
 };
@@ -181,7 +182,7 @@ impl Daemon {
         let verdict = match (asked.zone, state.datapath.as_ref()) {
             (Some(zone), Some(datapath)) if verdict.decision == Decision::Forwarded => {
                 let node = in_zone(zone, &state.node(), service);
-                let view = if address.is_ipv4() { View::V4 } else { View::Any };
+                let view = view(address, service.settings.same_family);
                 let closed = |at| datapath.circuit(tables, &service.name, at).state() == breaker::State::Closed;
                 Verdict::forwarded(service, datapath.elsewhere(service, &node, view, closed, now()).1)
             }
@@ -205,6 +206,9 @@ impl Daemon {
             }
         };
         let passed = |reason, sentence: &str| Some(Verdict::passed(reason, sentence.to_owned()));
+        if let Some(detached) = self.kernel().and_then(Kernel::detached) {
+            return passed("not_intercepted", &format!("nothing is intercepted on this node: programs are {detached}"));
+        }
         if self.bypass() {
             let sentence = "bypass is on: the connection goes to the VIP itself, untouched";
             return passed(Reason::Bypass.word(), sentence);
@@ -250,7 +254,12 @@ impl Daemon {
             let standing = standings.get(&e.address).copied().unwrap_or_default();
             let unhealthy = standing.health == Health::Unhealthy;
             let why = unhealthy.then(|| self.health_error(&service.name, e.address)).flatten();
-            let mismatch = !is_request && asked.address.is_ipv4() && e.address.is_ipv6();
+            let mismatch = !is_request
+                && match view(asked.address, service.settings.same_family) {
+                    View::V4 => e.address.is_ipv6(),
+                    View::V6 => e.address.is_ipv4(),
+                    View::Any => false,
+                };
             let seen = Seen { endpoint: e, standing, circuit, share, is_attended, mismatch, why };
             Candidate {
                 service: Some(service.name.clone()),
@@ -323,7 +332,11 @@ impl Seen<'_> {
         } else if endpoint.tripped {
             "its circuit is held open by an operator"
         } else if *mismatch {
-            "IPv6 endpoint behind an IPv4 VIP (family_mismatch)"
+            if endpoint.address.is_ipv6() {
+                "IPv6 endpoint behind an IPv4 VIP (family_mismatch)"
+            } else {
+                "IPv4 endpoint behind an IPv6 VIP, with load_balancing.same_family (family_mismatch)"
+            }
         } else if decision == Decision::Passed {
             "connections are not translated"
         } else if *circuit == CircuitState::Open {
@@ -351,7 +364,7 @@ fn refusal_sentence(reason: Reason) -> &'static str {
     match reason {
         Reason::CircuitOpen => "the circuit of every endpoint that could be chosen is open",
         Reason::NoEndpoint => "no endpoint can be chosen (none there, all draining, or all of weight 0)",
-        Reason::FamilyMismatch => "its endpoints are IPv6 and the VIP is IPv4",
+        Reason::FamilyMismatch => "the VIP is of one family, and all of its endpoints are of the other",
         _ => "the tables are being changed",
     }
 }

@@ -115,6 +115,14 @@ impl Http {
         }
     }
 
+    /// What is in the way of clients of HTTP services.
+    pub(super) fn troubles(&self) -> Vec<String> {
+        let explicit = self.place.get().and_then(|place| place.as_ref().err());
+        let explicit = explicit.map(|why| format!("no explicit proxy: {why}"));
+        let captures = self.capture.get().map(|capture| capture.troubles());
+        explicit.into_iter().chain(captures.into_iter().flatten()).collect()
+    }
+
     /// Lets requests finish, and connections end, for as long as `within`.
     /// `followed`: by another daemon, which has the same listeners.
     pub(super) fn drain(&self, within: Duration, followed: bool) {
@@ -158,7 +166,7 @@ pub(super) fn start(daemon: &Arc<Daemon>, inherited: ProxyListeners) -> io::Resu
     let tables = daemon.kernel().map(|kernel| Arc::clone(kernel.tables()));
     let workers = Workers::start(&http.shared, http.count, &beat(tables.clone()))?;
     if let Some(address) = config.proxy.http.0 {
-        let netns = Arc::new(Netns::own(config.dataplane.mark.get())?);
+        let netns = Arc::new(Netns::own(daemon.mark)?);
         // Another address than before: what was inherited is closed.
         let inherited = explicit.into_iter().filter(|socket| local_address(socket) == Some(address)).collect();
         match netns.listen_beside(address, BACKLOG, workers.count(), inherited) {

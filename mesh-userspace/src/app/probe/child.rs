@@ -3,10 +3,13 @@
 //! It joins the cgroup, connects, says its number, and checks what comes back. One line on standard output tells its
 //! parent how that went.
 
-use nix::sys::signal::Signal;
+use nix::{
+    sched::{CloneFlags, setns},
+    sys::signal::Signal,
+};
 use std::{
     ffi::{OsStr, OsString},
-    fs,
+    fs::{self, File},
     io::{self, Read, Write},
     net::{SocketAddr, SocketAddrV6, TcpStream},
     path::Path,
@@ -59,7 +62,7 @@ fn client(cgroup: &Path, vip: &OsStr) -> Result<SocketAddr, String> {
     let place = |what: &str, e: &dyn std::fmt::Display| format!("place {what}: {e}");
     io::stdin().read_exact(&mut number).map_err(|e| place("reading the number", &e))?;
     let vip: SocketAddr = vip.to_string_lossy().parse().map_err(|e| place("the address", &e))?;
-    fs::write(cgroup.join("cgroup.procs"), "0").map_err(|e| place("joining the cgroup", &e))?;
+    join(cgroup).map_err(|e| place("joining the cgroup", &e))?;
     let failed = |what: &str, e: &io::Error| format!("connect {what}: {e}");
     let mut stream = TcpStream::connect_timeout(&through_loopback(vip), LIMIT).map_err(|e| failed("connecting", &e))?;
     stream.set_read_timeout(Some(LIMIT)).map_err(|e| failed("setting a limit", &e))?;
@@ -68,6 +71,20 @@ fn client(cgroup: &Path, vip: &OsStr) -> Result<SocketAddr, String> {
     let mut bytes = Vec::with_capacity(ANSWER);
     (&mut stream).take(1024).read_to_end(&mut bytes).map_err(|e| failed("receiving", &e))?;
     if bytes == answer(&number) { Ok(peer) } else { Err("connect: somebody else answers there".to_owned()) }
+}
+
+/// Moves this process into a cgroup.
+fn join(cgroup: &Path) -> io::Result<()> {
+    let write = || fs::write(cgroup.join("cgroup.procs"), "0");
+    let refused = match write() {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => e,
+        done => return done,
+    };
+    // A container's cgroup namespace shows only what is below its own cgroup, and where cgroup2 is mounted with
+    // `nsdelegate`, as by systemd, the kernel says of every other cgroup that it is not there. Init's namespace shows all.
+    let inits = File::open("/proc/1/ns/cgroup").map_err(|_| refused)?;
+    setns(inits, CloneFlags::CLONE_NEWCGROUP)?;
+    write()
 }
 
 /// A link-local address needs an interface: the one that leads nowhere else.

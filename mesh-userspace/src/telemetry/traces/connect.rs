@@ -36,8 +36,7 @@ pub(super) async fn connect(collector: &Collector, mark: u32) -> io::Result<Box<
 async fn connect_to(address: SocketAddr, mark: u32) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
     if mark != 0 {
-        // Whoever may not do this has no hooks that would have to be passed either.
-        let _ = socket.set_mark(mark);
+        socket.set_mark(mark)?;
     }
     let stream = TcpSocket::from_std_stream(socket.into()).connect(address).await?;
     stream.set_nodelay(true)?;
