@@ -2,6 +2,7 @@
 //! `MESH_SKIP_FILE` names, where the runner counts them.
 
 use crate::{cgroup, kernel};
+use nix::sys::statvfs::{FsFlags, statvfs};
 use std::{env, fs::OpenOptions, io::Write, thread};
 
 /// Leaves the running test out and says why.
@@ -50,8 +51,14 @@ pub fn test_name() -> String {
 /// What is missing.
 pub fn requirements() -> Result<(), String> {
     bpf_requirements()?;
-    cgroup::mount_point().ok_or("needs a cgroup2 mount, none in /proc/mounts")?;
-    Ok(())
+    let root = cgroup::mount_point().ok_or("needs a cgroup2 mount, none in /proc/mounts")?;
+    // Containers may have it mounted read-only.
+    let read_only = statvfs(&root).is_ok_and(|fs| fs.flags().contains(FsFlags::ST_RDONLY));
+    if read_only {
+        Err(format!("needs a cgroup2 that can be written, {} is read-only", root.display()))
+    } else {
+        Ok(())
+    }
 }
 
 /// Whether it can run those that load a program and attach nothing.

@@ -21,7 +21,7 @@ pub(crate) struct Options {
 
 /// Builds, or takes what is built, and packs it.
 pub(crate) fn run(options: &Options) -> Result<(), String> {
-    setup::cargo_deb()?;
+    setup::for_deb()?;
     let binary = options.packing.binary()?;
     let output = options.packing.output("debian")?;
     // cargo-deb takes the binary from where cargo puts it, and only from there.
@@ -31,10 +31,12 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
     fs::create_dir_all(&release).map_err(at)?;
     fs::copy(&binary, release.join("mesh")).map_err(|error| format!("{}: {error}", binary.display()))?;
     let mut deb = cargo();
-    deb.args(["deb", "--no-build", "--strip", "--quiet", "--package", "mesh-userspace", "--output"]).arg(&output);
+    deb.args(["deb", "--no-build", "--strip", "--package", "mesh-userspace", "--output"]).arg(&output);
     deb.args(options.fast.then_some("--fast"));
     // The manifests of where xtask was built, from wherever it is called.
     deb.current_dir(env!("CARGO_MANIFEST_DIR")).env("CARGO_TARGET_DIR", &stage);
+    // With it cargo-deb looks one directory further down.
+    deb.env_remove("CARGO_BUILD_TARGET");
     let made = run_program("packing", &mut deb);
     // Copies; one that stays is written over the next time.
     let _ = fs::remove_dir_all(&stage);

@@ -15,6 +15,7 @@ pub(crate) struct Missing {
 /// Numbers of capabilities, from linux/capability.h.
 const CAP_NET_ADMIN: u32 = 12;
 const CAP_SYS_ADMIN: u32 = 21;
+const CAP_PERFMON: u32 = 38;
 const CAP_BPF: u32 = 39;
 
 /// What the daemon asks for and is missing, the most telling first.
@@ -24,15 +25,24 @@ pub(crate) fn missing() -> Vec<Missing> {
     // One finding for one cause: who is not root cannot mount bpffs either.
     let root = is_root();
     let user = if root {
-        (may_load, "CAP_BPF and CAP_NET_ADMIN", "run in a machine or container that has them (docker: --privileged)")
+        (
+            may_load,
+            "CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN",
+            "run in a machine or container that has them (docker: --privileged)",
+        )
     } else {
-        (false, "root", "sudo -E env \"PATH=$PATH\" cargo xtask ...: loading programs and making cgroups needs it")
+        // With a directory of its own: what root has built there, others could not build anew.
+        let remedy = "sudo -E env \"PATH=$PATH\" CARGO_TARGET_DIR=target/root cargo xtask ...: loading programs and making \
+                      cgroups needs it";
+        (false, "root", remedy)
     };
+    let cgroup2 = mounted(&mounts, "cgroup2");
+    let may_make = !root || cgroup2.is_none_or(can_make_cgroups);
     let checks = [
         user,
-        (mounted(&mounts, "cgroup2").is_some(), "cgroup2", "mount -t cgroup2 none DIRECTORY"),
+        (cgroup2.is_some(), "cgroup2", "mount -t cgroup2 none DIRECTORY"),
+        (may_make, "a cgroup2 that can be written", "run where `mkdir` in it succeeds (docker: --privileged)"),
         (mounted(&mounts, "bpf").is_some() || may_load || !root, "bpffs", "mount -t bpf bpf /sys/fs/bpf"),
-        (Path::new("/sys/kernel/btf/vmlinux").exists(), "BTF", "use a kernel built with CONFIG_DEBUG_INFO_BTF"),
     ];
     checks.into_iter().filter(|(here, ..)| !here).map(|(_, what, remedy)| Missing { what, remedy }).collect()
 }
@@ -60,7 +70,16 @@ fn can_load_programs(status: &str) -> bool {
     let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
     let effective = effective.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0);
     let has = |capability: u32| effective & (1 << capability) != 0;
-    has(CAP_NET_ADMIN) && (has(CAP_BPF) || has(CAP_SYS_ADMIN))
+    has(CAP_NET_ADMIN) && (has(CAP_BPF) && has(CAP_PERFMON) || has(CAP_SYS_ADMIN))
+}
+
+/// Tried: containers have it mounted and read-only.
+fn can_make_cgroups(root: &str) -> bool {
+    let trial = Path::new(root).join(format!("mesh-test-{}-tried", std::process::id()));
+    let made = std::fs::create_dir(&trial).is_ok();
+    // Empty, and nobody else's.
+    let _ = std::fs::remove_dir(&trial);
+    made
 }
 
 /// Tried, not deduced: seccomp and sysctls forbid it in ways that no file tells.
@@ -93,7 +112,8 @@ mod tests {
     fn capabilities_are_judged_by_their_bits() {
         let status = |hex: &str| format!("Name:\tx\nCapEff:\t{hex}\nCapBnd:\t000001ffffffffff\n");
         assert!(can_load_programs(&status("000001ffffffffff")));
-        assert!(can_load_programs(&status("0000008000001000")));
+        assert!(can_load_programs(&status("000000c000001000")));
+        assert!(!can_load_programs(&status("0000008000001000")));
         assert!(!can_load_programs(&status("0000008000000000")));
         assert!(!can_load_programs(&status("00000000a80425fb")));
         assert!(!can_load_programs("garbage"));

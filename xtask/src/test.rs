@@ -11,6 +11,7 @@ use std::path::Path;
 use std::process::Stdio;
 
 use crate::build::{self, Profile};
+use crate::interrupt;
 use crate::prerequisites;
 use crate::process::{cargo, run, step};
 use crate::setup;
@@ -86,6 +87,8 @@ fn nextest(binary: &Path, skips: &Path, filters: &[String]) -> Result<Tested, St
     if std::io::stderr().is_terminal() {
         command.args(["--color", "always"]);
     }
+    // Ctrl-C reaches the runner as well, which ends its tests: what it says of them is heard to the end.
+    interrupt::listen();
     let mut child = command.stderr(Stdio::piped()).spawn().map_err(|error| format!("cargo nextest: {error}"))?;
     let (mut summary, mut flaky) = (None, String::new());
     if let Some(said) = child.stderr.take() {

@@ -29,10 +29,38 @@ fn architecture(head: &[u8; 20]) -> Result<&'static str, String> {
     }
 }
 
+/// Whether it was built for this machine, and can be asked here what it needs.
+pub(super) fn is_native(binary: &Path) -> Result<bool, String> {
+    let here = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    Ok(platform(binary)? == here)
+}
+
+/// Whether it names a program that loads it (`PT_INTERP`), from elf.h: at 32 where the segments are, at 54 the size and at
+/// 56 the number of their headers.
+fn is_dynamic(file: &[u8]) -> Option<bool> {
+    const INTERPRETER: [u8; 4] = 3_u32.to_le_bytes();
+    let half = |at: usize| file.get(at..at + 2)?.try_into().map(u16::from_le_bytes).ok();
+    let first = usize::try_from(u64::from_le_bytes(file.get(32..40)?.try_into().ok()?)).ok()?;
+    let (size, count) = (usize::from(half(54)?), usize::from(half(56)?));
+    let kind = |n: usize| file.get(first.checked_add(n * size)?..)?.get(..4);
+    (0..count).map(|n| kind(n).map(|kind| kind == INTERPRETER)).try_fold(false, |any, one| Some(any || one?))
+}
+
 /// The shared libraries that it loads, and the program that loads them; none for a static one.
 ///
 /// The dynamic linker says it itself, through `ldd`: it knows where this machine's libraries lie.
 pub(super) fn libraries(binary: &Path) -> Result<Vec<PathBuf>, String> {
+    if !is_native(binary)? {
+        let file = std::fs::read(binary).map_err(at(binary))?;
+        return match is_dynamic(&file) {
+            Some(false) => Ok(Vec::new()),
+            _ => Err(at(binary)("it is for another machine, whose libraries are not here: make the image there")),
+        };
+    }
     let output = Command::new("ldd").arg(binary).env("LC_ALL", "C").output().map_err(|e| format!("ldd: {e}"))?;
     let (said, complaints) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     // musl says the second.
@@ -80,6 +108,20 @@ mod tests {
             parse("\tlibodd.so.1 => not found\n"),
             Err("needs libodd.so.1, which this machine does not have".into())
         );
+    }
+
+    #[test]
+    fn programs_that_are_loaded_by_another_one_are_told_from_static_ones() {
+        let own = std::fs::read(std::env::current_exe().unwrap()).unwrap();
+        let dynamic = cfg!(not(target_feature = "crt-static"));
+        assert_eq!(is_dynamic(&own), Some(dynamic));
+        let mut static_one = vec![0; 64 + 56];
+        (static_one[32], static_one[54], static_one[56], static_one[64]) = (64, 56, 1, 1);
+        assert_eq!(is_dynamic(&static_one), Some(false));
+        static_one[64] = 3;
+        assert_eq!(is_dynamic(&static_one), Some(true));
+        static_one[33] = 0xff;
+        assert_eq!(is_dynamic(&static_one), None, "its headers are not there");
     }
 
     #[test]

@@ -47,8 +47,8 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
 
 /// Without what only a debugger reads, which is most of the file. Names of functions stay, for traces of a panic.
 fn strip(binary: &Path, to: &Path) -> Result<(), String> {
-    if find("strip").is_none() {
-        step("`strip` of binutils is missing: the image keeps the line numbers, and is larger");
+    if find("strip").is_none() || !elf::is_native(binary)? {
+        step("`strip` of binutils is missing, or for other machines: the image keeps the line numbers, and is larger");
         return fs::copy(binary, to).map(drop).map_err(at(binary));
     }
     let mut strip = Command::new("strip");

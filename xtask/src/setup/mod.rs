@@ -74,7 +74,14 @@ pub(crate) fn run_all() -> Result<(), String> {
     let toolchain = toolchain()?;
     for_tests()?;
     println!("eBPF toolchain: {}", toolchain.describe());
-    println!("nothing is missing");
+    let missing: Vec<&str> =
+        PROGRAMS.into_iter().filter(|(program, ..)| !is_here(program)).map(|(_, package, _)| package).collect();
+    if missing.is_empty() {
+        println!("nothing is missing");
+    } else {
+        // Tests that need one say so at the end of all.
+        println!("missing, and tests that need it will be skipped: {}", missing.join(", "));
+    }
     Ok(())
 }
 
@@ -109,6 +116,11 @@ pub(crate) fn for_vm() {
     install_programs(&wanted);
 }
 
+/// Brings what the distribution's package manager knows up to date.
+pub(crate) fn update_packages() -> Result<(), String> {
+    packages::update()
+}
+
 /// The Python that has what tests need, for the environment of tests.
 pub(crate) fn python() -> PathBuf {
     python::interpreter()
@@ -130,8 +142,12 @@ fn gather() -> Facts {
 }
 
 fn detect() -> Result<Toolchain, Vec<String>> {
-    let oldest = toolchain::parse_release(env!("CARGO_PKG_RUST_VERSION")).unwrap_or_default();
-    toolchain::choose(&gather(), oldest)
+    toolchain::choose(&gather(), oldest())
+}
+
+/// The oldest compiler that compiles this.
+fn oldest() -> (u32, u32) {
+    toolchain::parse_release(env!("CARGO_PKG_RUST_VERSION")).unwrap_or_default()
 }
 
 /// Tries each way until one leaves a toolchain that fits. Why each failed is said at the end, together.
@@ -175,10 +191,14 @@ fn install_from_rustup() -> Result<(), String> {
     if find("rustup").is_none() {
         return Err("rustup is not installed".into());
     }
-    let mut rustup = Command::new("rustup");
-    rustup.args(["toolchain", "install", NIGHTLY, "--profile", "minimal", "--component", "rust-src"]);
-    run(&format!("installing {NIGHTLY} with rust-src"), rustup.arg("--no-self-update"))?;
-    let facts = gather();
+    let mut facts = gather();
+    // What is there already is not asked of the network.
+    if facts.nightly.as_ref().is_none_or(|nightly| !nightly.core || nightly.release < oldest()) {
+        let mut rustup = Command::new("rustup");
+        rustup.args(["toolchain", "install", NIGHTLY, "--profile", "minimal", "--component", "rust-src"]);
+        run(&format!("installing {NIGHTLY} with rust-src"), rustup.arg("--no-self-update"))?;
+        facts = gather();
+    }
     let nightly = facts.nightly.ok_or_else(|| format!("{NIGHTLY} does not run"))?;
     if facts.linkers.iter().any(|linker| linker.reads(&nightly)) { Ok(()) } else { linker::build_for(&nightly) }
 }
@@ -202,14 +222,16 @@ fn install_programs(programs: &[(&str, &str, &str)]) {
     if wanted.is_empty() {
         return;
     }
-    if let Err(reason) = packages::install(&wanted) {
+    if let Err(reason) = packages::install_what_there_is(&wanted) {
         step(&reason);
     }
 }
 
-/// Servers lie where the path of users does not lead.
+/// Servers lie where the path of users does not lead. A Python without what `venv` needs, as distributions come with, is
+/// none.
 fn is_here(program: &str) -> bool {
-    find(program).is_some() || Path::new("/usr/sbin").join(program).is_file()
+    let here = find(program).is_some() || Path::new("/usr/sbin").join(program).is_file();
+    here && (program != "python3" || python::can_be_copied())
 }
 
 fn install_nextest() -> Result<(), String> {
@@ -217,8 +239,20 @@ fn install_nextest() -> Result<(), String> {
     install_crate("cargo-nextest", NEXTEST, &["--no-default-features", "--features", "default-no-update"])
 }
 
-/// Installs what makes the Debian package, where it is missing.
-pub(crate) fn cargo_deb() -> Result<(), String> {
+/// Installs what makes the Debian package, where it is missing. Without dpkg's part of that, cargo-deb would make one that
+/// names no library it needs.
+pub(crate) fn for_deb() -> Result<(), String> {
+    let dpkg: Vec<_> = PROGRAMS.into_iter().filter(|(program, ..)| *program == "dpkg-shlibdeps").collect();
+    install_programs(&dpkg);
+    if !is_here("dpkg-shlibdeps") {
+        return Err(
+            "dpkg-shlibdeps is missing (Debian: dpkg-dev): a package without it would name no dependencies".into()
+        );
+    }
+    cargo_deb()
+}
+
+fn cargo_deb() -> Result<(), String> {
     install_crate("cargo-deb", CARGO_DEB, &[])
 }
 

@@ -1,21 +1,89 @@
 //! Packages of the distribution, where it is of Debian's family.
 
+use std::io::{BufRead, BufReader};
+use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
-use crate::process::{find, is_root, run, step};
+use crate::process::{find, is_root, run, step, tell};
+
+/// How long another apt is waited for, such as the one that a fresh machine runs by itself: `DPkg::Lock::Timeout`, and
+/// for the lists, which that does not cover.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// Packages that start a server when they are installed, and at each boot, with its unit.
+const SERVERS: [(&str, &str); 4] =
+    [("nginx", "nginx"), ("haproxy", "haproxy"), ("etcd-server", "etcd"), ("prometheus", "prometheus")];
 
 /// Installs them all, or says which ones this distribution does not have.
 pub(super) fn install(packages: &[&str]) -> Result<(), String> {
+    prepare(packages)?;
+    rehearse(packages)?;
+    install_known(packages)
+}
+
+/// Installs those of them that this distribution has. Says of the others that it does not.
+pub(super) fn install_what_there_is(packages: &[&str]) -> Result<(), String> {
+    prepare(packages)?;
+    if rehearse(packages).is_ok() {
+        return install_known(packages);
+    }
+    let known = |package: &&str| match rehearse(&[*package]) {
+        Ok(()) => true,
+        Err(reason) => {
+            step(&format!("{package} is not installed: {reason}"));
+            false
+        }
+    };
+    let known: Vec<&str> = packages.iter().copied().filter(known).collect();
+    if known.is_empty() { Ok(()) } else { install_known(&known) }
+}
+
+/// Brings the lists up to date, as far as that is possible: older ones may still know what is wanted.
+fn prepare(packages: &[&str]) -> Result<(), String> {
     if find("apt-get").is_none() {
         return Err(format!("no apt-get here; install by hand what corresponds to {}", packages.join(", ")));
     }
-    // A list of packages that could not be brought up to date may still know ours.
-    if let Err(reason) = run("bringing the list of packages up to date", apt().args(["update", "-q"])) {
-        step(&reason);
-    }
-    rehearse(packages)?;
+    update().unwrap_or_else(|reason| step(&reason));
+    Ok(())
+}
+
+fn install_known(packages: &[&str]) -> Result<(), String> {
     let why = format!("installing {}", packages.join(", "));
-    run(&why, apt().args(["install", "-q", "-y", "--no-install-recommends"]).args(packages))
+    let options = ["install", "-q", "-y", "--no-install-recommends", "--no-remove"];
+    let installed = run(&why, apt().args(options).args(packages));
+    // Tests start servers of their own, at ports of their own.
+    let units: Vec<&str> =
+        SERVERS.iter().filter(|(package, _)| packages.contains(package)).map(|(_, unit)| *unit).collect();
+    if !units.is_empty() && Path::new("/run/systemd/system").is_dir() {
+        let mut disable = as_root();
+        disable.args(["systemctl", "disable", "--now"]).args(&units);
+        run("stopping the servers that came with them", &mut disable).unwrap_or_else(|reason| step(&reason));
+    }
+    installed
+}
+
+/// Brings the lists of packages up to date.
+pub(crate) fn update() -> Result<(), String> {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        step("bringing the list of packages up to date");
+        let mut child =
+            apt().args(["update", "-q"]).stderr(Stdio::piped()).spawn().map_err(|error| format!("apt-get: {error}"))?;
+        let mut is_locked = false;
+        for line in child.stderr.take().map(BufReader::new).into_iter().flat_map(BufRead::lines).map_while(Result::ok) {
+            is_locked |= line.contains("lists/lock");
+            tell(&line);
+        }
+        let status = child.wait().map_err(|error| format!("apt-get: {error}"))?;
+        if status.success() {
+            return Ok(());
+        }
+        if !is_locked || Instant::now() >= until {
+            return Err(format!("bringing the list of packages up to date: apt-get: {status}"));
+        }
+        std::thread::sleep(Duration::from_secs(5));
+    }
 }
 
 /// Asks apt what it would do: names that it does not know are better said than found in its output.
@@ -39,16 +107,23 @@ fn complaints(stderr: &str) -> String {
 
 /// apt-get as root, which asks nothing and waits for another one to finish.
 fn apt() -> Command {
-    let mut command = if is_root() {
-        Command::new("env")
-    } else {
-        let mut sudo = Command::new("sudo");
-        sudo.arg("env");
-        sudo
-    };
-    command.args(["DEBIAN_FRONTEND=noninteractive", "apt-get", "-o", "DPkg::Lock::Timeout=300"]);
+    let mut command = as_root();
+    command.args(["DEBIAN_FRONTEND=noninteractive", "apt-get", "-o"]);
+    command.arg(format!("DPkg::Lock::Timeout={}", PATIENCE.as_secs()));
     command.args(["-o", "Dpkg::Use-Pty=0"]);
     command
+}
+
+/// Runs as root what follows: variables, then a program. With the proxies of whoever calls, which sudo forgets.
+fn as_root() -> Command {
+    if is_root() {
+        return Command::new("env");
+    }
+    let mut sudo = Command::new("sudo");
+    sudo.arg("env");
+    let is_proxy = |name: &str| name.to_ascii_lowercase().ends_with("_proxy");
+    sudo.args(std::env::vars().filter(|(name, _)| is_proxy(name)).map(|(name, value)| format!("{name}={value}")));
+    sudo
 }
 
 #[cfg(test)]

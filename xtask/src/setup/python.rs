@@ -28,6 +28,13 @@ pub(super) fn prepare() -> Result<(), String> {
     fs::write(&stamp, LIBRARIES.join("\n")).map_err(|error| format!("{}: {error}", stamp.display()))
 }
 
+/// Whether the system's Python can make another one: Debian's needs a package for that.
+pub(super) fn can_be_copied() -> bool {
+    let Some(python) = find("python3") else { return false };
+    let tried = Command::new(python).args(["-c", "import ensurepip, venv"]).output();
+    tried.is_ok_and(|output| output.status.success())
+}
+
 /// The interpreter, whether it is there or not.
 pub(super) fn interpreter() -> PathBuf {
     directory().join("bin/python")

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::process::{find, run, step};
+use crate::setup;
 
 use super::directory;
 
@@ -81,13 +82,20 @@ fn fetch(series: &str) -> Result<Kernel, String> {
             "no apt-get and dpkg-deb here to fetch Linux {series} with: give --kernel the path of one"
         ));
     }
-    let mut names = offered();
-    if newest(&names, series).is_none() && crate::process::is_root() {
-        // On a new machine apt knows no packages at all.
-        let mut update = Command::new("apt-get");
-        run("bringing the list of packages up to date", update.args(["update", "-q"]).stdout(Stdio::null()))?;
-        names = offered();
+    if newest(&offered(), series).is_some() {
+        match fetch_newest(series) {
+            Ok(kernel) => return Ok(kernel),
+            // Where apt's lists are older than what the mirror still has, it says that the file is not there.
+            Err(reason) => step(&reason),
+        }
     }
+    // On a new machine apt knows no packages at all.
+    setup::update_packages()?;
+    fetch_newest(series)
+}
+
+fn fetch_newest(series: &str) -> Result<Kernel, String> {
+    let names = offered();
     let package = newest(&names, series)
         .ok_or_else(|| format!("apt offers no linux-image-{series}*: add a release that has it to apt's sources"))?;
     let into = cache().join(&package);
@@ -103,24 +111,35 @@ fn fetch(series: &str) -> Result<Kernel, String> {
 
 /// Downloads packages and unpacks them into a directory, which appears when all is there.
 fn download(packages: &[&str], into: &Path) -> Result<(), String> {
-    let unfinished = into.with_extension("unfinished");
+    // Another run may be at it too.
+    let name = into.file_name().unwrap_or_default().to_string_lossy();
+    let unfinished = into.with_file_name(format!("{name}.unfinished-{}", std::process::id()));
     let _ = fs::remove_dir_all(&unfinished);
-    fs::create_dir_all(&unfinished).map_err(|error| format!("{}: {error}", unfinished.display()))?;
+    let made = download_into(packages, &unfinished).and_then(|()| match fs::rename(&unfinished, into) {
+        Err(_) if into.is_dir() => Ok(()),
+        renamed => renamed.map_err(|error| format!("{}: {error}", into.display())),
+    });
+    let _ = fs::remove_dir_all(&unfinished);
+    made
+}
+
+fn download_into(packages: &[&str], unfinished: &Path) -> Result<(), String> {
+    fs::create_dir_all(unfinished).map_err(|error| format!("{}: {error}", unfinished.display()))?;
     for package in packages {
         let mut apt = Command::new("apt-get");
         // Root's apt downloads as a user who may not write here, and says so at length.
-        apt.args(["download", "-q", "-o", "APT::Sandbox::User=root", package]).current_dir(&unfinished);
+        apt.args(["download", "-q", "-o", "APT::Sandbox::User=root", package]).current_dir(unfinished);
         run(&format!("fetching {package}"), apt.stdout(Stdio::null()))?;
     }
-    let archives = fs::read_dir(&unfinished).map_err(|error| error.to_string())?;
+    let archives = fs::read_dir(unfinished).map_err(|error| error.to_string())?;
     let archives =
         archives.flatten().map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|e| e == "deb"));
     for archive in archives.collect::<Vec<_>>() {
         let mut unpack = Command::new("dpkg-deb");
-        run("unpacking it", unpack.arg("-x").arg(&archive).arg(&unfinished))?;
+        run("unpacking it", unpack.arg("-x").arg(&archive).arg(unfinished))?;
         fs::remove_file(&archive).map_err(|error| error.to_string())?;
     }
-    fs::rename(&unfinished, into).map_err(|error| format!("{}: {error}", into.display()))
+    Ok(())
 }
 
 fn cache() -> PathBuf {

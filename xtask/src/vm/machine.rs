@@ -58,9 +58,10 @@ impl Results {
         )
     }
 
-    /// Whether all `planned` tests ended, none of them badly, and the kernel was well.
+    /// Whether all `planned` tests ended, none of them badly and not all skipped, and the kernel was well.
     pub(super) fn good(&self, planned: usize) -> bool {
-        self.trouble.is_none() && self.outcomes.len() == planned && self.counts().1 == 0
+        let (passed, failed, _) = self.counts();
+        self.trouble.is_none() && self.outcomes.len() == planned && passed > 0 && failed == 0
     }
 }
 
@@ -254,6 +255,8 @@ mod tests {
             !hear(vec![end(0, Outcome::Passed), end(1, Outcome::Failed("x".into())), end(2, Outcome::Passed)]).good(3)
         );
         assert!(!hear(vec![end(0, Outcome::Passed), end(1, Outcome::Passed)]).good(3));
+        let skipped = |test| end(test, Outcome::Skipped("needs root".into()));
+        assert!(!hear((0..3).map(skipped).collect()).good(3), "nothing was tested");
     }
 
     #[test]

@@ -89,6 +89,9 @@ fn machines(options: &Options, lenient: bool) -> Result<(Vec<Kernel>, bool), Str
     let default = || kernels::SERIES.map(str::to_owned).to_vec();
     let wanted = if options.kernel.is_empty() { default() } else { options.kernel.clone() };
     let native = options.all || wanted.iter().any(|kernel| kernel == NATIVE);
+    if native && let [missing, ..] = &crate::prerequisites::missing_for_tests()[..] {
+        return Err(format!("the kernel that runs here, {NATIVE}: {} is missing: {}", missing.what, missing.remedy));
+    }
     let wanted: Vec<String> = wanted.into_iter().filter(|kernel| kernel != NATIVE).collect();
     if wanted.is_empty() {
         return Ok((Vec::new(), native));

@@ -5,8 +5,10 @@ use std::io::Read;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
+use crate::interrupt;
 use crate::process::{find, step};
 
 use super::kernels::Kernel;
@@ -51,22 +53,34 @@ pub(super) fn accelerator(kernel: &Kernel) -> Result<Accelerator, String> {
     step("trying KVM");
     let image = image::empty()?;
     let console = directory().join(format!("probe-{}.log", std::process::id()));
-    let works = start(Accelerator::Kvm, kernel, &image, &console, 512).map(|mut machine| comes_up(&mut machine));
+    let tried = start(Accelerator::Kvm, kernel, &image, &console, 512).map(|mut machine| comes_up(&mut machine));
     for file in [&image, &console] {
         let _ = fs::remove_file(file);
     }
-    if works? {
-        return Ok(Accelerator::Kvm);
+    match tried? {
+        Start::Up => return Ok(Accelerator::Kvm),
+        Start::Hangs if !interrupt::asked() => {
+            step(&format!("KVM is offered here and does not run a guest: translating instead ({})", note.display()));
+            // Without the note, the next run only takes longer.
+            let _ = fs::write(note, boot);
+        }
+        Start::Hangs => {}
+        Start::Ended(why) => step(&format!("KVM is offered here, and its guest ended: translating instead: {why}")),
     }
-    step("KVM is offered here and does not run a guest: translating instead");
-    // Without the note, the next run only takes longer.
-    let _ = fs::write(note, boot);
     Ok(Accelerator::Tcg)
 }
 
+/// What became of a guest that only starts.
+enum Start {
+    Up,
+    Hangs,
+    /// The machine ended; what it said.
+    Ended(String),
+}
+
 /// Whether the guest says so in time. Ends it.
-fn comes_up(machine: &mut Child) -> bool {
-    let Some(mut said) = machine.stdout.take() else { return false };
+fn comes_up(machine: &mut Child) -> Start {
+    let Some(mut said) = machine.stdout.take() else { return Start::Hangs };
     let (sender, receiver) = std::sync::mpsc::channel();
     let reader = std::thread::spawn(move || {
         let mut bytes = [0; 4096];
@@ -78,17 +92,25 @@ fn comes_up(machine: &mut Child) -> bool {
     });
     let (until, mut text) = (Instant::now() + PATIENCE, String::new());
     let up = |text: &str| text.lines().any(|line| matches!(Line::parse(line), Some(Line::Up { .. })));
-    while !up(&text) {
+    let start = loop {
+        if up(&text) {
+            break Start::Up;
+        }
         match receiver.recv_timeout(until.saturating_duration_since(Instant::now())) {
             Ok(bytes) => text.push_str(&String::from_utf8_lossy(&bytes)),
-            Err(_) => break,
+            Err(RecvTimeoutError::Timeout) => break Start::Hangs,
+            Err(RecvTimeoutError::Disconnected) => {
+                let mut why = String::new();
+                let _ = machine.stderr.take().map(|mut stderr| stderr.read_to_string(&mut why));
+                break Start::Ended(why.trim().to_owned());
+            }
         }
-    }
+    };
     let _ = machine.kill();
     let _ = machine.wait();
     drop(receiver);
     let _ = reader.join();
-    up(&text)
+    start
 }
 
 /// Starts a machine that boots `kernel` with `image`. What the guest tells comes from its standard output, what the
@@ -124,6 +146,8 @@ pub(super) fn start(
         };
         if orphan { Err(std::io::Error::other("who started this is gone")) } else { Ok(()) }
     };
+    // Ctrl-C is ours to hear: it ends the machine after what is left to do.
+    command.process_group(0);
     // SAFETY: between fork and exec only two plain system calls are made.
     unsafe { command.pre_exec(end_with_us) };
     command.spawn().map_err(|error| format!("{PROGRAM}: {error}"))
