@@ -38,7 +38,9 @@ pub(super) fn with_status(
     mut record: Record,
 ) -> Response<ResponseBody> {
     let word = HeaderValue::from_static(reason.word());
+    let has_body = !matches!(status, StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT | StatusCode::NOT_MODIFIED);
     let (status, body, grpc) = match manner {
+        Manner::Http if !has_body => (status, Bytes::new(), None),
         Manner::Http => (status, Bytes::from(format!("mesh: {}\n", reason.word())), None),
         Manner::Grpc => (StatusCode::OK, Bytes::new(), Some(grpc_status(status))),
     };
@@ -57,6 +59,15 @@ pub(super) fn with_status(
             headers.insert("grpc-message", &word);
         }
     }
+    response
+}
+
+/// The answer to a request whose client has gone before it had said all: nobody is told anything, and so nothing is counted
+/// as an answer.
+pub(super) fn to_nobody(mut record: Record) -> Response<ResponseBody> {
+    record.cut_off();
+    let mut response = Response::new(ResponseBody::whole(Bytes::new(), record));
+    response.head.status = Reason::BadRequest.status();
     response
 }
 

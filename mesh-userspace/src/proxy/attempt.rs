@@ -57,6 +57,14 @@ pub(super) struct Failed {
     pub(super) reason: Reason,
     /// As it bears on whether there is another try.
     pub(super) failure: Option<policy::Failure>,
+    /// Whether the client has gone.
+    pub(super) gone: bool,
+}
+
+impl Failed {
+    const fn new(reason: Reason, failure: Option<policy::Failure>) -> Self {
+        Self { reason, failure, gone: false }
+    }
 }
 
 /// A try that got an answer.
@@ -80,8 +88,9 @@ impl Attempt<'_> {
     pub(super) async fn run(self, parts: &RequestHead, source: &Source<Incoming>) -> Result<Answered, Failed> {
         let verdict = Verdict { worker: self.worker, service: self.service, picked: self.picked };
         let started = self.worker.now();
+        let queued = Cell::new(false);
         // Pinned here: passed by value it would be in this future twice.
-        let sent = self.alarm.before(pin!(self.send(parts, source))).await;
+        let sent = self.alarm.before(pin!(self.send(parts, source, &queued))).await;
         let counted = &self.service.http().counted;
         match sent {
             Ok(Ok((mut head, body))) => {
@@ -107,12 +116,13 @@ impl Attempt<'_> {
                     NoConnection::TooManyWait => None,
                     _ => Some(policy::Failure::Connect),
                 };
-                Err(Failed { reason: why.reason(), failure })
+                Err(Failed::new(why.reason(), failure))
             }
             Ok(Err(Refused::Unanswered(Unanswered { fault, reached }))) => {
                 let reason = reason_of(&fault);
                 if fault.side == Side::Downstream {
-                    return Err(Failed { reason, failure: None });
+                    let gone = matches!(fault.kind, FaultKind::Closed | FaultKind::Reset { .. } | FaultKind::Io(_));
+                    return Err(Failed { reason, failure: None, gone });
                 }
                 let timed_out = fault.kind == FaultKind::TimedOut;
                 let counts = if timed_out { counted.timeout } else { counted.reset };
@@ -129,24 +139,32 @@ impl Attempt<'_> {
                     (Reached::Endpoint, _) if timed_out => policy::Failure::Timeout,
                     (Reached::Endpoint, _) => policy::Failure::Reset,
                 };
-                Err(Failed { reason, failure: Some(failure) })
+                Err(Failed::new(reason, Some(failure)))
             }
-            Err(Over) if source.is_awaited() => Err(Failed { reason: Reason::SlowRequest, failure: None }),
+            Err(Over) if source.is_awaited() => Err(Failed::new(Reason::SlowRequest, None)),
+            // No endpoint's fault, and elsewhere it would wait as well.
+            Err(Over) if queued.get() => Err(Failed::new(Reason::RequestTimeout, None)),
             Err(Over) => {
                 if counted.timeout {
                     verdict.is(Outcome::Failure);
                 }
-                Err(Failed { reason: Reason::RequestTimeout, failure: Some(policy::Failure::Timeout) })
+                Err(Failed::new(Reason::RequestTimeout, Some(policy::Failure::Timeout)))
             }
         }
     }
 
-    async fn send(&self, parts: &RequestHead, source: &Source<Incoming>) -> Result<(Box<ResponseHead>, From), Refused> {
+    /// `queued`: whether it waits for `limits.max_connections`.
+    async fn send(
+        &self,
+        parts: &RequestHead,
+        source: &Source<Incoming>,
+        queued: &Cell<bool>,
+    ) -> Result<(Box<ResponseHead>, From), Refused> {
         let mut fresh = false;
         loop {
             let sent = match self.upstream {
-                Version::HTTP_2 => Box::pin(self.send_http2(parts, source, fresh)).await,
-                _ => self.send_http1(parts, source, fresh).await,
+                Version::HTTP_2 => Box::pin(self.send_http2(parts, source, fresh, queued)).await,
+                _ => self.send_http1(parts, source, fresh, queued).await,
             };
             match sent {
                 // The connection had ended, which says nothing of the endpoint: one more try there, by a new one.
@@ -180,9 +198,10 @@ impl Attempt<'_> {
         parts: &RequestHead,
         source: &Source<Incoming>,
         again: bool,
+        queued: &Cell<bool>,
     ) -> Result<(Box<ResponseHead>, From), Refused> {
         let endpoint = &self.service.endpoints[self.picked.index];
-        let connection = self.worker.pool.http2(&*self.client.sockets, self.service, endpoint).await?;
+        let connection = self.worker.pool.http2(&*self.client.sockets, self.service, endpoint, queued).await?;
         self.goes_by(connection.has_served(), again);
         let Response { head, body } = connection.send(parts.clone().into(), source.body()).await?.into();
         Ok((head, From::Http2(body)))
@@ -194,6 +213,7 @@ impl Attempt<'_> {
         parts: &RequestHead,
         source: &Source<Incoming>,
         fresh: bool,
+        queued: &Cell<bool>,
     ) -> Result<(Box<ResponseHead>, From), Refused> {
         let (pool, sockets) = (&self.worker.pool, &*self.client.sockets);
         let endpoint = &self.service.endpoints[self.picked.index];
@@ -202,7 +222,7 @@ impl Attempt<'_> {
             (false, true) => Want::Any,
             (false, false) => Want::Sure,
         };
-        let Http1 { connection, keeper } = pool.http1(sockets, self.service, endpoint, want).await?;
+        let Http1 { connection, keeper } = pool.http1(sockets, self.service, endpoint, want, queued).await?;
         self.goes_by(connection.has_served(), fresh);
         let Response { head, body } = connection.send(parts, source.body()).await?;
         if head.status == StatusCode::SWITCHING_PROTOCOLS && !self.switches {

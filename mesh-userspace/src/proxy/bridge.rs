@@ -15,8 +15,9 @@ use http::{
 use http_body::{Body, Frame};
 use http_body_util::BodyExt;
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     pin::Pin,
+    rc::Rc,
     task::{Context, Poll, ready},
 };
 use tokio::{
@@ -83,10 +84,10 @@ pub(super) struct Bridge {
 }
 
 impl Bridge {
-    /// Over a connection of which `read` was read, and the body of the client's request.
-    pub(super) fn new(stream: Upstream, read: Bytes, body: Incoming) -> Self {
+    /// Over a connection of which `read` was read, and the body of the client's request, of which `sent` counts the bytes.
+    pub(super) fn new(stream: Upstream, read: Bytes, body: Incoming, sent: Rc<Cell<u64>>) -> Self {
         let (from, to) = tokio::io::split(stream);
-        let upload = tokio::task::spawn_local(upload(body, to)).abort_handle();
+        let upload = tokio::task::spawn_local(upload(body, to, sent)).abort_handle();
         Self { read, from, ended: false, upload }
     }
 
@@ -119,13 +120,14 @@ impl Drop for Bridge {
 }
 
 /// Passes on what the client says, and that it has said all.
-async fn upload(mut body: Incoming, mut to: WriteHalf<Upstream>) {
+async fn upload(mut body: Incoming, mut to: WriteHalf<Upstream>, sent: Rc<Cell<u64>>) {
     while !body.is_end_stream() {
         let Some(Ok(frame)) = body.frame().await else { break };
         let Ok(data) = frame.into_data() else { break };
         if to.write_all(&data).await.is_err() {
             return;
         }
+        sent.set(sent.get() + data.len() as u64);
     }
     let _ = to.shutdown().await;
 }

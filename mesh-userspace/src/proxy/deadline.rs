@@ -170,6 +170,11 @@ impl Clock {
 }
 
 impl Alarm {
+    /// The time on its clock.
+    pub(super) fn now(&self) -> Duration {
+        self.clock.now()
+    }
+
     /// Sets the deadline `after` from now; zero: none.
     pub(super) fn set(&self, after: Duration) {
         self.rang.set(false);

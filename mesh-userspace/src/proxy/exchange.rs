@@ -2,7 +2,7 @@
 
 use super::{
     answer::{self, Manner},
-    attempt::Attempt,
+    attempt::{Attempt, Failed},
     bridge::{self, Asks},
     deadline::Alarm,
     fields::text,
@@ -27,10 +27,12 @@ use crate::{
     model,
     policy::{self, timeout},
 };
+use h2::ext::Protocol;
 use http::{
     HeaderName, HeaderValue, Method, StatusCode, Version,
     header::{CONNECTION, HOST, UPGRADE},
 };
+use mesh_common::service::Policy as Pick;
 use std::{
     cell::Cell,
     net::SocketAddr,
@@ -75,14 +77,20 @@ impl Exchange<'_> {
         let Request { head: mut parts, body } = request;
         let manner = Manner::of(&parts.headers);
         let mut record = self.worker.record(self.client, &mut parts);
-        let Some(service) = self.service(&parts) else {
-            return answer::because(Reason::UnknownService, manner, record);
+        let service = self.service(&parts);
+        let is_tunnel = parts.method == Method::CONNECT && parts.extensions.get::<Protocol>().is_none();
+        let Some(service) = service else {
+            let reason = if is_tunnel { Reason::ConnectForbidden } else { Reason::UnknownService };
+            return answer::because(reason, manner, record);
         };
-        let asks = bridge::begin(&mut parts);
-        if parts.method == Method::CONNECT && asks.is_none() {
-            // A tunnel is made before this is asked, where one may be.
-            return answer::because(Reason::ConnectForbidden, manner, record);
+        if is_tunnel {
+            // A tunnel is made before this is asked, where one may be: for clients of the explicit proxy, by HTTP/1.1.
+            record.is_for(&service, &parts.method);
+            let http2 = parts.version == Version::HTTP_2 && self.client.vip.is_none();
+            let reason = if http2 { Reason::Unsupported } else { Reason::ConnectForbidden };
+            return answer::because(reason, manner, record);
         }
+        let asks = bridge::begin(&mut parts);
         if !forwards::count_down(&parts.method, &mut parts.headers) {
             record.is_for(&service, &parts.method);
             let traces = parts.method == Method::TRACE;
@@ -94,13 +102,16 @@ impl Exchange<'_> {
             Ok(way) => way,
             Err(asked) => return self.answer(asked, &service, manner, record, &parts),
         };
-        if service.rate.as_ref().is_some_and(|bucket| !bucket.admit(self.worker.now())) {
-            record.is_for(&service, &parts.method);
+        let target = way.target.as_ref().unwrap_or(&service);
+        // That of the service whose routes these are, and that of the one which gets the request.
+        let elsewhere = (!Arc::ptr_eq(target, &service)).then_some(target);
+        let admits = |service: &Arc<Service>| service.rate.as_ref().is_none_or(|b| b.admit(self.worker.now()));
+        if let Some(limited) = [Some(&service), elsewhere].into_iter().flatten().find(|service| !admits(service)) {
+            record.is_for(limited, &parts.method);
             return answer::because(Reason::RateLimited, manner, record);
         }
-        let target = way.target.as_ref().unwrap_or(&service);
         record.is_for(target, &parts.method);
-        if !record.enter(&service) {
+        if !record.enter(target) {
             return answer::because(Reason::MaxRequests, manner, record);
         }
         if let Some(fault) = way.fault(&service) {
@@ -211,7 +222,7 @@ fn may_switch(protocol: &HeaderValue, version: Version) -> bool {
 /// What an endpoint of this service is spoken to, for a request that came by `version`.
 ///
 /// `switches`: to a protocol that endpoints know by HTTP/1.1, unless they are said to speak HTTP/2.
-fn dialect(target: &Service, version: Version, switches: bool) -> Version {
+pub(super) fn dialect(target: &Service, version: Version, switches: bool) -> Version {
     match target.http().upstream {
         model::Upstream::Http1 => Version::HTTP_11,
         model::Upstream::Http2 => Version::HTTP_2,
@@ -252,6 +263,7 @@ impl Tries<'_> {
         // A stream of gRPC may be silent for long, and HTTP/2 connections are kept for others anyway.
         let stall = if matches!(body, Incoming::Http1(_)) { self.entry.http().idle_http } else { Duration::ZERO };
         let source = Source::new(body, retries.attempts > 0 || mirror.is_some(), alarm, within, stall);
+        record.counts_sent(source.read());
         let budget = &self.entry.state.budget;
         budget.request(worker.now());
         let hash = self.hash(parts);
@@ -294,7 +306,6 @@ impl Tries<'_> {
                 self.another(retries, hash, &tried)
             });
             let Some(next) = next else {
-                record.sent_bytes = source.read();
                 let failed = outcome.is_err() || again.is_some();
                 if record.attempts > 1 {
                     self.count(if failed { Retry::Failure } else { Retry::Success });
@@ -304,6 +315,7 @@ impl Tries<'_> {
                         record.answered(answered.status());
                         answered.pass(record)
                     }
+                    Err(Failed { gone: true, .. }) => answer::to_nobody(record),
                     Err(failed) => answer::because(failed.reason, self.manner, record),
                 };
             };
@@ -316,9 +328,10 @@ impl Tries<'_> {
                 record.try_is_over(None);
             }
             let pause = policy::backoff(retries, record.attempts, fastrand::u32(..));
-            let left = whole.map(|whole| whole.saturating_sub(record.elapsed()));
-            Box::pin(tokio::time::sleep(left.map_or(pause, |left| pause.min(left)))).await;
-            match whole.map(|whole| whole.saturating_sub(record.elapsed())) {
+            // Its time runs from the end of the request, not from its head: the client may have taken long to send it.
+            let left = || whole.map(|whole| whole.saturating_sub(source.awaited(worker.now())));
+            Box::pin(tokio::time::sleep(left().map_or(pause, |left| pause.min(left)))).await;
+            match left() {
                 Some(left) if left.is_zero() && source.has_ended() => {
                     break answer::because(Reason::RequestTimeout, self.manner, record);
                 }
@@ -389,7 +402,7 @@ impl Tries<'_> {
 
     /// What the policy hashes of the request.
     fn hash(&self, parts: &RequestHead) -> u32 {
-        if self.target.facts.policy != model::Policy::Maglev {
+        if self.target.pick != Pick::Maglev {
             return 0;
         }
         let header = |name: &str| parts.headers.get_all(name);

@@ -137,7 +137,7 @@ async fn connection(worker: &Rc<Worker>, client: Client, mut stream: TcpStream) 
             }
             // It never said anything.
             _ if read.is_empty() => {}
-            _ => Box::pin(refuse(worker, stream, Reason::NotHttp)).await,
+            _ => Box::pin(refuse(worker, &client, stream, Reason::NotHttp)).await,
         },
     }
 }
@@ -176,8 +176,8 @@ async fn first_bytes(worker: &Worker, stream: &mut TcpStream, patience: Duration
 }
 
 /// Tells a client that what it said is no HTTP, in the way that most understand.
-async fn refuse(worker: &Rc<Worker>, stream: TcpStream, reason: Reason) {
-    let answer = answer::because(reason, Manner::Http, Record::new(worker));
+async fn refuse(worker: &Rc<Worker>, client: &Client, stream: TcpStream, reason: Reason) {
+    let answer = answer::because(reason, Manner::Http, Record::of_malformed(worker, client));
     let mut server = Server::new(stream, Bytes::new(), &http1::Limits::default());
     let said = async {
         let _ = server.respond(answer, true).await;

@@ -3,7 +3,8 @@
 use super::{
     answer::Manner,
     attempt::Attempt,
-    exchange::Client,
+    exchange::{Client, dialect},
+    http2::dialect::{prepare_for_http1, prepare_for_http2},
     incoming::Incoming,
     message::RequestHead,
     pick::{Asking, pick},
@@ -52,7 +53,16 @@ async fn copy(worker: &Rc<Worker>, client: &Client, service: &Arc<Service>, part
     let mut record = Record::new(worker);
     record.is_for(service, &parts.method);
     record.goes_to(service, picked.index);
-    let upstream = if parts.version == Version::HTTP_2 { Version::HTTP_2 } else { Version::HTTP_11 };
+    // Fit for the endpoint that got the request itself, which may be spoken to in another way.
+    let upstream = dialect(service, parts.version, false);
+    let mut parts = parts.clone();
+    let prepared = match upstream {
+        Version::HTTP_2 => prepare_for_http2(&mut parts),
+        _ => prepare_for_http1(&mut parts),
+    };
+    if prepared.is_err() {
+        return;
+    }
     let retries = &service.http().retries;
     let attempt = Attempt {
         worker,
@@ -66,7 +76,7 @@ async fn copy(worker: &Rc<Worker>, client: &Client, service: &Arc<Service>, part
         retries,
         used: &Cell::default(),
     };
-    if let Ok(answered) = attempt.run(parts, &source).await {
+    if let Ok(answered) = attempt.run(&parts, &source).await {
         record.answered(answered.status());
         alarm.clear();
         let mut body = answered.pass(record).body;

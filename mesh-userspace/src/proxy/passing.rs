@@ -18,7 +18,10 @@ use bytes::Bytes;
 use http::HeaderValue;
 use http_body::{Body, Frame, SizeHint};
 use std::{
+    cell::{Cell, RefCell},
+    mem,
     pin::Pin,
+    rc::Rc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -29,7 +32,12 @@ pub(super) struct ResponseBody {
     source: From,
     /// Until the end.
     passing: Option<Box<Passing>>,
+    /// Who gets that where the endpoint breaks the answer off.
+    heir: Option<Rc<Heir>>,
 }
+
+/// Where what a broken answer leaves is found by whoever can still answer in its place.
+pub(super) type Heir = RefCell<Option<Box<Passing>>>;
 
 type FromHttp1 = http1::ResponseBody<Upstream, RequestBody<Incoming>>;
 
@@ -59,16 +67,16 @@ impl ResponseBody {
     pub(super) fn whole(body: Bytes, record: Record) -> Self {
         let passing = Passing { record, home: None, picked: None };
         let body = (!body.is_empty()).then_some(body);
-        Self { source: From::Here(body), passing: Some(Box::new(passing)) }
+        Self { source: From::Here(body), passing: Some(Box::new(passing)), heir: None }
     }
 
     /// No body, of an answer that something else follows.
     pub(super) const fn none() -> Self {
-        Self { source: From::Here(None), passing: None }
+        Self { source: From::Here(None), passing: None, heir: None }
     }
 
     pub(super) fn http1(body: FromHttp1, passing: Passing) -> Self {
-        let mut body = Self { source: From::Http1(body), passing: Some(Box::new(passing)) };
+        let mut body = Self { source: From::Http1(body), passing: Some(Box::new(passing)), heir: None };
         if body.is_end_stream() {
             body.go_home();
         }
@@ -77,28 +85,37 @@ impl ResponseBody {
 
     /// A response after which another protocol is spoken: the connection does not go home.
     pub(super) fn switching(body: FromHttp1, passing: Passing) -> Self {
-        Self { source: From::Http1(body), passing: Some(Box::new(passing)) }
+        Self { source: From::Http1(body), passing: Some(Box::new(passing)), heir: None }
     }
 
     pub(super) fn http2(body: http2::Incoming, manner: Manner, passing: Passing) -> Self {
-        Self { source: From::Http2(body, manner), passing: Some(Box::new(passing)) }
+        Self { source: From::Http2(body, manner), passing: Some(Box::new(passing)), heir: None }
     }
 
     /// The connection behind a response that switches protocols, with what was read of it already, and what counts it.
-    pub(super) fn into_upgraded(self) -> Option<(Upstream, Bytes, Box<Passing>)> {
-        let passing = self.passing?;
-        let From::Http1(body) = self.source else { return None };
+    pub(super) fn into_upgraded(mut self) -> Option<(Upstream, Bytes, Box<Passing>)> {
+        let passing = self.passing.take()?;
+        let From::Http1(body) = mem::replace(&mut self.source, From::Here(None)) else { return None };
         let (stream, read) = body.into_upgraded()?;
         Some((stream, read, passing))
     }
 
     /// What follows an answer that switches protocols, for a client that speaks HTTP/2 and says `after` to it.
     pub(super) fn bridged(mut self, after: Incoming) -> Self {
-        let From::Http1(body) = std::mem::replace(&mut self.source, From::Here(None)) else { return self };
+        let From::Http1(body) = mem::replace(&mut self.source, From::Here(None)) else { return self };
         if let Some((stream, read)) = body.into_upgraded() {
-            self.source = From::Bridge(Bridge::new(stream, read, after));
+            let sent = Rc::<Cell<u64>>::default();
+            if let Some(passing) = &mut self.passing {
+                passing.record.counts_sent(Some(Rc::clone(&sent)));
+            }
+            self.source = From::Bridge(Bridge::new(stream, read, after, sent));
         }
         self
+    }
+
+    /// Should the endpoint break it off, then what is known of it is left there.
+    pub(super) fn leaves_to(&mut self, heir: &Rc<Heir>) {
+        self.heir = Some(Rc::clone(heir));
     }
 
     /// Sends what is left of the request, as polling the body does.
@@ -125,7 +142,7 @@ impl ResponseBody {
     fn go_home(&mut self) {
         let Some(passing) = &mut self.passing else { return };
         let Some(keeper) = passing.home.take() else { return };
-        if let From::Http1(body) = std::mem::replace(&mut self.source, From::Here(None))
+        if let From::Http1(body) = mem::replace(&mut self.source, From::Here(None))
             && let Some(connection) = body.into_connection()
         {
             passing.record.pool().put(Http1 { connection, keeper });
@@ -146,7 +163,20 @@ impl ResponseBody {
             passing.home = None;
         }
         self.go_home();
-        self.passing = None;
+        let left = self.passing.take();
+        if let (Some(_), Some(heir)) = (fault, &self.heir) {
+            heir.replace(left);
+        }
+    }
+}
+
+impl Drop for ResponseBody {
+    /// Whoever was to get the rest has gone. Of an answer of our own that rest is not wanted (`HEAD`), or too small to tell.
+    fn drop(&mut self) {
+        let is_cut_off = !matches!(self.source, From::Here(_)) && !self.is_end_stream();
+        if let (true, Some(passing)) = (is_cut_off, &mut self.passing) {
+            passing.record.cut_off();
+        }
     }
 }
 

@@ -81,6 +81,8 @@ pub(super) struct Pool {
     http2: RefCell<HashMap<Key, Vec<Rc<Line>>>>,
     /// How many requests of this worker wait for a connection, by service.
     waiting: RefCell<HashMap<usize, usize>>,
+    /// Told, to every worker, when a request waits for what others may have at rest.
+    wanted: Arc<Notify>,
 }
 
 #[derive(Debug)]
@@ -106,14 +108,22 @@ struct Line {
 }
 
 impl Line {
+    /// The service of a connection that nobody uses.
+    fn at_rest(&self) -> Option<&Arc<ServiceState>> {
+        let (connection, (permit, _)) = self.connection.get()?;
+        (connection.open_streams() == 0).then_some(&permit.0)
+    }
+
     fn is_wanted(&self) -> bool {
         self.failed.get().is_none() && self.connection.get().is_none_or(|(connection, _)| connection.is_usable())
     }
 }
 
 impl Pool {
-    pub(super) fn new(clock: &Rc<Clock>) -> Self {
+    /// For a worker with this clock; all workers share `wanted`.
+    pub(super) fn new(clock: &Rc<Clock>, wanted: &Arc<Notify>) -> Self {
         Self {
+            wanted: Arc::clone(wanted),
             clock: Rc::clone(clock),
             http1: RefCell::default(),
             http2: RefCell::default(),
@@ -122,6 +132,7 @@ impl Pool {
     }
 
     /// A connection for one HTTP/1 request: the one used last, if any is kept; else, or if none that was kept will do, a new one.
+    /// `queued` is true while it waits for `limits.max_connections`, which says nothing of the endpoint.
     ///
     /// # Errors
     /// Why there is none.
@@ -131,6 +142,7 @@ impl Pool {
         service: &Service,
         endpoint: &Endpoint,
         want: Want,
+        queued: &Cell<bool>,
     ) -> Result<Http1, NoConnection> {
         let key = key(sockets, endpoint);
         if want != Want::Fresh
@@ -139,7 +151,7 @@ impl Pool {
             return Ok(kept);
         }
         // Apart, so that requests that need no new connection do not carry its making with them.
-        Box::pin(self.open_http1(key, sockets, service, endpoint)).await
+        Box::pin(self.open_http1(key, sockets, service, endpoint, queued)).await
     }
 
     async fn open_http1(
@@ -148,8 +160,9 @@ impl Pool {
         sockets: &dyn Sockets,
         service: &Service,
         endpoint: &Endpoint,
+        queued: &Cell<bool>,
     ) -> Result<Http1, NoConnection> {
-        let permit = match self.place(service, key).await? {
+        let permit = match self.place(service, key, queued).await? {
             Free::Kept(kept) => return Ok(kept),
             Free::Place(permit) => permit,
         };
@@ -184,11 +197,19 @@ impl Pool {
     }
 
     /// A place for another connection; where there is none, what comes free first.
-    async fn place(&self, service: &Service, key: Key) -> Result<Free, NoConnection> {
-        match Permit::take(&service.state, service.http().limits.max_connections) {
-            Some(permit) => Ok(Free::Place(permit)),
-            None => self.wait(service, key).await,
+    async fn place(&self, service: &Service, key: Key, queued: &Cell<bool>) -> Result<Free, NoConnection> {
+        if let Some(permit) = self.permit(service) {
+            return Ok(Free::Place(permit));
         }
+        queued.set(true);
+        let free = self.wait(service, key).await;
+        queued.set(false);
+        free
+    }
+
+    /// A place for another connection, if there is one.
+    pub(super) fn permit(&self, service: &Service) -> Option<Permit> {
+        Permit::take(&service.state, service.http().limits.max_connections)
     }
 
     /// Waits until there is a place for another connection, or one of our own is free.
@@ -196,37 +217,71 @@ impl Pool {
         let (state, limits) = (&service.state, &service.http().limits);
         let before = state.pending.fetch_add(1, Ordering::AcqRel);
         let _waiting = Waiting::new(self, state);
-        if before >= limits.max_pending_requests {
-            return Err(NoConnection::TooManyWait);
-        }
         loop {
             // Asked for before the look, so that nothing is missed between.
             let freed = state.freed.notified();
             if let Some(kept) = self.take(key, Want::Sure) {
                 return Ok(Free::Kept(kept));
             }
-            if let Some(permit) = Permit::take(state, limits.max_connections) {
+            if let Some(permit) = self.permit(service) {
                 return Ok(Free::Place(permit));
             }
             // A connection to another endpoint makes room for one to this.
             if self.close_one_of(state) {
                 continue;
             }
+            if limits.max_pending_requests != 0 && before >= limits.max_pending_requests {
+                return Err(NoConnection::TooManyWait);
+            }
+            // Other workers may have some at rest, which are of no use to anybody then.
+            self.wanted.notify_waiters();
             freed.await;
         }
     }
 
     /// Closes a connection of a service that is at rest; whether there was one.
-    fn close_one_of(&self, state: &Arc<ServiceState>) -> bool {
-        let mut pools = self.http1.borrow_mut();
-        let of_service = |idle: &Idle| Arc::ptr_eq(&idle.http1.keeper.permit.0, state);
-        let found = pools.values_mut().find(|idle| idle.first().is_some_and(of_service));
-        let closed = found.map(|idle| idle.remove(0));
-        drop(pools);
+    pub(super) fn close_one_of(&self, state: &Arc<ServiceState>) -> bool {
+        let closed = {
+            let mut pools = self.http1.borrow_mut();
+            let of_service = |idle: &Idle| Arc::ptr_eq(&idle.http1.keeper.permit.0, state);
+            let found = pools.values_mut().find(|idle| idle.first().is_some_and(of_service));
+            found.map(|idle| idle.remove(0))
+        };
+        if closed.is_some() {
+            return true;
+        }
+        let closed = {
+            let mut lines = self.http2.borrow_mut();
+            lines.values_mut().find_map(|lines| {
+                let at = lines.iter().position(|line| line.at_rest().is_some_and(|of| Arc::ptr_eq(of, state)))?;
+                Some(lines.remove(at))
+            })
+        };
         closed.is_some()
     }
 
-    /// A connection for HTTP/2 requests, shared with others of this worker.
+    /// Closes what is at rest of services for whose connections requests wait at other workers.
+    pub(super) fn make_room(&self) {
+        let wanted = {
+            let waits = |state: &&Arc<ServiceState>| {
+                let here = || self.waiting.borrow().contains_key(&Arc::as_ptr(state).addr());
+                state.pending.load(Ordering::Acquire) > 0 && !here()
+            };
+            let (http1, http2) = (self.http1.borrow(), self.http2.borrow());
+            let kept = http1.values().filter_map(|idle| idle.first()).map(|idle| &idle.http1.keeper.permit.0);
+            let lines = http2.values().flatten().filter_map(|line| line.at_rest());
+            let mut wanted: Vec<_> = kept.chain(lines).filter(waits).map(Arc::clone).collect();
+            wanted.sort_by_key(Arc::as_ptr);
+            wanted.dedup_by_key(|state| Arc::as_ptr(state));
+            wanted
+        };
+        for state in wanted {
+            // As many as wait, and not all.
+            (0..state.pending.load(Ordering::Acquire)).all(|_| self.close_one_of(&state));
+        }
+    }
+
+    /// A connection for HTTP/2 requests, shared with others of this worker. `queued` as for [`Pool::http1`].
     ///
     /// # Errors
     /// Why there is none.
@@ -235,6 +290,7 @@ impl Pool {
         sockets: &dyn Sockets,
         service: &Service,
         endpoint: &Endpoint,
+        queued: &Cell<bool>,
     ) -> Result<http2::Connection, NoConnection> {
         let key = key(sockets, endpoint);
         loop {
@@ -248,13 +304,15 @@ impl Pool {
                 }
                 found
             };
-            let Some(line) = line else { return Box::pin(self.open(key, sockets, service, endpoint)).await };
+            let Some(line) = line else { return Box::pin(self.open(key, sockets, service, endpoint, queued)).await };
             line.used.set(self.clock.now());
             if let Some((connection, _)) = line.connection.get() {
                 return Ok(connection.clone());
             }
-            // Nothing is told between the look above and this: workers have one thread.
+            // Nothing is told between the look above and this: workers have one thread. Who opens it learns of the endpoint.
+            queued.set(true);
             line.known.notified().await;
+            queued.set(false);
             if let Some(why) = line.failed.get() {
                 return Err(why);
             }
@@ -267,6 +325,7 @@ impl Pool {
         sockets: &dyn Sockets,
         service: &Service,
         endpoint: &Endpoint,
+        queued: &Cell<bool>,
     ) -> Result<http2::Connection, NoConnection> {
         let line = Rc::new(Line {
             connection: OnceCell::new(),
@@ -279,7 +338,7 @@ impl Pool {
         self.http2.borrow_mut().entry(key).or_default().push(Rc::clone(&line));
         // Also if this request is given up meanwhile: those who wait try for themselves then.
         let opening = Opening { pool: self, key, line: &line };
-        let opened = self.handshake(sockets, service, endpoint).await;
+        let opened = self.handshake(sockets, service, endpoint, queued).await;
         let result = match opened {
             Ok((connection, permit)) => {
                 let _ = line.connection.set((connection.clone(), permit));
@@ -299,9 +358,10 @@ impl Pool {
         sockets: &dyn Sockets,
         service: &Service,
         endpoint: &Endpoint,
+        queued: &Cell<bool>,
     ) -> Result<(http2::Connection, (Permit, Connected)), NoConnection> {
         // No connection is kept under this key.
-        let permit = match self.place(service, (0, 0)).await? {
+        let permit = match self.place(service, (0, 0), queued).await? {
             Free::Place(permit) => permit,
             Free::Kept(kept) => kept.keeper.permit,
         };

@@ -23,6 +23,7 @@ use http::{
     uri::{Authority, PathAndQuery},
 };
 use std::{
+    cell::Cell,
     mem,
     net::SocketAddr,
     rc::Rc,
@@ -44,7 +45,10 @@ pub(super) struct Record {
     /// On the worker's clock.
     started: Duration,
     status: Option<StatusCode>,
-    pub(super) sent_bytes: u64,
+    /// What a tunnel has sent.
+    sent_bytes: u64,
+    /// What was read of the request's body, until the end.
+    sent: Option<Rc<Cell<u64>>>,
     pub(super) received_bytes: u64,
     pub(super) attempts: u32,
     /// Why the proxy answered itself, or what broke the answer off.
@@ -65,6 +69,8 @@ enum About {
     /// Nothing: a copy, or what is no request.
     Nobody,
     Request(SocketAddr, Asked),
+    /// What was to be a request, to this service if that is known.
+    Malformed(SocketAddr, Option<Arc<str>>),
     /// A connection for a service.
     Connection(SocketAddr, Arc<str>),
 }
@@ -157,6 +163,7 @@ impl Record {
             started: worker.now(),
             status: None,
             sent_bytes: 0,
+            sent: None,
             received_bytes: 0,
             attempts: 0,
             reason: None,
@@ -176,6 +183,12 @@ impl Record {
         Self::about(worker, About::Request(client.address, asked))
     }
 
+    /// What a client sent that is no request.
+    pub(super) fn of_malformed(worker: &Rc<Worker>, client: &Client) -> Self {
+        let service = client.service(worker).map(|service| Arc::clone(&service.name));
+        Self::about(worker, About::Malformed(client.address, service))
+    }
+
     /// A connection for this service, whose bytes nobody reads: none of its requests.
     pub(super) fn of_connection(worker: &Rc<Worker>, client: &Client, service: &Service) -> Self {
         Self::about(worker, About::Connection(client.address, Arc::clone(&service.name)))
@@ -191,6 +204,11 @@ impl Record {
         &self.worker.pool
     }
 
+    /// Bytes of its body that go to endpoints are counted here, also those that are still to come.
+    pub(super) fn counts_sent(&mut self, sent: Option<Rc<Cell<u64>>>) {
+        self.sent = sent;
+    }
+
     /// It is for this service.
     pub(super) fn is_for(&mut self, service: &Arc<Service>, method: &Method) {
         service.state.requests[method_index(method)].fetch_add(1, Ordering::Relaxed);
@@ -200,6 +218,9 @@ impl Record {
     /// The client was told, by the proxy itself, that it has a tunnel.
     pub(super) fn tunnels(&mut self, status: StatusCode) {
         self.status = Some(status);
+        if let Some(service) = &self.service {
+            service.state.own_responses.count(status);
+        }
     }
 
     /// From here on it may take long: what it holds on to besides itself is let go.
@@ -321,6 +342,13 @@ impl Record {
         }
     }
 
+    /// Its client has gone before the end of the answer, or this worker has, and it is not known yet why.
+    pub(super) fn cut_off(&mut self) {
+        if self.reason.is_none() {
+            self.broke(if self.worker.draining.get() { "stopped" } else { "downstream_reset" });
+        }
+    }
+
     /// Something broke it off.
     pub(super) fn broke(&mut self, why: &'static str) {
         (self.reason, self.failed) = (Some(why), true);
@@ -345,7 +373,7 @@ impl Record {
             status: self.status,
             duration,
             ended: self.started + duration,
-            sent_bytes: self.sent_bytes,
+            sent_bytes: self.sent_bytes + self.sent.as_ref().map_or(0, |sent| sent.get()),
             received_bytes: self.received_bytes,
             attempts: self.attempts,
             trace_id: asked.and_then(|asked| TraceId::new(asked.trace.trace)),
@@ -407,6 +435,11 @@ impl Drop for Record {
             About::Connection(client, service) => {
                 if self.worker.shared.is_logged() {
                     self.worker.lines.push(self.line(*client, None, duration), Some(service), None);
+                }
+            }
+            About::Malformed(client, service) => {
+                if self.worker.shared.is_logged() {
+                    self.worker.lines.push(self.line(*client, None, duration), service.as_ref(), Some(""));
                 }
             }
             About::Request(client, asked) => {

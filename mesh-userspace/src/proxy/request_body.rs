@@ -36,7 +36,10 @@ struct Shared<B> {
     ended: Cell<bool>,
     /// Whether the client is to say more before anything goes on.
     awaited: Cell<bool>,
-    read: Cell<u64>,
+    /// Bytes, for the record as well, which may outlive this.
+    read: Rc<Cell<u64>>,
+    /// When all of it was read.
+    ended_at: Cell<Duration>,
     /// Rings this long after the end of the body, or if none of it comes for `stall` (zero: for ever).
     alarm: Rc<Alarm>,
     answer_within: Cell<Duration>,
@@ -45,18 +48,24 @@ struct Shared<B> {
 
 /// The request's body, from which tries get theirs.
 #[derive(Debug)]
-pub(super) struct Source<B>(Option<Rc<Shared<B>>>);
+pub(super) struct Source<B> {
+    /// `None`: there is no body.
+    body: Option<Rc<Shared<B>>>,
+    /// On the worker's clock.
+    made: Duration,
+}
 
 impl<B: Body<Data = Bytes, Error = Fault>> Source<B> {
     /// The body of a request; with `keep` it may be sent again. `alarm` is set to `answer_within` once all of it was
     /// read (at once, if there is none), and until then to `stall` whenever a part of it comes (zero: not at all).
     pub(super) fn new(body: B, keep: bool, alarm: &Rc<Alarm>, answer_within: Duration, stall: Duration) -> Self {
+        let made = alarm.now();
         if body.is_end_stream() {
             alarm.set(answer_within);
-            return Self(None);
+            return Self { body: None, made };
         }
         alarm.set(stall);
-        Self(Some(Rc::new(Shared {
+        let shared = Rc::new(Shared {
             source: RefCell::new(Box::pin(body)),
             kept: RefCell::default(),
             trailers: RefCell::default(),
@@ -64,46 +73,57 @@ impl<B: Body<Data = Bytes, Error = Fault>> Source<B> {
             touched: Cell::new(false),
             ended: Cell::new(false),
             awaited: Cell::new(false),
-            read: Cell::new(0),
+            read: Rc::default(),
+            ended_at: Cell::default(),
             alarm: Rc::clone(alarm),
             answer_within: Cell::new(answer_within),
             stall,
-        })))
+        });
+        Self { body: Some(shared), made }
     }
 
     /// The body for another try.
     pub(super) fn body(&self) -> RequestBody<B> {
-        RequestBody { shared: self.0.clone(), sent: 0 }
+        RequestBody { shared: self.body.clone(), sent: 0 }
     }
 
     /// Whether another try could send all of it.
     pub(super) fn is_replayable(&self) -> bool {
-        self.0.as_ref().is_none_or(|shared| !shared.overflowed.get())
+        self.body.as_ref().is_none_or(|shared| !shared.overflowed.get())
     }
 
     /// Whether all of it was read.
     pub(super) fn has_ended(&self) -> bool {
-        self.0.as_ref().is_none_or(|shared| shared.ended.get())
+        self.body.as_ref().is_none_or(|shared| shared.ended.get())
     }
 
     /// Whether the client is to say more of it before anything goes on.
     pub(super) fn is_awaited(&self) -> bool {
-        self.0.as_ref().is_some_and(|shared| shared.awaited.get())
+        self.body.as_ref().is_some_and(|shared| shared.awaited.get())
     }
 
     /// Whether nothing of it was read.
     pub(super) fn is_untouched(&self) -> bool {
-        self.0.as_ref().is_none_or(|shared| !shared.touched.get())
+        self.body.as_ref().is_none_or(|shared| !shared.touched.get())
     }
 
-    /// How many bytes of it were read.
-    pub(super) fn read(&self) -> u64 {
-        self.0.as_ref().map_or(0, |shared| shared.read.get())
+    /// How many bytes of it were read, now and later; `None`: there is none.
+    pub(super) fn read(&self) -> Option<Rc<Cell<u64>>> {
+        self.body.as_ref().map(|shared| Rc::clone(&shared.read))
+    }
+
+    /// For how long the answer is waited for at `now`: since all of the request was there.
+    pub(super) fn awaited(&self, now: Duration) -> Duration {
+        match &self.body {
+            None => now.saturating_sub(self.made),
+            Some(shared) if shared.ended.get() => now.saturating_sub(shared.ended_at.get()),
+            Some(_) => Duration::ZERO,
+        }
     }
 
     /// All of it, if it has ended and was kept.
     pub(super) fn copy(&self) -> Option<Bytes> {
-        match &self.0 {
+        match &self.body {
             None => Some(Bytes::new()),
             Some(shared) => {
                 (shared.ended.get() && !shared.overflowed.get()).then(|| Bytes::copy_from_slice(&shared.kept.borrow()))
@@ -113,7 +133,7 @@ impl<B: Body<Data = Bytes, Error = Fault>> Source<B> {
 
     /// How long the answer may take from now on, or from the end of the body.
     pub(super) fn answer_within(&self, time: Duration, alarm: &Alarm) {
-        match &self.0 {
+        match &self.body {
             Some(shared) if !shared.ended.get() => shared.answer_within.set(time),
             _ => alarm.set(time),
         }
@@ -162,6 +182,7 @@ impl<B: Body<Data = Bytes, Error = Fault>> Shared<B> {
 
     fn end(&self) {
         if !self.ended.replace(true) {
+            self.ended_at.set(self.alarm.now());
             self.alarm.set(self.answer_within.get());
         }
     }
@@ -251,7 +272,7 @@ mod tests {
         assert_eq!(all(source.body()).await, "one two three");
         assert_eq!(all(source.body()).await, "one two three");
         assert!(source.has_ended());
-        assert_eq!((source.copy().unwrap(), source.read()), (Bytes::from("one two three"), 13));
+        assert_eq!((source.copy().unwrap(), source.read().unwrap().get()), (Bytes::from("one two three"), 13));
     }
 
     #[tokio::test]

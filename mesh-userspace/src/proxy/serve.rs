@@ -11,7 +11,7 @@ use super::{
     incoming::Incoming,
     interim,
     message::{Message, Request, Response},
-    passing::ResponseBody,
+    passing::{Heir, ResponseBody},
     reason::Reason,
     record::Record,
     tunnel,
@@ -39,12 +39,13 @@ const IDLE: Duration = Duration::from_secs(60);
 pub(super) async fn http1(worker: &Rc<Worker>, client: Client, stream: TcpStream, read: Bytes) {
     let alarm = worker.clock.alarm();
     let mut server = Server::new(stream, read, &http1::Limits::default());
+    let heir = Rc::<Heir>::default();
     loop {
         let request = match next(worker, &client, &alarm, &mut server).await {
             Ok(Some(request)) => request,
             Ok(None) => break,
             Err(reason) => {
-                let record = Record::new(worker);
+                let record = Record::of_malformed(worker, &client);
                 let _ = server.respond(answer::because(reason, Manner::Http, record), true).await;
                 break;
             }
@@ -58,10 +59,11 @@ pub(super) async fn http1(worker: &Rc<Worker>, client: Client, stream: TcpStream
             let serving = pin!(exchange.serve(request.map(Incoming::Http1)));
             while_wanted(&mut server, serving).await
         };
-        let Some(response) = response else { return };
+        let Some(mut response) = response else { return };
         if response.head.status == StatusCode::SWITCHING_PROTOCOLS {
             return Box::pin(switch(worker, &client, server, response)).await;
         }
+        response.body.leaves_to(&heir);
         let Some(responded) = respond(worker, &alarm, &mut server, response).await else {
             return server.abort();
         };
@@ -69,7 +71,8 @@ pub(super) async fn http1(worker: &Rc<Worker>, client: Client, stream: TcpStream
             Ok(responded) if responded.after == After::Request => {}
             Ok(_) => break,
             Err(fault) if fault.side == Side::Upstream && !server.has_begun_response() => {
-                let record = Record::new(worker);
+                // It is the same request still, of which the client has heard nothing.
+                let record = heir.take().map_or_else(|| Record::new(worker), |left| left.record);
                 let sorry = answer::because(reason_of(&fault), Manner::Http, record);
                 let _ = server.respond(sorry, true).await;
                 break;
@@ -105,7 +108,9 @@ async fn respond(
             body.give_up(Reason::SlowReader);
         }
     };
-    let mut responding = pin!(server.respond_while(response, worker.draining.get(), meanwhile));
+    // RFC 9110, section 15.5.9: what the client still sends after 408 is nothing that could be told from a request.
+    let close = worker.draining.get() || response.head.status == StatusCode::REQUEST_TIMEOUT;
+    let mut responding = pin!(server.respond_while(response, close, meanwhile));
     loop {
         match alarm.before(responding.as_mut()).await {
             Ok(responded) => return Some(responded),
@@ -210,7 +215,7 @@ async fn connect(
         }
     };
     match (opened, service) {
-        (Ok((upstream, _connected)), Some(service)) => {
+        (Ok((upstream, _held)), Some(service)) => {
             // Told at the end of the tunnel, however long it is.
             record.tunnels(StatusCode::OK);
             let response = Response::new(ResponseBody::none());

@@ -158,6 +158,7 @@ impl Service {
         let attended = u32::try_from(slots.len()).unwrap_or(u32::MAX);
         slots.extend(places(&facts, &shares, |share| share.all));
         let pick = match facts.policy {
+            _ if keeps_clients(&facts) => Pick::Maglev,
             model::Policy::RoundRobin => Pick::RoundRobin,
             model::Policy::Random => Pick::Random,
             model::Policy::LeastConnections | model::Policy::PeakEwma => Pick::LeastConnections,
@@ -170,10 +171,16 @@ impl Service {
     }
 }
 
+/// Whether the same client gets the same endpoint. Workers need not remember for that, nor tell one another, where the
+/// endpoint follows from who the client is: so `affinity` is kept as `maglev` is.
+fn keeps_clients(facts: &model::Service) -> bool {
+    facts.policy == model::Policy::Maglev || !facts.settings.affinity.is_zero()
+}
+
 /// In which order endpoints (by their places) take turns, by some weight.
 fn places(facts: &model::Service, shares: &[Share], weight: impl Fn(&Share) -> u64) -> Vec<u32> {
     let present = (0_u32..).zip(shares).map(|(i, share)| (i, weight(share))).filter(|(_, weight)| *weight > 0);
-    if facts.policy == model::Policy::Maglev {
+    if keeps_clients(facts) {
         let (at, members): (Vec<u32>, Vec<(u64, u64)>) =
             present.map(|(i, weight)| (i, (policy::maglev::key(shares[i as usize].address), weight))).unzip();
         let table = policy::maglev::table(&members, facts.settings.maglev_size);

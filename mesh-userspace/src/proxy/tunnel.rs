@@ -6,6 +6,7 @@ use super::{
     http1::Transport,
     net::{NoConnection, connect},
     pick::{Asking, cell, hash_of, pick},
+    pool::Permit,
     reason::Reason,
     record::Record,
     state::Connected,
@@ -52,7 +53,7 @@ pub(super) async fn opaque(
 ) {
     let mut record = Record::of_connection(worker, client, service);
     match open(worker, client, service, &mut record).await {
-        Ok((upstream, _connected)) => {
+        Ok((upstream, _held)) => {
             let idle = service.http().idle_tcp;
             relay(worker, downstream, upstream, read, Bytes::new(), idle, &mut record).await;
         }
@@ -65,6 +66,12 @@ pub(super) async fn opaque(
     }
 }
 
+/// What counts a tunnel, as long as it is there.
+pub(super) struct Held {
+    _connected: Connected,
+    _permit: Permit,
+}
+
 /// Connects to an endpoint of a service, to another one if that fails.
 ///
 /// # Errors
@@ -74,7 +81,11 @@ pub(super) async fn open(
     client: &Client,
     service: &Arc<Service>,
     record: &mut Record,
-) -> Result<(Upstream, Connected), Reason> {
+) -> Result<(Upstream, Held), Reason> {
+    // It is one of the service's connections (`limits.max_connections`), and there is nothing to wait with.
+    let pool = &worker.pool;
+    let permit = pool.permit(service).or_else(|| pool.close_one_of(&service.state).then(|| pool.permit(service))?);
+    let permit = permit.ok_or(Reason::MaxPendingRequests)?;
     let mut tried = Vec::new();
     let mut last = None;
     let counts = service.http().counted.connect_failure;
@@ -99,10 +110,10 @@ pub(super) async fn open(
         let cell = cell(service, endpoint);
         super::circuit::report(&cell, outcome, picked.probe, &service.limits, fastrand::u32(..));
         match connected {
-            Ok(connected) => {
+            Ok((upstream, connected)) => {
                 super::circuit::report(&cell, Outcome::Alive, picked.probe, &service.limits, fastrand::u32(..));
                 record.went_by(Used { kept: Some(false), again: false });
-                return Ok(connected);
+                return Ok((upstream, Held { _connected: connected, _permit: permit }));
             }
             Err(why) => {
                 record.try_is_over(Some(why.reason()));

@@ -27,7 +27,10 @@ use std::{
     thread::JoinHandle,
     time::{Duration, Instant, SystemTime},
 };
-use tokio::{runtime::LocalOptions, sync::mpsc};
+use tokio::{
+    runtime::LocalOptions,
+    sync::{Notify, mpsc},
+};
 
 /// Told of requests.
 pub trait RequestLog: fmt::Debug + Send + Sync {
@@ -67,6 +70,8 @@ pub struct Shared {
     connections: AtomicUsize,
     /// How many there may be, once somebody asked.
     most_connections: OnceLock<usize>,
+    /// Told when a request waits for a connection that another worker may have at rest.
+    wanted: Arc<Notify>,
     started: Instant,
 }
 
@@ -88,6 +93,7 @@ impl Shared {
             patient: AtomicBool::new(false),
             connections: AtomicUsize::new(0),
             most_connections: OnceLock::new(),
+            wanted: Arc::default(),
             started: Instant::now(),
         }
     }
@@ -304,7 +310,13 @@ async fn live(worker: Rc<Worker>, beat: impl Fn(&Shared)) {
     beats.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut number = 0_u32;
     loop {
-        beats.tick().await;
+        let wanted = worker.shared.wanted.notified();
+        // What was wanted while this worker did something else is seen at the next beat.
+        worker.pool.make_room();
+        tokio::select! {
+            _ = beats.tick() => {}
+            () = wanted => continue,
+        }
         worker.shared.beats[worker.number].store(super::circuit::now_ms(), Ordering::Release);
         beat(&worker.shared);
         worker.lines.flush();
@@ -320,7 +332,7 @@ impl Worker {
         let clock = Clock::new(shared.started);
         Self {
             number,
-            pool: Rc::new(Pool::new(&clock)),
+            pool: Rc::new(Pool::new(&clock, &shared.wanted)),
             clock,
             table: RefCell::new(Cache::new(Arc::clone(&shared.table))),
             draining: Cell::new(false),

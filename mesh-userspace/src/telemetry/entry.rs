@@ -75,7 +75,8 @@ impl Entry {
     pub fn kind(&self) -> Kind {
         match &self.connection {
             Some(connection) if connection.open => Kind::Open,
-            None if self.line.method.is_some() => Kind::Request,
+            // Of what was no request nothing but the answer is known.
+            None if self.line.method.is_some() || self.line.status.is_some() => Kind::Request,
             _ => Kind::Connection,
         }
     }

@@ -32,6 +32,15 @@ pub fn prepare_for_http2(head: &mut RequestHead) -> Result<(), Fault> {
         parts.path_and_query.get_or_insert_with(|| PathAndQuery::from_static("/"));
         head.uri = Uri::from_parts(parts).map_err(|_| malformed("target"))?;
     }
+    if let Some(path) = head.uri.path_and_query()
+        && path.as_str().starts_with('?')
+    {
+        // `http://host?query`: there the path is empty, here it must not be (RFC 9113, section 8.3.1).
+        let path = PathAndQuery::from_maybe_shared(Bytes::from(format!("/{path}"))).map_err(|_| malformed("target"))?;
+        let mut parts = std::mem::take(&mut head.uri).into_parts();
+        parts.path_and_query = Some(path);
+        head.uri = Uri::from_parts(parts).map_err(|_| malformed("target"))?;
+    }
     head.headers.remove(HOST);
     // h2 wants an authority of messages that say 2; one that came without a host has none to give.
     head.version = if head.uri.authority().is_some() { Version::HTTP_2 } else { Version::HTTP_11 };

@@ -12,7 +12,7 @@ use std::{
 use bytes::Bytes;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use h2::{Ping, Reason, RecvStream, server::SendResponse};
-use http::{Request, Response, StatusCode, header::EXPECT};
+use http::{Method, Request, Response, StatusCode, header::EXPECT};
 use http_body::Body;
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -160,6 +160,7 @@ where
     B: Body<Data = Bytes, Error = Fault>,
 {
     let began = now();
+    let to_head = request.method() == Method::HEAD;
     let waits = !request.body().is_end_stream() && request.headers().contains_key(EXPECT);
     let wanted = waits.then(Rc::<Cell<bool>>::default);
     let handling = dialect::check(&request).is_ok().then(|| {
@@ -205,7 +206,8 @@ where
             }
         };
         let (head, body) = response.into_parts();
-        let end = body.is_end_stream();
+        // RFC 9110, section 9.3.2: to HEAD there is a head, whoever answers.
+        let end = to_head || body.is_end_stream();
         match respond.send_response(Response::from_parts(head, ()), end) {
             Ok(_) if end => End::Finished,
             Ok(stream) => match pump::send(stream, pin!(body), Reason::INTERNAL_ERROR, Some(&activity.held)).await {

@@ -20,7 +20,7 @@ fn limited(max_connections: u32, max_pending_requests: u32) -> model::Http {
 async fn take(worker: &Worker, namespace: u64, address: SocketAddr, want: Want) -> Result<Http1, NoConnection> {
     let service = web(worker);
     let endpoint = service.endpoints.iter().find(|e| e.address == address).unwrap();
-    worker.pool.http1(&Here(namespace), &service, endpoint, want).await
+    worker.pool.http1(&Here(namespace), &service, endpoint, want, &Cell::default()).await
 }
 
 /// Lets everybody else do what can be done now.
@@ -149,7 +149,7 @@ fn requests_of_http2_wait_for_one_connection_and_hear_together_that_there_is_non
             let worker = Rc::clone(&worker);
             tokio::task::spawn_local(async move {
                 let service = web(&worker);
-                worker.pool.http2(&Here(1), &service, &service.endpoints[0]).await.err()
+                worker.pool.http2(&Here(1), &service, &service.endpoints[0], &Cell::default()).await.err()
             })
         });
         for one in both {
