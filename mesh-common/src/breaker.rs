@@ -290,13 +290,19 @@ const fn closed(openings: u64, now: u64, limits: &Limits) -> Word {
 /// The circuit opens, for the `openings`th time in a row.
 #[inline(always)]
 const fn opened(word: Word, openings: u64, report: &Report, limits: &Limits) -> Word {
-    let longest = limits.max_reset_ms as u64;
-    let reset = limits.reset_ms as u64 * openings;
-    let reset = if reset > longest { longest } else { reset };
+    let reset = longest(word.with(OPENINGS, openings), limits);
     // Jitter only shortens, by up to a tenth: nobody waits longer than was configured.
     let reset = reset - ((reset * report.chance as u64) >> 32) / 10;
     let failures = if matches!(word.state(), State::HalfOpen) { 1 } else { word.failures() };
     Word::new(State::Open, openings, report.now + reset).with(FAILURES, failures as u64)
+}
+
+/// How long a circuit that has opened so often may stay open.
+#[inline(always)]
+const fn longest(word: Word, limits: &Limits) -> u64 {
+    let openings = OPENINGS.of(word.0);
+    let reset = limits.reset_ms as u64 * if openings == 0 { 1 } else { openings };
+    if reset > limits.max_reset_ms as u64 { limits.max_reset_ms as u64 } else { reset }
 }
 
 /// Whether a circuit lets a connection through.
@@ -316,7 +322,8 @@ pub enum Admission {
 pub const fn admit(word: Word, now: u64, limits: &Limits) -> Admission {
     match word.state() {
         State::Closed => Admission::Yes,
-        State::Open if now < word.deadline() => Admission::No,
+        // One that would be longer than the limits of now allow was set by others, which hold no more.
+        State::Open if now < word.deadline() && word.deadline() - now <= longest(word, limits) => Admission::No,
         State::Open => {
             let half_open = Word::new(State::HalfOpen, OPENINGS.of(word.0), now + limits.lease_ms as u64);
             Admission::Probe(half_open.with(OUT, 1))

@@ -75,6 +75,15 @@ fn five_failures_in_a_row_open_a_circuit_and_four_do_not() {
 }
 
 #[test]
+fn a_circuit_stays_open_no_longer_than_the_limits_of_now_allow() {
+    let circuit = Plain::default();
+    circuit.fail(5, 0);
+    let quick = Limits { reset_ms: 1000, ..LIMITS };
+    assert_eq!(enter(&circuit, circuit.word(), 500, &LIMITS), None);
+    assert_eq!(enter(&circuit, circuit.word(), 500, &quick), Some(Entry::Probe), "30 s are more than 1 s");
+}
+
+#[test]
 fn a_connection_that_is_merely_established_does_not_clear_the_run() {
     let circuit = Plain::default();
     for _ in 0..5 {

@@ -117,6 +117,11 @@ pub const LOOKS: u32 = 64;
 /// How many of those are drawn as the policy says; then one slot follows the other.
 pub const DRAWS: u32 = 4;
 
+/// How many are turns of round robin, in the set that is looked at first: whoever meets an open circuit takes the next turn,
+/// so that the others share what it would have got, and not the one beside it alone. As many again follow one another,
+/// which makes [`LOOKS`] different ones.
+const TURNS: u32 = LOOKS / 2;
+
 /// Which of `count` slots `draw` means: a turn for round robin, else 32 random bits. `count` must not be 0.
 #[inline(always)]
 #[must_use]
@@ -205,8 +210,11 @@ pub fn look<C: Chooser>(rows: &C, search: &mut Search, number: u32) -> bool {
     let drawn = nth < DRAWS;
     let at = match policy {
         Policy::Maglev if nth == 0 => position(policy, rows.client(), range.count),
-        Policy::RoundRobin if drawn => position(policy, rows.turn(service), range.count),
-        Policy::Random | Policy::LeastConnections if drawn => position(policy, rows.chance(), range.count),
+        Policy::RoundRobin if nth < TURNS && number < LOOKS => position(policy, rows.turn(service), range.count),
+        // Of another set not by turns: those that all connects of a moment take in vain before would have them all meet there.
+        Policy::RoundRobin | Policy::Random | Policy::LeastConnections if drawn => {
+            position(policy, rows.chance(), range.count)
+        }
         _ => search.index.wrapping_sub(range.base).wrapping_add(1) % range.count,
     };
     search.index = range.base.wrapping_add(at);

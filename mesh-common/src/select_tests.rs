@@ -178,6 +178,22 @@ fn round_robin_over_what_is_left_is_even() {
 }
 
 #[test]
+fn round_robin_passes_over_open_circuits_that_lie_side_by_side() {
+    let rows = plain(Policy::RoundRobin, 32);
+    rows.open(0..16);
+    let picked: Vec<u32> = (0..160).map(|_| rows.choose().unwrap()).collect();
+    assert!((16..32).all(|id| picked.iter().filter(|one| **one == id).count() == 10), "{picked:?}");
+}
+
+#[test]
+fn the_others_share_what_a_zone_without_a_way_in_leaves() {
+    let rows = Plain { near: 4, ..plain(Policy::RoundRobin, 8) };
+    rows.open(0..4);
+    let picked: Vec<u32> = (0..400).map(|_| rows.choose().unwrap()).collect();
+    assert!((4..8).all(|id| picked.iter().filter(|one| **one == id).count() > 40), "{picked:?}");
+}
+
+#[test]
 fn where_no_near_endpoint_admits_the_others_are_asked() {
     let rows = Plain { near: 2, ..plain(Policy::RoundRobin, 4) };
     rows.open([0, 1]);

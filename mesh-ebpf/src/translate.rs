@@ -7,7 +7,7 @@ use crate::{
     sock::{self, Tcp},
 };
 use aya_ebpf::{
-    bindings::{BPF_SK_STORAGE_GET_F_CREATE, bpf_sock_addr},
+    bindings::{BPF_SK_STORAGE_GET_F_CREATE, bpf_sock, bpf_sock_addr},
     helpers::{
         bpf_ktime_get_ns,
         generated::{
@@ -127,7 +127,8 @@ fn forward(
     if settings.flags & flags::OBSERVE != 0 {
         return Err(Reason::Observe);
     }
-    let view = if dialled.address.is_v4() || was_sent_to_v4(record) {
+    let is_bound_to_v4 = dialled.v6_socket && !sk.is_null() && is_bound_to_v4(sk);
+    let view = if dialled.address.is_v4() || is_bound_to_v4 || was_sent_to_v4(record) {
         View::V4
     } else if (!sk.is_null() && Tcp::of(sk.cast()).is_some_and(Tcp::is_ipv6_only))
         || maps::Tables.flags(service) & service::flags::SAME_FAMILY != 0
@@ -253,6 +254,14 @@ fn remember(ctx: &SockAddrContext, key: &VipKey, picked: &Picked, now: u64) {
 }
 
 /// Notes what getpeername(2) needs at the socket that the application holds, where TCP connects on another (MPTCP).
+/// Whether a socket of IPv6 is bound to `::ffff:a.b.c.d`, from where it reaches IPv4 only.
+#[inline(always)]
+fn is_bound_to_v4(sk: *const bpf_sock) -> bool {
+    // SAFETY: fields of the context's socket, which is not null.
+    let [first, second, third, _] = unsafe { (*sk).src_ip6 };
+    first | second == 0 && third == 0xffff_u32.to_be()
+}
+
 /// Nothing is counted by this record.
 #[inline(always)]
 fn remember_for_peer(sk: *mut c_void, key: &VipKey, row: &EndpointRow) {

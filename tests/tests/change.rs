@@ -324,6 +324,30 @@ fn an_open_connection_outlives_drain_and_removal_of_its_endpoint() {
 }
 
 #[test]
+fn an_endpoint_that_comes_back_is_counted_on_with_the_connections_that_it_still_has() {
+    let world = world!();
+    let (_echo, _other) = (world.echo("10.1.3.1:7"), world.echo("10.1.3.2:7"));
+    let vip = "10.96.0.9:7";
+    let with = |endpoints: &[&str]| json!([service("echo", &[vip], endpoints)]);
+    let mut mesh = world.daemon(with(&["10.1.3.1:7"]));
+    let mut client = world.client(vip);
+    client.exchange(1000);
+    for _ in 0..3 {
+        mesh.set_services(with(&["10.1.3.2:7"]));
+        client.exchange(1000);
+        mesh.set_services(with(&["10.1.3.1:7"]));
+        client.exchange(1000);
+    }
+    let seen = || {
+        let endpoint = mesh.endpoint("echo", "10.1.3.1:7");
+        ["connections_total", "active_connections", "sent_bytes_total"].map(|key| endpoint[key].clone())
+    };
+    holds("all of it", seen, |seen| *seen == [json!(1), json!(1), json!(7000)]);
+    drop(client);
+    holds("and its end", seen, |seen| *seen == [json!(1), json!(0), json!(7000)]);
+}
+
+#[test]
 fn after_a_storm_of_changes_the_last_one_holds() {
     let world = world!();
     let mut dice = Dice(0x6d65_7368_0005);

@@ -87,6 +87,30 @@ fn all_unhealthy_means_that_health_is_ignored() {
 }
 
 #[test]
+fn an_unhealthy_endpoint_gets_nothing_also_where_the_circuits_of_the_others_are_open() {
+    let world = world!();
+    let status = [200, 500].map(AtomicU16::new).map(Arc::new);
+    let good = web_server(&world, E1, &status[0]);
+    let _bad = web_server(&world, E2, &status[1]);
+    let mut services = checked(quick("http"));
+    services[0]["circuit_breaker"] = json!({ "failure_threshold": 2, "reset_timeout": "1m", "probe_interval": "1m" });
+    // Checks close circuits early, and are slow to find out here.
+    services[0]["health_check"] = json!({ "type": "http", "interval": "1s", "unhealthy_threshold": 100, "path": "/" });
+    services[0]["health_check"]["healthy_threshold"] = json!(1);
+    let mut mesh = daemon(&world, services.clone());
+    services[0]["health_check"]["unhealthy_threshold"] = json!(2);
+    mesh.set_services(services.clone());
+    is(&mesh, E2, "unhealthy");
+    is(&mesh, E1, "healthy");
+    services[0]["health_check"]["unhealthy_threshold"] = json!(100);
+    mesh.set_services(services);
+    drop(good);
+    let answers: Vec<_> = (0..12).map(|_| world.dial(VIP).map_err(|e| e.raw_os_error())).collect();
+    assert!(answers.iter().all(|answer| matches!(answer, Err(Some(libc::ECONNREFUSED)))), "{answers:?}");
+    assert_eq!(mesh.endpoint("web", E2)["picked_total"], 0);
+}
+
+#[test]
 fn an_expected_status_passes_and_others_fail() {
     let world = world!();
     let status = [200, 200].map(AtomicU16::new).map(Arc::new);

@@ -145,6 +145,12 @@ fn runtime_changes_end_with_the_daemon_unless_persisted() {
 fn persisted_changes_are_written_beside_the_configuration_and_hold() {
     let world = world!();
     let (mut mesh, [b1, _b2]) = web(&world);
+    // Read after it by name, and all the same not what holds.
+    mesh.write_fragment(
+        "zz.yaml",
+        &json!({ "services": [{ "name": "web", "load_balancing": { "policy": "maglev" } }] }).to_string(),
+    );
+    mesh.reload();
     mesh.cli(&["endpoints", "weight", "web", E2, "3", "--persist"]).says(&["99-runtime.yaml"]).done();
     mesh.cli(&["endpoints", "drain", "web", E1, "--persist"]).done();
     mesh.cli(&["lb", "set", "web", "random", "--persist"]).done();

@@ -111,6 +111,22 @@ fn a_v6only_socket_gets_v6_endpoints_only() {
 }
 
 #[test]
+fn a_v6_socket_that_is_bound_to_a_v4_address_gets_v4_endpoints_only() {
+    let world = world!();
+    let _b4 = world.backend("B4", "10.1.0.1:8080");
+    let b6 = world.backend("B6", "[fd01::1]:8080");
+    let _mesh = world.daemon(json!([service("web", &[VIP6], &["10.1.0.1:8080", "[fd01::1]:8080"])]));
+    for _ in 0..6 {
+        let mut client = world.tcp(Domain::IPV6);
+        client.set_only_v6(false).unwrap();
+        client.bind(&addr("[::ffff:127.0.0.1]:0").into()).unwrap();
+        connect(&client, VIP6).unwrap();
+        assert_eq!(backend::answer(&mut client).unwrap(), "B4");
+    }
+    assert_eq!(b6.accepted(), 0);
+}
+
+#[test]
 fn a_v6only_socket_is_refused_where_all_endpoints_are_v4() {
     let world = world!();
     let b4 = world.backend("B4", "10.1.0.1:8080");

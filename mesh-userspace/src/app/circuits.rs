@@ -73,7 +73,13 @@ impl Daemon {
                 reset.push(address);
             }
         }
-        let problems = if held.is_empty() { Vec::new() } else { self.hold(&mut state, service, &held, false)? };
+        let problems = if held.is_empty() {
+            // What is said below is so when it is said.
+            self.refresh(&mut state);
+            Vec::new()
+        } else {
+            self.hold(&mut state, service, &held, false)?
+        };
         drop(state);
         let message = match (reset.as_slice(), address) {
             ([], Some(address)) => {
@@ -119,6 +125,14 @@ impl Daemon {
         }
         let set = self.change(&mut state, |overrides, services| overrides.set_breaker(services, service, change));
         let mut warnings = set.map_err(refusal)?;
+        if change.failure_threshold == Some(0) {
+            // Nor are they open any more.
+            let found = find(&state, service)?;
+            for endpoint in &found.endpoints {
+                self.close_circuit(&mut state, &found, endpoint.address);
+            }
+            self.refresh(&mut state);
+        }
         drop(state);
         let mut parts = Vec::new();
         if let Some(threshold) = change.failure_threshold {

@@ -102,6 +102,9 @@ pub(super) struct Daemon {
     /// What the programs in the kernel log.
     pub(super) programs_log: ProgramsLog,
     pub(super) recount: Mutex<Recount>,
+    /// Whether connections may have ended unseen since all counts agreed last. One that cannot be seen, in a namespace that
+    /// this process may not enter or that only a thread is in, has not ended.
+    pub(super) unseen: AtomicBool,
     /// Held during a look at live connections.
     pub(super) looking: Mutex<()>,
     /// Held from reading files to taking them, so that the last that was read is the one in force.
@@ -300,6 +303,8 @@ impl Daemon {
             host_name: host().name,
             programs_log,
             recount: Mutex::default(),
+            // While no daemon was there; but who may not look into namespaces would take all that is in them for ended.
+            unseen: AtomicBool::new(kernel::can_mount()),
             looking: Mutex::new(()),
             reloading: Mutex::new(()),
             state: Mutex::new(state),

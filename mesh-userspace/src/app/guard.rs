@@ -10,6 +10,7 @@ use std::{
     io,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
+    sync::atomic::Ordering,
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -61,7 +62,11 @@ impl Daemon {
             return;
         }
         let mut state = self.guard.state();
-        match kernel.detached() {
+        let detached = kernel.detached();
+        if detached.is_some() {
+            self.unseen.store(true, Ordering::Release);
+        }
+        match detached {
             Some(Detached::CgroupRenewed) => match self.attach_again(kernel, &mut state.locks) {
                 Ok(notes) => {
                     notes.iter().for_each(|note| tracing::warn!("{note}"));

@@ -6,7 +6,7 @@
 
 use super::daemon::{Daemon, now};
 use mesh_common::endpoint::{EndpointCounts, Slot};
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::atomic::Ordering};
 
 /// How often connections are counted again, in nanoseconds.
 const AGAIN: u64 = 60_000_000_000;
@@ -64,6 +64,9 @@ impl Daemon {
         }
         recount.again_at = now() + AGAIN;
         let Some(tables) = self.tables() else { return };
+        if !self.unseen.load(Ordering::Acquire) {
+            return recount.doubts.clear();
+        }
         let before: HashMap<u64, EndpointCounts> = {
             let state = self.state();
             let Some(datapath) = &state.datapath else { return };
@@ -73,6 +76,7 @@ impl Daemon {
             counts.filter(|(_, counts)| counts.active() > 0).collect()
         };
         if before.is_empty() {
+            self.unseen.store(false, Ordering::Release);
             return recount.doubts.clear();
         }
         let mut live: HashMap<u64, u64> = HashMap::new();
@@ -92,6 +96,9 @@ impl Daemon {
                 "connections ended unseen: the active count is corrected"
             );
             tables.add_closed(slot.id(), missing);
+        }
+        if before.iter().all(|(slot, counts)| counts.active() <= live.get(slot).copied().unwrap_or(0)) {
+            self.unseen.store(false, Ordering::Release);
         }
     }
 }

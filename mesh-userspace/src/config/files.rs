@@ -178,7 +178,8 @@ fn list(directory: &Path) -> Result<(Vec<PathBuf>, Vec<PathBuf>), Refusal> {
     }
     // Hidden entries are half-written files of editors, and the inner workings of a mounted ConfigMap.
     paths.retain(|path| !path.file_name().unwrap_or_default().as_encoded_bytes().starts_with(b"."));
-    paths.sort();
+    // What was changed at run time wins over all other files, whatever their names.
+    paths.sort_by_cached_key(|path| (path.file_name() == Some(OsStr::new(super::RUNTIME_FILE)), path.clone()));
     let others = paths.extract_if(.., |path| path.extension() != Some(OsStr::new("yaml"))).collect::<Vec<_>>();
     let others = others.into_iter().filter(|path| {
         matches!(path.extension().and_then(OsStr::to_str), Some("yml" | "YAML" | "YML" | "Yaml")) && path.is_file()

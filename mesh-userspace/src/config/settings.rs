@@ -96,7 +96,7 @@ pub struct LoadBalancing {
     /// What `maglev` hashes: the first of these that a request has.
     pub hash: HashOf,
     /// For how long after its last connection a client comes back to the same endpoint, whatever the policy; `0s`: not at
-    /// all.
+    /// all. Its requests, unless it is `0s`, go where `maglev` sends them.
     pub affinity: Duration,
     /// Whether connections to an IPv6 VIP go to IPv6 endpoints only, as in Kubernetes. Otherwise they go to those of both
     /// families, unless the socket is `IPV6_V6ONLY`. Requests go to those of both.

@@ -351,6 +351,7 @@ fn is_in(ranges: &[IpNet], ip: IpAddr) -> bool {
 fn write(tables: &Tables, bypassed: &[IpNet], change: &Change) -> Result<(), String> {
     match change {
         Change::Endpoint(id, row) => tables.put_endpoint(*id, row),
+        Change::Again(id, row) => tables.take_up_endpoint(*id, row),
         Change::Slots(base, slots) => tables.put_slots(*base, slots),
         Change::Service(id, row) => tables.put_service(*id, row),
         Change::View(id, set, view, shown) => tables.swap_view(*id, *set, *view, *shown),

@@ -24,6 +24,8 @@ pub struct Limits {
 pub enum Change {
     /// Starts the use of an endpoint row.
     Endpoint(u32, EndpointRow),
+    /// An endpoint row that was freed serves the same endpoint of the same service again: what it has counted goes on.
+    Again(u32, EndpointRow),
     /// Fills slots from this index on.
     Slots(u32, Vec<Slot>),
     /// Starts the use of a service row.

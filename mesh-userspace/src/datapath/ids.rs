@@ -54,6 +54,12 @@ impl Ids {
         self.resting.push_back((id, now + QUARANTINE));
     }
 
+    /// Takes one back that was given back; whether it is there still.
+    pub(super) fn take_back(&mut self, id: u32) -> bool {
+        let at = self.resting.iter().position(|(resting, _)| *resting == id);
+        at.and_then(|at| self.resting.remove(at)).is_some()
+    }
+
     /// How many numbers are in use.
     pub(super) fn used(&self) -> u32 {
         self.fresh - u32::try_from(self.resting.len()).unwrap_or(self.fresh)

@@ -91,7 +91,8 @@ impl Planner {
             if old.is_none() && known.is_some() && !service.settings.slow_start.is_zero() {
                 self.conditions.set(&service.name, endpoint.address, |c| c.warms_since = Some(now));
             }
-            let Some(placed) = old.copied().or_else(|| self.new_endpoint(endpoint, id, now, idle, &mut rows)) else {
+            let Some(placed) = old.copied().or_else(|| self.new_endpoint(endpoint, (name, id), now, idle, &mut rows))
+            else {
                 let problem = Problem::NoEndpointRow(service.name.clone(), endpoint.address, self.limits.endpoints);
                 plan.problems.push(problem);
                 continue;
@@ -114,8 +115,13 @@ impl Planner {
             Err(count) => {
                 plan.problems.push(Problem::NoSlots(service.name.clone(), count));
                 for change in rows {
-                    if let Change::Endpoint(id, _) = change {
-                        self.endpoint_ids.free(id, now);
+                    match change {
+                        Change::Endpoint(id, _) => self.endpoint_ids.free(id, now),
+                        Change::Again(row, EndpointRow { address, port, tag, .. }) => {
+                            let address = SocketAddr::new(address.into(), u16::from_be(port));
+                            self.leave(name, id, address, Slot::new(row, tag), now);
+                        }
+                        _ => {}
                     }
                 }
                 return match known {
@@ -161,7 +167,7 @@ impl Planner {
                 }
                 let gone = laid.endpoints.iter().filter(|old| find(&endpoints, old.address).is_none());
                 for old in gone {
-                    self.endpoint_ids.free(old.slot.id(), now);
+                    self.leave(name, id, old.address, old.slot, now);
                     steps.freed_endpoints.push(Change::FreeEndpoint(old.slot.id()));
                 }
                 changes
@@ -179,18 +185,38 @@ impl Planner {
     fn new_endpoint(
         &mut self,
         endpoint: &model::Endpoint,
-        service: u32,
+        (name, service): (u64, u32),
         now: u64,
         idle: &impl Fn(u32) -> bool,
         rows: &mut Vec<Change>,
     ) -> Option<Placed> {
-        let id = self.endpoint_ids.take(now, idle)?;
-        let tag = self.next_tag;
-        self.next_tag = self.next_tag.wrapping_add(1).max(1);
         let address = Address::from(endpoint.address.ip());
         let port = endpoint.address.port().to_be();
-        rows.push(Change::Endpoint(id, EndpointRow { address, port, used: 1, tag, service, weight: 0, marks: 0 }));
-        Some(Placed { address: endpoint.address, slot: Slot::new(id, tag), weight: 0, marks: 0 })
+        let row = |tag| EndpointRow { address, port, used: 1, tag, service, weight: 0, marks: 0 };
+        let placed = |slot| Placed { address: endpoint.address, slot, weight: 0, marks: 0 };
+        if let Some((slot, of)) = self.rows_left.remove(&(name, endpoint.address)) {
+            self.left.remove(&slot.id());
+            if of == service && self.endpoint_ids.take_back(slot.id()) {
+                rows.push(Change::Again(slot.id(), row(slot.tag())));
+                return Some(placed(slot));
+            }
+        }
+        let id = self.endpoint_ids.take(now, idle)?;
+        if let Some(before) = self.left.remove(&id) {
+            self.rows_left.remove(&before);
+        }
+        let tag = self.next_tag;
+        self.next_tag = self.next_tag.wrapping_add(1).max(1);
+        rows.push(Change::Endpoint(id, row(tag)));
+        Some(placed(Slot::new(id, tag)))
+    }
+
+    /// An endpoint leaves a service, whose row is `service`. Should it come back while nobody else has its own row, then that
+    /// serves it on.
+    fn leave(&mut self, name: u64, service: u32, address: SocketAddr, slot: Slot, now: u64) {
+        self.endpoint_ids.free(slot.id(), now);
+        self.left.insert(slot.id(), (name, address));
+        self.rows_left.insert((name, address), (slot, service));
     }
 
     /// Lays the views out, coarsely if there is no room for more. The error is the length of a range that was not to be
@@ -263,7 +289,9 @@ fn weigh(service: &Service, recipe: &Recipe, placed: &mut [Placed], new: &mut [C
     for (index, (place, standing)) in placed.iter_mut().zip(&recipe.standings).enumerate() {
         // All by address: facts, placed endpoints, and the new rows among those.
         let configured = facts.by_ref().find(|e| e.address == place.address).map_or(0, |e| e.weight);
-        let row = new.next_if(|change| matches!(change, Change::Endpoint(id, _) if *id == place.slot.id()));
+        let row = new.next_if(
+            |change| matches!(change, Change::Endpoint(id, _) | Change::Again(id, _) if *id == place.slot.id()),
+        );
         let weight = weights.as_ref().and_then(|weights| weights.get(&index).copied()).unwrap_or(configured);
         let marks = standing.marks();
         if (place.weight, place.marks) == (weight, marks) {
@@ -271,7 +299,7 @@ fn weigh(service: &Service, recipe: &Recipe, placed: &mut [Placed], new: &mut [C
         }
         (place.weight, place.marks) = (weight, marks);
         match row {
-            Some(Change::Endpoint(_, row)) => (row.weight, row.marks) = (weight, marks),
+            Some(Change::Endpoint(_, row) | Change::Again(_, row)) => (row.weight, row.marks) = (weight, marks),
             _ => changes.push(Change::Weigh(place.slot.id(), weight, marks)),
         }
     }

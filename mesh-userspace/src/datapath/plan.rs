@@ -52,6 +52,9 @@ pub struct Planner {
     pub(super) endpoint_ids: Ids,
     pub(super) arena: Arena,
     pub(super) next_tag: u32,
+    /// Endpoints that left, by their row, while that is nobody else's; and the other way round, by service and address.
+    pub(super) left: HashMap<u32, (u64, SocketAddr)>,
+    pub(super) rows_left: HashMap<(u64, SocketAddr), (Slot, u32)>,
     /// Rows found in use that no service refers to; freed by the next plan.
     orphans: Vec<Change>,
 }
@@ -113,6 +116,8 @@ impl Planner {
             arena: Arena::new(limits.slots, services.values().flat_map(|laid| laid.ranges.into_iter().flatten())),
             services,
             next_tag: found.highest_tag.wrapping_add(1).max(1),
+            left: HashMap::new(),
+            rows_left: HashMap::new(),
             orphans,
         }
     }

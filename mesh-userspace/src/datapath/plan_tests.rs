@@ -58,7 +58,8 @@ impl Chooser for Turns<'_> {
         self.1.replace(self.1.get() + 1)
     }
     fn chance(&self) -> u32 {
-        0
+        // So that every slot is met, as by turns.
+        self.turn(0)
     }
     fn client(&self) -> u32 {
         0
@@ -86,6 +87,11 @@ impl Model {
             Change::Endpoint(id, row) => {
                 assert_ne!(self.endpoints.get(id).map(|r| r.used), Some(1), "row {id} is in use");
                 self.endpoints.insert(*id, *row);
+            }
+            Change::Again(id, row) => {
+                let before = self.endpoints.insert(*id, *row).unwrap();
+                let is_the_same = (before.tag, before.service, before.address) == (row.tag, row.service, row.address);
+                assert!(is_the_same && before.used == 0, "row {id}: {before:?}");
             }
             Change::Slots(base, slots) => self.slots.extend((*base..).zip(slots.iter().copied())),
             Change::Service(id, row) => {
@@ -460,6 +466,27 @@ fn too_many_endpoints_leave_the_service_with_those_that_fit() {
 }
 
 #[test]
+fn an_endpoint_that_comes_back_has_its_row_again_until_another_one_has_it() {
+    let (mut planner, mut model) = (Planner::new(Limits { endpoints: 2, ..LIMITS }, Node::default()), Model::default());
+    let mut at = |endpoints: &[&str], now: u64| {
+        let plan = planner.plan(&of(&[service("a", &["10.96.0.2:80"], endpoints)]), now, |_| true);
+        assert_eq!(plan.problems, []);
+        plan.changes.iter().for_each(|change| model.apply(change));
+        let slot = |address: &str| planner.endpoint_row("a", address.parse().unwrap());
+        endpoints.iter().map(|address| slot(address).unwrap()).collect::<Vec<_>>()
+    };
+    let both = at(&["10.0.0.1:1", "10.0.0.2:1"], 0);
+    assert_eq!(at(&["10.0.0.2:1"], 1), both[1..]);
+    assert_eq!(at(&["10.0.0.1:1", "10.0.0.2:1"], 2), both, "the same rows with the same tags");
+    at(&["10.0.0.2:1"], 3);
+    let later = 4 + QUARANTINE;
+    assert_eq!(at(&["10.0.0.2:1", "10.0.0.3:1"], later)[1].id(), both[0].id(), "it is another's");
+    at(&["10.0.0.2:1"], later + 1);
+    let back = at(&["10.0.0.1:1", "10.0.0.2:1"], later + 2 + QUARANTINE);
+    assert!(back[0].id() == both[0].id() && back[0].tag() != both[0].tag(), "{back:?}");
+}
+
+#[test]
 fn vips_that_do_not_fit_are_named_and_those_in_place_stay() {
     let mut planner = Planner::new(Limits { vips: 1, ..LIMITS }, Node::default());
     assert_eq!(planner.plan(&of(&[service("b", &["10.96.0.2:80"], &[])]), 0, |_| true).problems, []);
@@ -483,7 +510,7 @@ fn a_mark_stays_while_what_endpoints_get_stays_and_changes_with_it() {
     let after = marks(&planner);
     assert!(after[0] != before[0] && after[1] == before[1], "one is ill, of one service");
     let shares = planner.shares(both.service("a").unwrap(), None, View::Any, 3);
-    assert_eq!(shares.iter().map(|share| (share.attended, share.all)).collect::<Vec<_>>(), [(1, 1), (0, 1)]);
+    assert_eq!(shares.iter().map(|share| (share.attended, share.all)).collect::<Vec<_>>(), [(1, 1), (0, 0)]);
     planner.conditions.set("a", ill, |condition| condition.health = model::Health::Healthy);
     planner.refresh(&both, 4);
     assert_eq!(marks(&planner), before, "the same again");

@@ -195,6 +195,12 @@ impl Tables {
         self.endpoints.write(id, row, [0, 1, 3, PUBLISH]);
     }
 
+    /// The endpoint of a free row is back: the row serves it again, with the tag that it had. What was counted of it goes on,
+    /// also of its connections that are still open.
+    pub fn take_up_endpoint(&self, id: u32, row: &EndpointRow) {
+        self.endpoints.write(id, row, [3, 2]);
+    }
+
     /// Ends the use of an endpoint row. Its tag stays until the next use, so that connections that are still open
     /// are counted to their end.
     pub fn free_endpoint(&self, id: u32) {

@@ -56,7 +56,8 @@ pub struct Weights {
     pub attended: Vec<u64>,
     /// Without what nobody keeps current while the daemon is away: health, circuits as it saw them, warmth.
     pub alone: Vec<u64>,
-    /// Without locality too.
+    /// Without locality, warmth and circuits: for where no endpoint of the others admits connections. Health counts, as it
+    /// was known last.
     pub all: Vec<u64>,
     /// Whether health is ignored because nobody is healthy.
     pub panic: bool,
@@ -76,7 +77,7 @@ pub fn weigh(candidates: &[Candidate], spill_below: u32) -> Weights {
     Weights {
         attended: spread(&attended, spill_below),
         alone: spread(&alone, spill_below),
-        all: candidates.iter().map(|c| u64::from(c.weight)).collect(),
+        all: attended.iter().map(|c| if c.healthy { u64::from(c.weight) } else { 0 }).collect(),
         panic,
     }
 }
