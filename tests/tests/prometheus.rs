@@ -194,12 +194,12 @@ fn an_endpoint_that_left_is_counted_to_its_end() {
     // What it did after it left counts as well.
     drop(open);
     poll::holds("closed", || count(&mesh, "web", "mesh_tcp_connections_closed_total"), |n| *n == Some(1.0));
-    // It comes back as a new one, and is told once.
+    // It comes back, is told once and counted on; where its service had left too it begins anew.
     mesh.set_services(json!([service("web", &[TCP], &[E1]), service("gone", &["10.96.0.13:80"], &[E1])]));
     mesh.reload();
     let samples: Vec<_> = mesh.metrics().samples().iter().filter(|s| s.name == opened).cloned().collect();
     let of_e1 = samples.iter().filter(|s| s.labels["endpoint"] == E1).map(|s| (s.labels["service"].clone(), s.value));
-    assert_eq!(of_e1.collect::<Vec<_>>(), [("gone".to_owned(), 0.0), ("web".to_owned(), 0.0)]);
+    assert_eq!(of_e1.collect::<Vec<_>>(), [("gone".to_owned(), 0.0), ("web".to_owned(), 1.0)]);
 }
 
 #[test]
