@@ -6,6 +6,7 @@ use super::{
     runs,
     work::Detached,
 };
+use mesh_common::names;
 use std::{fs, os::fd::AsRawFd};
 
 /// What became of a program.
@@ -93,7 +94,13 @@ impl Kernel {
     #[must_use]
     pub fn maps(&self) -> Vec<MapStatus> {
         let maps = self.tables.maps();
-        maps.map(|(name, fd, capacity)| MapStatus { name, capacity, bytes: memory(fd.as_raw_fd()) }).collect()
+        let bytes = |name, fd, capacity| match memory(fd) {
+            // Before 6.4 kernels say nothing of ring buffers, whose capacity is bytes.
+            0 if [names::EVENTS, names::ENDED].contains(&name) => u64::from(capacity),
+            bytes => bytes,
+        };
+        maps.map(|(name, fd, capacity)| MapStatus { name, capacity, bytes: bytes(name, fd.as_raw_fd(), capacity) })
+            .collect()
     }
 
     /// How many programs are attached now.
