@@ -7,7 +7,7 @@
 )]
 
 use mesh_common::settings::{Settings, flags};
-use mesh_tests::{Daemon, Value, World, holds, json, kernel, service, world};
+use mesh_tests::{Daemon, Value, World, holds, json, kernel, process, service, world};
 use nix::sched::{CloneFlags, unshare};
 use std::{fs, os::unix::process::CommandExt, path::PathBuf, thread, time::Duration};
 
@@ -71,9 +71,12 @@ fn a_probe_proves_interception_soon_after_the_start_and_shows_nowhere_else() {
 #[test]
 fn a_daemon_in_a_cgroup_namespace_of_its_own_probes_as_any_other() {
     let world = world!();
-    // As containers are started. Where cgroup2 is mounted with `nsdelegate`, as by systemd and in the virtual machines of
-    // `cargo xtask vm`, it could move nobody out of there.
-    let mesh = world.setup(web()).prepared(|command| {
+    // As containers are started: it sees nothing above its own cgroup. Where cgroup2 is mounted with `nsdelegate`, as by
+    // systemd and in the virtual machines of `cargo xtask vm`, it could move nobody out of there.
+    let own = world.sibling();
+    let path = own.cgroup().path().to_owned();
+    let mesh = world.setup(web()).prepared(move |command| {
+        process::place(command, Some(&path), None).unwrap();
         // SAFETY: between fork and exec one system call is made.
         unsafe {
             command.pre_exec(|| Ok(unshare(CloneFlags::CLONE_NEWCGROUP)?));
