@@ -105,6 +105,15 @@ impl Scripted {
         })
     }
 
+    /// Takes as long for each request as its path says, in milliseconds, and answers with 200 and `done`.
+    #[must_use]
+    pub fn slow() -> Self {
+        Self::each(|connection, request| {
+            thread::sleep(Duration::from_millis(request.target()[1..].parse().unwrap_or_default()));
+            connection.answer(200, "done");
+        })
+    }
+
     /// Answers each request with 200 and the request itself: every byte of it, as it came.
     #[must_use]
     pub fn mirror() -> Self {

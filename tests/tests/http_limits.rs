@@ -1,23 +1,8 @@
 //! Limits of a service: whom they hold up, and whom not.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "in tests a broken expectation is a failure")]
 
-use mesh_tests::{Nginx, Proxy, Scripted, Value, Wire, eventually, get, http_service, http_with, json, server};
-use std::{collections::BTreeSet, thread, time::Duration};
-
-/// An endpoint that takes as long as the path says, in milliseconds.
-fn slow() -> Scripted {
-    Scripted::each(|connection, request| {
-        thread::sleep(Duration::from_millis(request.target()[1..].parse().unwrap_or_default()));
-        connection.answer(200, "done");
-    })
-}
-
-fn with(service: Value, more: &[(&str, Value)]) -> Value {
-    more.iter().fold(service, |mut service, (key, value)| {
-        service[*key] = value.clone();
-        service
-    })
-}
+use mesh_tests::{Nginx, Proxy, Scripted, Wire, eventually, get, http_with, json, server};
+use std::collections::BTreeSet;
 
 /// Statuses of requests, each on a connection of its own, one after the other.
 fn statuses(proxy: &Proxy, service: &str, times: usize) -> Vec<u16> {
@@ -35,9 +20,8 @@ fn until_asked(server: &Scripted, times: usize) {
 #[test]
 fn connections_at_rest_make_room_whichever_worker_has_them() {
     let one = Scripted::named("B1");
-    let limits = json!({ "max_connections": 1 });
-    let more = [("limits", limits), ("request_timeout", json!("10s"))];
-    let proxy = Proxy::new(json!([with(http_service("web", &[&one.address()]), &more)]));
+    let more = json!({ "limits": { "max_connections": 1 }, "request_timeout": "10s" });
+    let proxy = Proxy::new(json!([http_with("web", &[&one.address()], more)]));
     assert_eq!(statuses(&proxy, "web", 20), [200; 20]);
     assert_eq!(proxy.endpoint("web", &one.address())["circuit"], "closed");
 }
@@ -45,8 +29,8 @@ fn connections_at_rest_make_room_whichever_worker_has_them() {
 #[test]
 fn connections_of_http2_at_rest_make_room_for_other_endpoints() {
     let (one, two) = (server!(Nginx::http2("N1")), server!(Nginx::http2("N2")));
-    let more = [("limits", json!({ "max_connections": 1 })), ("upstream", json!("http2"))];
-    let web = with(http_service("web", &[&one.address(), &two.address()]), &more);
+    let more = json!({ "limits": { "max_connections": 1 }, "upstream": "http2" });
+    let web = http_with("web", &[&one.address(), &two.address()], more);
     let proxy = Proxy::with(json!([web]), |config| config["proxy"]["workers"] = json!(1));
     let answers: Vec<String> = (0..6).map(|_| proxy.get("web").text()).collect();
     let seen: BTreeSet<&str> = answers.iter().map(|text| text.trim()).collect();
@@ -55,14 +39,14 @@ fn connections_of_http2_at_rest_make_room_for_other_endpoints() {
 
 #[test]
 fn waiting_for_a_place_is_no_failure_of_the_endpoint() {
-    let server = slow();
-    let more = [
-        ("limits", json!({ "max_connections": 1 })),
-        ("request_timeout", json!("0s")),
-        ("circuit_breaker", json!({ "failure_threshold": 2 })),
-        ("routes", json!([{ "match": { "path": "/9" }, "request_timeout": "200ms" }, {}])),
-    ];
-    let web = with(http_service("web", &[&server.address()]), &more);
+    let server = Scripted::slow();
+    let more = json!({
+        "limits": { "max_connections": 1 },
+        "request_timeout": "0s",
+        "circuit_breaker": { "failure_threshold": 2 },
+        "routes": [{ "match": { "path": "/9" }, "request_timeout": "200ms" }, {}],
+    });
+    let web = http_with("web", &[&server.address()], more);
     let proxy = Proxy::with(json!([web]), |config| config["proxy"]["workers"] = json!(1));
     let mut first = proxy.dial();
     first.send(get("web", "/8000"));
@@ -77,10 +61,9 @@ fn waiting_for_a_place_is_no_failure_of_the_endpoint() {
 
 #[test]
 fn none_is_no_limit_of_those_who_wait() {
-    let server = slow();
-    let more =
-        [("limits", json!({ "max_connections": 1, "max_pending_requests": 0 })), ("request_timeout", json!("0s"))];
-    let proxy = Proxy::new(json!([with(http_service("web", &[&server.address()]), &more)]));
+    let server = Scripted::slow();
+    let more = json!({ "limits": { "max_connections": 1, "max_pending_requests": 0 }, "request_timeout": "0s" });
+    let proxy = Proxy::new(json!([http_with("web", &[&server.address()], more)]));
     let mut wires: Vec<Wire> = (0..4).map(|_| proxy.dial()).collect();
     wires.iter_mut().for_each(|wire| assert!(wire.send(get("web", "/50"))));
     wires.iter_mut().for_each(|wire| assert_eq!(wire.answer().status(), 200));
@@ -88,15 +71,12 @@ fn none_is_no_limit_of_those_who_wait() {
 
 #[test]
 fn limits_and_rates_hold_for_requests_that_a_route_brings() {
-    let server = slow();
-    let to = |name: &str, service: &str| {
-        let mut from = http_service(name, &[]);
-        from["routes"] = json!([{ "to": [{ "service": service }] }]);
-        from
-    };
-    let busy = with(http_service("busy", &[&server.address()]), &[("limits", json!({ "max_requests": 1 }))]);
-    let rate = json!({ "requests_per_second": 1, "burst": 2 });
-    let rated = with(http_service("rated", &[&server.address()]), &[("rate_limit", rate)]);
+    let server = Scripted::slow();
+    let to =
+        |name: &str, service: &str| http_with(name, &[], json!({ "routes": [{ "to": [{ "service": service }] }] }));
+    let busy = http_with("busy", &[&server.address()], json!({ "limits": { "max_requests": 1 } }));
+    let rate = json!({ "rate_limit": { "requests_per_second": 1, "burst": 2 } });
+    let rated = http_with("rated", &[&server.address()], rate);
     let proxy = Proxy::new(json!([busy, rated, to("to-busy", "busy"), to("to-rated", "rated")]));
 
     let mut first = proxy.dial();
@@ -116,7 +96,7 @@ fn limits_and_rates_hold_for_requests_that_a_route_brings() {
 #[test]
 fn a_tunnel_is_one_of_the_connections() {
     let server = Scripted::named("B1");
-    let web = with(http_service("web", &[&server.address()]), &[("limits", json!({ "max_connections": 1 }))]);
+    let web = http_with("web", &[&server.address()], json!({ "limits": { "max_connections": 1 } }));
     let proxy = Proxy::new(json!([web]));
     let connect = "CONNECT web:80 HTTP/1.1\r\nhost: web:80\r\n\r\n";
     let mut tunnel = proxy.dial();

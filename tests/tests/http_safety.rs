@@ -17,14 +17,6 @@ fn alone(address: &str, more: Value) -> Value {
     json!([web])
 }
 
-/// An endpoint that takes as long as the path says, in milliseconds.
-fn slow() -> Scripted {
-    Scripted::each(|connection, request| {
-        thread::sleep(Duration::from_millis(request.target()[1..].parse().unwrap_or_default()));
-        connection.answer(200, "done");
-    })
-}
-
 /// Fails the test unless `what` takes between these times, in milliseconds.
 #[track_caller]
 fn takes<T>(least: u64, most: u64, what: impl FnOnce() -> T) -> T {
@@ -37,7 +29,7 @@ fn takes<T>(least: u64, most: u64, what: impl FnOnce() -> T) -> T {
 
 #[test]
 fn an_answer_that_does_not_come_in_time_is_504() {
-    let server = slow();
+    let server = Scripted::slow();
     let proxy = Proxy::new(alone(&server.address(), json!({ "request_timeout": "300ms" })));
     // Less than it would be by default.
     takes(290, 4500, || proxy.refuses(get("web", "/10000"), 504, "request_timeout"));
@@ -62,7 +54,7 @@ fn the_time_begins_at_the_end_of_the_request_and_ends_with_the_head() {
 
 #[test]
 fn zero_seconds_switch_the_timeout_off() {
-    let server = slow();
+    let server = Scripted::slow();
     let proxy = Proxy::with(alone(&server.address(), json!({ "request_timeout": "0s" })), |config| {
         config["defaults"]["request_timeout"] = json!("100ms");
     });
@@ -79,7 +71,7 @@ fn an_endpoint_that_takes_no_connection_is_504_after_the_connect_timeout() {
 
 #[test]
 fn an_endpoint_that_refuses_connections_is_503_at_once() {
-    let mut server = slow();
+    let mut server = Scripted::slow();
     let proxy = Proxy::new(alone(&server.address(), json!({})));
     server.close();
     takes(0, 1000, || proxy.refuses(get("web", "/"), 503, "connect_failure"));
@@ -105,7 +97,7 @@ fn an_endpoint_that_breaks_off_or_talks_nonsense_is_502() {
 
 #[test]
 fn requests_over_the_limit_are_refused_at_once() {
-    let server = slow();
+    let server = Scripted::slow();
     let more = json!({ "limits": { "max_requests": 2 }, "request_timeout": "0s" });
     let proxy = Proxy::new(alone(&server.address(), more));
     let mut held: Vec<Wire> = (0..2).map(|_| proxy.dial()).collect();
@@ -122,7 +114,7 @@ fn requests_over_the_limit_are_refused_at_once() {
 
 #[test]
 fn connections_over_the_limit_wait_and_waiting_over_the_limit_is_refused() {
-    let server = slow();
+    let server = Scripted::slow();
     let more = json!({ "limits": { "max_connections": 1, "max_pending_requests": 1 }, "request_timeout": "0s" });
     let proxy = Proxy::with(alone(&server.address(), more), |config| config["proxy"]["workers"] = json!(1));
     let (mut first, mut second) = (proxy.dial(), proxy.dial());
@@ -138,7 +130,7 @@ fn connections_over_the_limit_wait_and_waiting_over_the_limit_is_refused() {
 
 #[test]
 fn requests_over_the_rate_are_429_and_the_bucket_fills_again() {
-    let server = slow();
+    let server = Scripted::slow();
     let rate = json!({ "rate_limit": { "requests_per_second": 10, "burst": 5 } });
     let proxy = Proxy::with(alone(&server.address(), rate), |config| config["proxy"]["workers"] = json!(1));
     let mut wire = proxy.dial();
@@ -160,7 +152,7 @@ fn requests_over_the_rate_are_429_and_the_bucket_fills_again() {
 
 #[test]
 fn the_rate_holds_over_all_workers() {
-    let server = slow();
+    let server = Scripted::slow();
     let rate = json!({ "rate_limit": { "requests_per_second": 20, "burst": 20 } });
     let proxy = Proxy::new(alone(&server.address(), rate));
     let begin = Instant::now();
@@ -172,7 +164,7 @@ fn the_rate_holds_over_all_workers() {
 
 #[test]
 fn a_connection_without_requests_is_closed_after_the_idle_timeout() {
-    let server = slow();
+    let server = Scripted::slow();
     let proxy = Proxy::new(alone(&server.address(), json!({ "idle_timeout": { "http": "2s" } })));
     let mut wire = proxy.dial();
     assert_eq!(wire.ask(get("web", "/0")).text(), "done");

@@ -38,12 +38,12 @@ pub(super) fn send(worker: &Rc<Worker>, client: &Client, service: Arc<Service>, 
     worker.mirrored.set(worker.mirrored.get() + 1);
     let worker = Rc::clone(worker);
     tokio::task::spawn_local(async move {
-        worker.clock.by_turns(copy(&worker, &client, &service, &parts, body)).await;
+        worker.clock.by_turns(copy(&worker, &client, &service, parts, body)).await;
         worker.mirrored.set(worker.mirrored.get() - 1);
     });
 }
 
-async fn copy(worker: &Rc<Worker>, client: &Client, service: &Arc<Service>, parts: &RequestHead, body: Bytes) {
+async fn copy(worker: &Rc<Worker>, client: &Client, service: &Arc<Service>, mut parts: RequestHead, body: Bytes) {
     let hash = fastrand::u32(..);
     let asking = Asking { worker: worker.number, hash, now: worker.now(), tried: &[] };
     let Ok(picked) = pick(service, &asking) else { return };
@@ -55,7 +55,6 @@ async fn copy(worker: &Rc<Worker>, client: &Client, service: &Arc<Service>, part
     record.goes_to(service, picked.index);
     // Fit for the endpoint that got the request itself, which may be spoken to in another way.
     let upstream = dialect(service, parts.version, false);
-    let mut parts = parts.clone();
     let prepared = match upstream {
         Version::HTTP_2 => prepare_for_http2(&mut parts),
         _ => prepare_for_http1(&mut parts),
