@@ -316,6 +316,7 @@ fn explain_says_which_route_a_request_takes_and_why() {
     for refused in [&["explain", "10.96.0.20:5432", "--path", "/"][..], &["explain", PROXY, "--host", "db"]] {
         mesh.cli(refused).ended(1).refused(&["db is a tcp service", "protocol: http"]);
     }
+    mesh.cli(&["explain", VIP, "--path", "v2"]).ended(1).refused(&["path: expected one that begins with /", "\"v2\""]);
     mesh.cli(&["circuit", "trip", "web"]).done();
     mesh.cli(&["endpoints", "drain", "new", GONE]).done();
     let told = explain(&["--host", "web.internal", "--path", "/"]);

@@ -13,6 +13,7 @@ use mesh_tests::{
 use std::{
     collections::BTreeSet,
     io::Write,
+    sync::{Mutex, mpsc},
     thread,
     time::{Duration, Instant},
 };
@@ -186,12 +187,16 @@ fn b3_goes_on_as_it_came_and_as_w3c() {
 
 #[test]
 fn requests_that_failed_are_kept_whatever_the_rate() {
-    let server = Scripted::each(|connection, request| match request.target() {
+    let (heard, has_heard) = mpsc::channel();
+    let has_heard = Mutex::new(has_heard);
+    let server = Scripted::each(move |connection, request| match request.target() {
         "/error" => {
             connection.answer(500, "");
         }
         "/half" => {
             connection.wire.send("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf");
+            // Of what breaks before the client has heard of it, the proxy makes an answer of its own.
+            let _ = has_heard.lock().unwrap().recv();
             connection.reset();
             let _ = connection.wire.stream().shutdown(std::net::Shutdown::Both);
         }
@@ -220,7 +225,12 @@ fn requests_that_failed_are_kept_whatever_the_rate() {
         ("/half", json!(200), json!("upstream_reset")),
         ("/fault", json!(418), json!("fault")),
     ] {
-        let _ = proxy.dial().try_answer_to(&with(path, &[]));
+        let mut wire = proxy.dial();
+        wire.send(with(path, &[]));
+        wire.head().unwrap();
+        if path == "/half" {
+            heard.send(()).unwrap();
+        }
         let newest = || traces(&proxy, &["--limit", "1"]);
         let found = holds(&format!("{path} is kept"), newest, |found| found.first().is_some_and(|t| t["path"] == path));
         assert_eq!((&found[0]["status"], &found[0]["reason"], &found[0]["sampled"]), (&status, &reason, &json!(false)));

@@ -186,18 +186,24 @@ async fn tcp(
     let listener = match inherited.take_tcp(address) {
         Some(listener) => listener,
         None => match TcpListener::bind(address).await {
-            // `[::]` is every address of this machine: where it has no IPv6, those of IPv4.
-            Err(e) if e.raw_os_error() == Some(libc::EAFNOSUPPORT) && address.ip() == Ipv6Addr::UNSPECIFIED => {
-                let all = SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port()));
-                match inherited.take_tcp(all) {
+            Err(e) => match in_place_of(address, &e) {
+                Some(other) => match inherited.take_tcp(other) {
                     Some(listener) => listener,
-                    None => TcpListener::bind(all).await,
-                }
-            }
+                    None => TcpListener::bind(other).await,
+                },
+                None => Err(e),
+            },
             bound => bound,
         },
     };
     listener.map(Some).map_err(|source| BindError::Tcp { key, address, source })
+}
+
+/// Where to listen after this failure: `[::]` is every address of this machine, and where that has no IPv6 those of IPv4.
+#[must_use]
+pub fn in_place_of(address: SocketAddr, failure: &io::Error) -> Option<SocketAddr> {
+    let has_no_ipv6 = failure.raw_os_error() == Some(libc::EAFNOSUPPORT);
+    (has_no_ipv6 && address.ip() == Ipv6Addr::UNSPECIFIED).then(|| (Ipv4Addr::UNSPECIFIED, address.port()).into())
 }
 
 /// One address for both keys needs one listener: the one that serves everything has metrics as well.
@@ -234,6 +240,14 @@ mod tests {
                 )
             );
         }
+    }
+
+    #[test]
+    fn every_address_of_a_machine_without_ipv6_is_every_one_of_ipv4() {
+        let (no_ipv6, taken) = (libc::EAFNOSUPPORT, libc::EADDRINUSE);
+        let other = |address: &str, error| in_place_of(address.parse().unwrap(), &io::Error::from_raw_os_error(error));
+        assert_eq!(other("[::]:9902", no_ipv6), "0.0.0.0:9902".parse().ok());
+        assert_eq!((other("[::]:9902", taken), other("[::1]:9902", no_ipv6)), (None, None));
     }
 
     #[tokio::test]

@@ -35,7 +35,7 @@ pub use door::{
 pub use events::Received;
 pub use feed::{Event, Feed, KEPT, Read, Reader, Source as EventSource};
 pub use line::{Line, LineError};
-pub use listen::{Addresses, BindError, Inherited, Listeners, SocketFile};
+pub use listen::{Addresses, BindError, Inherited, Listeners, SocketFile, in_place_of};
 pub use live::{Screen, Viewer};
 pub use logs::{DEFAULT_LIMIT, DurationBound, FilterError, Logs, Methods, PathPattern, Since, Statuses, TraceStart};
 pub use server::{RegistryDoor, serve, serve_registry};

@@ -105,9 +105,10 @@ fn complaints(stderr: &str) -> String {
     errors.join("; ")
 }
 
-/// apt-get as root, which asks nothing and waits for another one to finish.
+/// apt-get as root, which asks nothing and waits for another one to finish. What it says is no result of ours.
 fn apt() -> Command {
     let mut command = as_root();
+    command.stdout(std::io::stderr());
     command.args(["DEBIAN_FRONTEND=noninteractive", "apt-get", "-o"]);
     command.arg(format!("DPkg::Lock::Timeout={}", PATIENCE.as_secs()));
     command.args(["-o", "Dpkg::Use-Pty=0"]);

@@ -1,7 +1,10 @@
 //! Where the daemon would listen, and who listens there already.
 
 use super::{Report, host::usable};
-use crate::config::{Config, Mode};
+use crate::{
+    api::in_place_of,
+    config::{Config, Mode},
+};
 use std::{
     fs, io,
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener},
@@ -11,9 +14,9 @@ use std::{
 
 pub(super) fn listeners(report: &mut Report, config: &Config, daemon: Option<u32>) {
     let mut port = |check, address, required| port(report, check, address, daemon, required);
-    port("admin.listen", config.admin.listen.0, true);
+    port("admin.listen", bound(config.admin.listen.0), true);
     if let Some(address) = config.admin.metrics_listen.0 {
-        port("admin.metrics_listen", address, true);
+        port("admin.metrics_listen", bound(address), true);
     }
     if let Some(address) = config.discovery.registry.listen.0 {
         port("discovery.registry.listen", address, true);
@@ -30,6 +33,11 @@ pub(super) fn listeners(report: &mut Report, config: &Config, daemon: Option<u32
         port("proxy.port", (Ipv4Addr::LOCALHOST, config.proxy.port).into(), false);
     }
     socket(report, &config.admin.socket, daemon);
+}
+
+/// Where the daemon listens for this address, as [`in_place_of`] has it.
+fn bound(address: SocketAddr) -> SocketAddr {
+    TcpListener::bind(address).err().and_then(|e| in_place_of(address, &e)).unwrap_or(address)
 }
 
 fn port(report: &mut Report, check: &str, address: SocketAddr, daemon: Option<u32>, required: bool) {

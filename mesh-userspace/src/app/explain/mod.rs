@@ -91,8 +91,11 @@ impl Daemon {
     /// What a connection to an address, or a request there, would meet now: from here, or from a node in another zone.
     ///
     /// # Errors
-    /// It is asked about requests to a service that has none.
+    /// It is asked about requests to a service that has none, or that nobody can make.
     pub(super) fn explain(&self, asked: &Asked<'_>) -> Result<Explanation, Refusal> {
+        if let Some(path) = asked.path.filter(|path| !path.starts_with('/')) {
+            return Err(Refusal::invalid(format!("path: expected one that begins with /, found {path:?}")));
+        }
         // Apart: what is asked below locks the state itself.
         let snapshot = Arc::clone(&self.state().snapshot);
         let whose = self.whose(asked, &snapshot)?;
