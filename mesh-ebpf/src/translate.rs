@@ -253,7 +253,6 @@ fn remember(ctx: &SockAddrContext, key: &VipKey, picked: &Picked, now: u64) {
     }
 }
 
-/// Notes what getpeername(2) needs at the socket that the application holds, where TCP connects on another (MPTCP).
 /// Whether a socket of IPv6 is bound to `::ffff:a.b.c.d`, from where it reaches IPv4 only.
 #[inline(always)]
 fn is_bound_to_v4(sk: *const bpf_sock) -> bool {
@@ -262,6 +261,7 @@ fn is_bound_to_v4(sk: *const bpf_sock) -> bool {
     first | second == 0 && third == 0xffff_u32.to_be()
 }
 
+/// Notes what getpeername(2) needs at the socket that the application holds, where TCP connects on another (MPTCP).
 /// Nothing is counted by this record.
 #[inline(always)]
 fn remember_for_peer(sk: *mut c_void, key: &VipKey, row: &EndpointRow) {

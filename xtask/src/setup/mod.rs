@@ -116,6 +116,13 @@ pub(crate) fn for_vm() {
     install_programs(&wanted);
 }
 
+/// The package that has this of what virtual machines are made with, and all that it depends on and is not installed.
+pub(crate) fn packages_of(machine: &str) -> Result<Vec<String>, String> {
+    let (_, package, _) =
+        MACHINES.iter().find(|(program, ..)| *program == machine).ok_or_else(|| format!("{machine}: no package"))?;
+    packages::closure(package)
+}
+
 /// Brings what the distribution's package manager knows up to date.
 pub(crate) fn update_packages() -> Result<(), String> {
     packages::update()

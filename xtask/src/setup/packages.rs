@@ -86,17 +86,54 @@ pub(crate) fn update() -> Result<(), String> {
     }
 }
 
+/// What apt would do to install packages.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Plan {
+    /// With what they depend on.
+    installed: Vec<String>,
+    removed: Vec<String>,
+}
+
+impl Plan {
+    /// As `apt-get --simulate` prints it: `Inst NAME (VERSION ...)`, `Remv NAME [VERSION]`.
+    fn read(simulated: &str) -> Self {
+        let mut plan = Self::default();
+        for line in simulated.lines() {
+            let mut words = line.split(' ');
+            match (words.next(), words.next()) {
+                (Some("Inst"), Some(name)) => plan.installed.push(name.to_owned()),
+                (Some("Remv"), Some(name)) => plan.removed.push(name.to_owned()),
+                _ => {}
+            }
+        }
+        plan
+    }
+}
+
 /// Asks apt what it would do: names that it does not know are better said than found in its output.
-fn rehearse(packages: &[&str]) -> Result<(), String> {
+fn simulate(packages: &[&str]) -> Result<Plan, String> {
     let mut command = Command::new("apt-get");
     command.args(["install", "--simulate", "-q", "--no-install-recommends"]).args(packages);
     let output =
         command.env("LC_ALL", "C").stdin(Stdio::null()).output().map_err(|error| format!("apt-get: {error}"))?;
     if output.status.success() {
-        return Ok(());
+        return Ok(Plan::read(&String::from_utf8_lossy(&output.stdout)));
     }
     let complaints = complaints(&String::from_utf8_lossy(&output.stderr));
     Err(if complaints.is_empty() { format!("apt-get install --simulate: {}", output.status) } else { complaints })
+}
+
+/// Whether apt can install them beside all that is there.
+fn rehearse(packages: &[&str]) -> Result<(), String> {
+    match simulate(packages)?.removed.as_slice() {
+        [] => Ok(()),
+        removed => Err(format!("that would remove {}", removed.join(", "))),
+    }
+}
+
+/// A package and what it depends on, as far as it is not installed.
+pub(super) fn closure(package: &str) -> Result<Vec<String>, String> {
+    simulate(&[package]).map(|plan| plan.installed)
 }
 
 /// What apt calls errors, in one line.
@@ -140,5 +177,15 @@ mod tests {
             "Unable to locate package rustc-web; Package 'llvm-22-dev' has no installation candidate"
         );
         assert_eq!(complaints("W: nothing\n"), "");
+    }
+
+    #[test]
+    fn what_apt_would_do_is_read_from_what_it_says() {
+        let simulated = "Reading package lists...\nThe following packages will be REMOVED:\n  qemu-utils\n\
+                         Remv qemu-utils [1:10.0.2]\nInst seabios (1.16.2-1 Debian:12.14/oldstable [all])\n\
+                         Inst qemu-system-x86 (1:7.2 Debian:12.14/oldstable [amd64])\nConf seabios (1.16.2-1)\n";
+        let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
+        let plan = Plan { installed: names(&["seabios", "qemu-system-x86"]), removed: names(&["qemu-utils"]) };
+        assert_eq!(Plan::read(simulated), plan);
     }
 }

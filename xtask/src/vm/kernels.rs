@@ -110,7 +110,7 @@ fn fetch_newest(series: &str) -> Result<Kernel, String> {
 }
 
 /// Downloads packages and unpacks them into a directory, which appears when all is there.
-fn download(packages: &[&str], into: &Path) -> Result<(), String> {
+pub(super) fn download(packages: &[&str], into: &Path) -> Result<(), String> {
     // Another run may be at it too.
     let name = into.file_name().unwrap_or_default().to_string_lossy();
     let unfinished = into.with_file_name(format!("{name}.unfinished-{}", std::process::id()));
@@ -136,7 +136,8 @@ fn download_into(packages: &[&str], unfinished: &Path) -> Result<(), String> {
         archives.flatten().map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|e| e == "deb"));
     for archive in archives.collect::<Vec<_>>() {
         let mut unpack = Command::new("dpkg-deb");
-        run("unpacking it", unpack.arg("-x").arg(&archive).arg(unfinished))?;
+        let name = archive.file_name().unwrap_or_default().to_string_lossy();
+        run(&format!("unpacking {name}"), unpack.arg("-x").arg(&archive).arg(unfinished))?;
         fs::remove_file(&archive).map_err(|error| error.to_string())?;
     }
     Ok(())

@@ -100,9 +100,7 @@ fn machines(options: &Options, lenient: bool) -> Result<(Vec<Kernel>, bool), Str
         return Err(format!("virtual machines are made for x86_64 only, and this is {}", std::env::consts::ARCH));
     }
     setup::for_vm();
-    if !qemu::is_here() {
-        return Err(format!("{} is not installed", qemu::PROGRAM));
-    }
+    qemu::provide()?;
     let mut found = Vec::new();
     for kernel in &wanted {
         match kernels::get(kernel) {

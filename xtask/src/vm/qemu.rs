@@ -3,15 +3,15 @@
 use std::fs;
 use std::io::Read;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
-use crate::interrupt;
 use crate::process::{find, step};
+use crate::{interrupt, setup};
 
-use super::kernels::Kernel;
+use super::kernels::{self, Kernel};
 use super::protocol::Line;
 use super::{directory, image};
 
@@ -37,7 +37,7 @@ impl Accelerator {
 /// How long a guest with KVM may take until it is up. With nested virtualisation that does not work it never is.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-pub(super) const PROGRAM: &str = "qemu-system-x86_64";
+const PROGRAM: &str = "qemu-system-x86_64";
 
 /// Whether KVM runs a guest here: tried with one that only starts and ends, since many machines offer a KVM that hangs.
 /// What was found holds until the host starts anew.
@@ -122,7 +122,7 @@ pub(super) fn start(
     console: &Path,
     mebibytes: u64,
 ) -> Result<Child, String> {
-    let mut command = Command::new(PROGRAM);
+    let mut command = program();
     command.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
     match accelerator {
         Accelerator::Kvm => command.args(["-accel", "kvm", "-cpu", "host", "-smp", "2"]),
@@ -159,7 +159,35 @@ fn parameters() -> String {
     format!("console=ttyS1 loglevel=5 {trouble} mitigations=off -- vm-guest init")
 }
 
-/// Whether qemu is installed.
-pub(super) fn is_here() -> bool {
-    find(PROGRAM).is_some()
+/// Where it cannot be installed, as beside parts of another version of it, its packages are only unpacked.
+pub(super) fn provide() -> Result<(), String> {
+    if find(PROGRAM).is_some() || unpacked().is_dir() {
+        return Ok(());
+    }
+    step(&format!("unpacking {PROGRAM} below {}", directory().display()));
+    let packages = setup::packages_of(PROGRAM);
+    let unpacked = packages.and_then(|packages| {
+        let packages: Vec<&str> = packages.iter().map(String::as_str).collect();
+        kernels::download(&packages, &unpacked())
+    });
+    unpacked.map_err(|reason| format!("{PROGRAM} is not installed and cannot be unpacked: {reason}"))
+}
+
+fn unpacked() -> PathBuf {
+    directory().join("qemu")
+}
+
+/// What is installed, or what was unpacked instead.
+fn program() -> Command {
+    let root = unpacked();
+    if find(PROGRAM).is_some() || !root.is_dir() {
+        return Command::new(PROGRAM);
+    }
+    let mut command = Command::new(root.join("usr/bin").join(PROGRAM));
+    let libraries = ["usr/lib", "lib"].map(|path| root.join(path).join("x86_64-linux-gnu"));
+    command.env("LD_LIBRARY_PATH", libraries.map(|path| path.display().to_string()).join(":"));
+    for firmware in ["usr/share/qemu", "usr/share/seabios"] {
+        command.arg("-L").arg(root.join(firmware));
+    }
+    command
 }
