@@ -351,6 +351,8 @@ pub trait Circuit {
     fn take_place(&self, most: u32) -> bool;
     /// Gives a place back.
     fn give_place(&self);
+    /// No connection tries the service before `until` (milliseconds of CLOCK_MONOTONIC), should it be wholly open.
+    fn hold_off(&self, until: u64);
     /// The circuit went from one state to another.
     fn changed(&self, from: Word, to: Word);
     /// Calls [`attempt`] up to `times` times, until it succeeds. The kernel's verifier wants to see such a loop in
@@ -400,6 +402,8 @@ pub fn attempt(circuit: &impl Circuit, report: &Report, limits: &Limits) -> bool
     if old.state() as u8 != new.state() as u8 {
         if new.state() as u8 == State::Closed as u8 {
             circuit.give_place();
+        } else {
+            circuit.hold_off(report.now + limits.probe_interval_ms as u64);
         }
         circuit.changed(old, new);
     }

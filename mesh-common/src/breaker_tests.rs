@@ -21,6 +21,7 @@ struct Plain {
     word: Cell<Word>,
     open: Cell<u32>,
     seen: RefCell<Vec<(State, State)>>,
+    held_off: Cell<u64>,
 }
 
 impl Circuit for Plain {
@@ -37,6 +38,9 @@ impl Circuit for Plain {
     }
     fn give_place(&self) {
         self.open.set(self.open.get() - 1);
+    }
+    fn hold_off(&self, until: u64) {
+        self.held_off.set(until);
     }
     fn changed(&self, from: Word, to: Word) {
         self.seen.borrow_mut().push((from.state(), to.state()));
@@ -72,6 +76,8 @@ fn five_failures_in_a_row_open_a_circuit_and_four_do_not() {
     circuit.fail(1, 0);
     assert_eq!((circuit.state(), circuit.word().deadline()), (State::Open, 30_000));
     assert_eq!((circuit.enter(29_999), circuit.open.get()), (None, 1));
+    let interval = u64::from(LIMITS.probe_interval_ms);
+    assert_eq!(circuit.held_off.get(), interval, "a service that is wholly open is tried after an interval, not at once");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use crate::{addr::Address, breaker::State, histogram::Histogram, reason::Failure, service::Policy};
 use bytemuck::{Pod, Zeroable};
+use core::mem::offset_of;
 
 /// One entry of the slot arena, one word: an endpoint's id, and the tag its row must carry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
@@ -109,6 +110,39 @@ pub struct EndpointCounts {
     pub retransmits: u64,
     /// How often its circuit entered each [`State`].
     pub transitions: [u64; State::COUNT],
+}
+
+/// A counter of connections to an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Counter {
+    /// [`EndpointCounts::opened`].
+    Opened,
+    /// [`EndpointCounts::established`].
+    Established,
+    /// [`EndpointCounts::closed`].
+    Closed,
+    /// [`EndpointCounts::failures`].
+    Failed(Failure),
+    /// [`EndpointCounts::sent`].
+    Sent,
+    /// [`EndpointCounts::received`].
+    Received,
+}
+
+impl Counter {
+    /// The position of its word in [`EndpointCounts`].
+    #[must_use]
+    pub const fn word(self) -> usize {
+        let byte = match self {
+            Self::Opened => offset_of!(EndpointCounts, opened),
+            Self::Established => offset_of!(EndpointCounts, established),
+            Self::Closed => offset_of!(EndpointCounts, closed),
+            Self::Failed(why) => offset_of!(EndpointCounts, failures) + why as usize * size_of::<u64>(),
+            Self::Sent => offset_of!(EndpointCounts, sent),
+            Self::Received => offset_of!(EndpointCounts, received),
+        };
+        byte / size_of::<u64>()
+    }
 }
 
 impl EndpointCounts {

@@ -62,6 +62,14 @@ impl Circuit for InMaps {
     }
 
     #[inline(always)]
+    fn hold_off(&self, until: u64) {
+        if let Some(state) = self.of_service() {
+            // SAFETY: a word inside the row.
+            unsafe { (&raw mut (*state).probe_at).write_volatile(until) };
+        }
+    }
+
+    #[inline(always)]
     fn changed(&self, from: Word, to: Word) {
         if let Some(counts) = maps::endpoint_counts(self.id, self.tag) {
             // SAFETY: states number words inside the row.

@@ -20,6 +20,8 @@ pub struct Setup {
     pub config: Value,
     dir: TempDir,
     admin: Port,
+    /// Where it captures clients in the host's network namespace, unless a test says.
+    capture: Option<Port>,
     /// None for one that puts nothing into the kernel.
     pins: Option<PinDirectory>,
     cgroup: PathBuf,
@@ -122,6 +124,7 @@ impl Setup {
             unload,
             dir,
             admin,
+            capture: None,
             pins,
             cgroup: cgroup.to_owned(),
             alone: true,
@@ -201,7 +204,12 @@ impl Setup {
 
     /// Writes the files and starts nothing.
     #[must_use]
-    pub fn idle(self) -> Daemon {
+    pub fn idle(mut self) -> Daemon {
+        // Where clients are captured in the host's namespace, the usual port is one for the whole machine.
+        if self.netns.is_none() && self.pins.is_some() && self.config["proxy"]["port"].is_null() {
+            let port = self.capture.get_or_insert_with(Port::new);
+            self.config["proxy"]["port"] = json!(port.number);
+        }
         let daemon = Daemon { setup: self, child: None };
         daemon.write_config(&daemon.setup.config);
         daemon

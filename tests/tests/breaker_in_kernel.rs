@@ -110,6 +110,7 @@ impl Circuit for OnHost {
         // A story may begin with fewer places taken than there are circuits open: the kernel's counter wraps.
         self.set(|answer| answer.open = answer.open.wrapping_sub(1));
     }
+    fn hold_off(&self, _: u64) {}
     fn changed(&self, _: Word, to: Word) {
         self.set(|answer| answer.transitions[to.state() as usize] += 1);
     }

@@ -2,10 +2,12 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "in tests a broken expectation is a failure")]
 
 use mesh_tests::{
-    Backend, Daemon, Value, Wire, World, container::keep, eventually, get, holds, http_with, json, world,
+    Backend, Cgroup, Daemon, Value, Wire, World, container::keep, daemon::Setup, eventually, get, holds, http_with, json,
+    process, world,
 };
 use std::{
     io::{ErrorKind, Read, Write},
+    process::Command,
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::Duration,
@@ -30,11 +32,15 @@ fn endpoint(pod: &World, name: &'static str) -> Backend {
     })
 }
 
-fn daemon(world: &World, more: &Value) -> Daemon {
+fn setup(cgroup: &Cgroup, more: &Value) -> Setup {
     let mut web = http_with("web", &[ENDPOINT], more.clone());
     web["addresses"] = json!([VIP]);
     // Nobody else is to find a proxy at the usual port.
-    world.setup(json!([web])).with(|config| config["proxy"] = json!({ "http": "", "workers": 2 })).start()
+    Setup::new(cgroup.path(), json!([web])).with(|config| config["proxy"] = json!({ "http": "", "workers": 2 }))
+}
+
+fn daemon(world: &World, more: &Value) -> Daemon {
+    setup(world.cgroup(), more).start()
 }
 
 /// One request on a new connection of a pod to the VIP.
@@ -89,12 +95,13 @@ fn warnings(mesh: &Daemon, words: &str) -> Vec<String> {
 fn a_port_that_is_taken_in_a_pod_is_a_warning_until_it_is_free() {
     let world = world!();
     let pod = world.pod("one");
-    let taken = pod.backend("somebody", "127.0.0.1:15001");
+    let mut mesh = setup(world.cgroup(), &json!({})).idle();
+    let port = format!("127.0.0.1:{}", mesh.config()["proxy"]["port"]);
+    let taken = pod.backend("somebody", &port);
     let _endpoint = endpoint(&pod, "one");
-    let mut mesh = daemon(&world, &json!({}));
-    assert_eq!(mesh.config()["proxy"]["port"], Value::Null, "the usual one");
+    mesh.start();
     holds("direct", || ask(&pod), |said| *said == Ok("one direct".to_owned())).unwrap();
-    let told = holds("a warning", || warnings(&mesh, "127.0.0.1:15001 is taken there"), |told| told.len() == 1);
+    let told = holds("a warning", || warnings(&mesh, &format!("{port} is taken there")), |told| told.len() == 1);
     assert!(told[0].contains(&format!("network namespace {}", pod.netns().inode())), "{told:?}");
     drop(taken);
     // It looks again when services change, and every ten seconds.
@@ -102,7 +109,42 @@ fn a_port_that_is_taken_in_a_pod_is_a_warning_until_it_is_free() {
     services[0]["connect_timeout"] = json!("2s");
     mesh.set_services(services);
     assert_eq!(until_captured(&pod), "one 1.1 mesh");
-    assert_eq!(warnings(&mesh, "15001"), [""; 0]);
+    assert_eq!(warnings(&mesh, &port), [""; 0]);
+}
+
+#[test]
+fn in_its_own_namespace_the_proxy_waits_for_clients_that_come_and_go() {
+    let world = world!();
+    let _endpoint = endpoint(&world, "world");
+    // Nobody is in there but for a moment.
+    let inner = world.cgroup().below("inner");
+    let asks = || {
+        let mut curl = Command::new("curl");
+        curl.args(["--silent", "--max-time", "20", "http://10.96.0.10/"]);
+        process::place(&mut curl, Some(inner.path()), Some(&**world.netns())).unwrap();
+        process::run(&mut curl).stdout
+    };
+    let mut mesh = setup(&inner, &json!({})).in_netns(world.netns()).start();
+    assert_eq!(asks(), "world 1.1 mesh", "the very first one");
+    // The connection is the daemon's, which the kernel does not see where it is.
+    let endpoint = mesh.endpoint("web", ENDPOINT);
+    assert_eq!(["active_connections", "connections_total"].map(|name| endpoint[name].clone()), [1, 1]);
+    assert!(endpoint["sent_bytes_total"].as_u64() > Some(100), "{endpoint}");
+    assert!(endpoint["received_bytes_total"].as_u64() > Some(20), "{endpoint}");
+    let web = mesh.config()["services"].clone();
+    mesh.set_services(json!([]));
+    assert_eq!(asks(), "", "nothing is there");
+    mesh.set_services(web);
+    assert_eq!(asks(), "world 1.1 mesh", "as soon as there is an HTTP service");
+    assert_eq!(mesh.metrics().count("mesh_connects_passed_total", &[("service", "web")]), 0.0);
+    // What was counted stays, also of a daemon that is killed with a connection in hand.
+    let before = mesh.endpoint("web", ENDPOINT);
+    mesh.kill();
+    mesh.start();
+    let after = mesh.endpoint("web", ENDPOINT);
+    for name in ["connections_total", "sent_bytes_total", "received_bytes_total"] {
+        assert_eq!(after[name], before[name], "{name}");
+    }
 }
 
 #[test]

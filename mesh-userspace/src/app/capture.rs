@@ -1,19 +1,25 @@
-//! Listeners for the clients of HTTP services, in every network namespace that has any.
+//! Listeners for the clients of HTTP services, in every network namespace that has any, and in the daemon's own.
 
 use super::daemon::Daemon;
-use crate::kernel::{self, Barred, Captured, Change, Listeners, Place, Places, Refused};
+use crate::{
+    kernel::{self, Barred, Captured, Change, Listeners, Namespace, Place, Places, Refused},
+    model::Snapshot,
+};
 use std::{
     fmt, io,
     os::fd::OwnedFd,
+    path::Path,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
         mpsc::{self, RecvTimeoutError},
     },
     thread,
     time::{Duration, Instant},
 };
 
-/// How often it is looked where clients are: as long a listener stays in a namespace that everybody has left.
+/// How often it is looked where clients are: as long a listener stays in a namespace that everybody has left. In one that
+/// has a name it stays as long as that: who starts a program there each minute finds it.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
 
 /// Whoever accepts.
@@ -37,6 +43,8 @@ pub(super) struct Capture {
     daemon: Arc<Daemon>,
     take: Arc<dyn Take>,
     orders: mpsc::Sender<Order>,
+    /// Whether any service goes through the daemon.
+    needed: AtomicBool,
     /// `None`: clients go past the daemon from now on.
     places: Mutex<Option<Places>>,
 }
@@ -48,8 +56,8 @@ impl fmt::Debug for Capture {
 }
 
 impl Capture {
-    /// Begins to open listeners, in a thread of its own: for each of so many `workers`, at `port`. Those that were
-    /// `inherited` from a daemon that is followed are among them.
+    /// Opens listeners wherever clients are, for each of so many `workers`, at `port`, and goes on in a thread of its own.
+    /// Those that were `inherited` from a daemon that is followed are among them.
     ///
     /// # Errors
     /// The system's, where there can be no thread.
@@ -64,7 +72,10 @@ impl Capture {
         places.inherit(inherited);
         let (order, orders) = mpsc::channel();
         let places = Mutex::new(Some(places));
-        let capture = Arc::new(Self { daemon: Arc::clone(daemon), take, orders: order, places });
+        let needed = AtomicBool::new(false);
+        let capture = Arc::new(Self { daemon: Arc::clone(daemon), take, orders: order, needed, places });
+        let snapshot = Arc::clone(&daemon.state().snapshot);
+        capture.look(is_needed(&snapshot));
         let keeper = Arc::clone(&capture);
         thread::Builder::new().name("capture".to_owned()).spawn(move || keeper.keep(&orders))?;
         Ok(capture)
@@ -76,9 +87,30 @@ impl Capture {
         let _ = self.orders.send(Order::Missed(netns, pid));
     }
 
-    /// Looks where clients are soon, and not only when it is time: services changed.
-    pub(super) fn look(&self) {
-        let _ = self.orders.send(Order::Look);
+    /// Services changed: looks where clients are soon, and not only when it is time. Where the first one goes through the
+    /// daemon now (`needed`), before this returns: who is told of the service then is not too early.
+    pub(super) fn look(&self, needed: bool) {
+        if needed && !self.needed.swap(needed, Ordering::AcqRel) {
+            self.look_now();
+        } else {
+            self.needed.store(needed, Ordering::Release);
+            let _ = self.orders.send(Order::Look);
+        }
+    }
+
+    fn look_now(&self) {
+        let namespaces = match &self.daemon.cgroup {
+            Some(cgroup) if self.needed.load(Ordering::Acquire) => self.namespaces(cgroup),
+            _ => Vec::new(),
+        };
+        self.change(|places, listeners, tell| places.found(listeners, &namespaces, tell));
+    }
+
+    /// Where clients are, or may come and go between two looks.
+    fn namespaces(&self, cgroup: &Path) -> Vec<Namespace> {
+        let open = self.places().as_ref().map(Places::inodes).unwrap_or_default();
+        let named = kernel::named_namespaces().into_iter().filter(|namespace| open.contains(&namespace.inode));
+        kernel::namespaces_in(cgroup).into_iter().chain(kernel::own_namespace()).chain(named).collect()
     }
 
     /// Copies of all listeners, for a daemon that takes over.
@@ -132,22 +164,12 @@ impl Capture {
                     places.missed(listeners, netns, pid, tell);
                 }),
                 Ok(Order::Look) | Err(RecvTimeoutError::Timeout) => {
-                    let namespaces = match (&self.daemon.cgroup, self.is_needed()) {
-                        (Some(cgroup), true) => kernel::namespaces_in(cgroup),
-                        _ => Vec::new(),
-                    };
-                    self.change(|places, listeners, tell| places.found(listeners, &namespaces, tell));
+                    self.look_now();
                     look_at = Instant::now() + LOOK_AGAIN;
                 }
                 Ok(Order::Stop) | Err(RecvTimeoutError::Disconnected) => return,
             }
         }
-    }
-
-    /// Whether any service goes through the daemon.
-    fn is_needed(&self) -> bool {
-        let snapshot = Arc::clone(&self.daemon.state().snapshot);
-        snapshot.services().iter().any(|service| service.protocol.is_proxied())
     }
 
     fn change(&self, change: impl FnOnce(&mut Places, &Listeners, &mut dyn FnMut(Change))) {
@@ -168,6 +190,11 @@ impl Capture {
             Change::Barred(barred) => tracing::warn!("{}", why_barred(barred)),
         }
     }
+}
+
+/// Whether any service goes through the daemon.
+pub(super) fn is_needed(snapshot: &Snapshot) -> bool {
+    snapshot.services().iter().any(|service| service.protocol.is_proxied())
 }
 
 /// Whether somebody should do something about it.

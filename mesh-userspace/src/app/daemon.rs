@@ -87,6 +87,8 @@ pub(super) struct Daemon {
     pub(super) pods: Arc<ArcSwap<Pods>>,
     pub(super) registry: Registry,
     pub(super) watches: Watches,
+    /// Whether the kernel sees the daemon's own connections, as it does where this process is in the cgroup that it serves.
+    pub(super) seen: bool,
     /// `SO_MARK` of the daemon's own connections; 0: none.
     pub(super) mark: u32,
     /// How sources are reached.
@@ -275,6 +277,7 @@ impl Daemon {
             named,
             mode,
             kernel,
+            seen: cgroup.as_deref().is_none_or(kernel::is_in),
             cgroup,
             pins,
             http: Http::new(&state.config, &logs),

@@ -5,7 +5,7 @@
 //! what programs count at the same moment stays counted.
 
 use super::daemon::{Daemon, now};
-use mesh_common::endpoint::{EndpointCounts, Slot};
+use mesh_common::endpoint::{Counter, EndpointCounts, Slot};
 use std::{collections::HashMap, sync::atomic::Ordering};
 
 /// How often connections are counted again, in nanoseconds.
@@ -67,19 +67,30 @@ impl Daemon {
         if !self.unseen.load(Ordering::Acquire) {
             return recount.doubts.clear();
         }
+        // Those of the proxy, where the kernel does not see them.
+        let mut live: HashMap<u64, u64> = HashMap::new();
         let before: HashMap<u64, EndpointCounts> = {
-            let state = self.state();
+            let (state, table) = (self.state(), self.http.shared.table.load());
             let Some(datapath) = &state.datapath else { return };
-            let rows = state.snapshot.services().iter().flat_map(|s| s.endpoints.iter().map(move |e| (s, e.address)));
-            let rows = rows.filter_map(|(service, address)| datapath.endpoint_row(&service.name, address));
-            let counts = rows.map(|slot| (slot.0, tables.endpoint_counts(slot.id())));
-            counts.filter(|(_, counts)| counts.active() > 0).collect()
+            let all = state.snapshot.services().iter().flat_map(|s| s.endpoints.iter().map(move |e| (s, e.address)));
+            let mut before = HashMap::new();
+            for (service, address) in all {
+                let Some(slot) = datapath.endpoint_row(&service.name, address) else { continue };
+                let counts = tables.endpoint_counts(slot.id());
+                if counts.active() == 0 {
+                    continue;
+                }
+                before.insert(slot.0, counts);
+                if let (false, Some(own)) = (self.seen, table.service(&service.name).and_then(|s| s.endpoint(address))) {
+                    live.insert(slot.0, own.connections.counts().active());
+                }
+            }
+            before
         };
         if before.is_empty() {
             self.unseen.store(false, Ordering::Release);
             return recount.doubts.clear();
         }
-        let mut live: HashMap<u64, u64> = HashMap::new();
         let looked = self.look(&mut |connection| {
             let record = &connection.live.record;
             *live.entry(Slot::new(record.id, record.tag).0).or_default() += 1;
@@ -95,7 +106,7 @@ impl Daemon {
                 missing,
                 "connections ended unseen: the active count is corrected"
             );
-            tables.add_closed(slot.id(), missing);
+            tables.add_to(slot, Counter::Closed, missing);
         }
         if before.iter().all(|(slot, counts)| counts.active() <= live.get(slot).copied().unwrap_or(0)) {
             self.unseen.store(false, Ordering::Release);

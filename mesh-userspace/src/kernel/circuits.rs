@@ -77,6 +77,11 @@ impl Tables {
         now >= at && self.service_states.swap_word(service, PROBE_AT, at, now + u64::from(interval_ms))
     }
 
+    /// Nobody tries a service that is wholly open before `until` (milliseconds of CLOCK_MONOTONIC).
+    pub fn hold_off(&self, service: u32, until: u64) {
+        self.service_states.write_word(service, PROBE_AT, until);
+    }
+
     /// Counts that the circuit of an endpoint entered a state.
     pub fn count_transition(&self, id: u32, to: State) {
         self.endpoint_counts.now().add_to_word(id, TRANSITIONS + to as usize, 1);

@@ -52,7 +52,7 @@ pub use live::{Connection, Live};
 pub use load::{Options, adoptable, load, try_load};
 pub use loaded::Kernel;
 pub use memory::{Allocator, give_back_memory, use_small_pages};
-pub use namespaces::{Namespace, namespaces, namespaces_in};
+pub use namespaces::{Namespace, is_in, named_namespaces, namespaces, namespaces_in, own_namespace};
 pub use netns::{Netns, socket_netns};
 pub use offsets::{FieldSeen, fields};
 pub use others::{OtherProgram, others_than};

@@ -15,6 +15,8 @@ use std::{
 
 /// `NSFS_MAGIC` of include/uapi/linux/magic.h.
 const NSFS: FsType = FsType(0x6e73_6673);
+/// The one we are in.
+const OWN: &str = "/proc/self/ns/net";
 /// Where `ip netns` and container runtimes keep namespaces that have a name.
 const NAMED: [&str; 2] = ["/run/netns", "/run/docker/netns"];
 
@@ -33,13 +35,9 @@ pub struct Namespace {
 #[must_use]
 pub fn namespaces(cgroup: &Path) -> Vec<Namespace> {
     let mut found = BTreeMap::new();
-    add(&mut found, Path::new("/proc/self/ns/net"));
+    add(&mut found, Path::new(OWN));
     for_each_process(cgroup, &mut |pid| add(&mut found, &PathBuf::from(format!("/proc/{pid}/ns/net"))));
-    for directory in NAMED {
-        for entry in fs::read_dir(directory).into_iter().flatten().filter_map(Result::ok) {
-            add(&mut found, &entry.path());
-        }
-    }
+    add_named(&mut found);
     listed(found)
 }
 
@@ -49,6 +47,30 @@ pub fn namespaces_in(cgroup: &Path) -> Vec<Namespace> {
     let mut found = BTreeMap::new();
     for_each_process(cgroup, &mut |pid| add(&mut found, &PathBuf::from(format!("/proc/{pid}/ns/net"))));
     listed(found)
+}
+
+/// The daemon's own.
+#[must_use]
+pub fn own_namespace() -> Option<Namespace> {
+    let mut found = BTreeMap::new();
+    add(&mut found, Path::new(OWN));
+    listed(found).pop()
+}
+
+/// Those that have a name, whoever is in them.
+#[must_use]
+pub fn named_namespaces() -> Vec<Namespace> {
+    let mut found = BTreeMap::new();
+    add_named(&mut found);
+    listed(found)
+}
+
+fn add_named(found: &mut BTreeMap<u64, File>) {
+    for directory in NAMED {
+        for entry in fs::read_dir(directory).into_iter().flatten().filter_map(Result::ok) {
+            add(found, &entry.path());
+        }
+    }
 }
 
 fn listed(found: BTreeMap<u64, File>) -> Vec<Namespace> {
@@ -68,7 +90,7 @@ pub(super) fn visit(
         let visitor = thread::Builder::new().name("namespaces".to_owned()).spawn_scoped(scope, || {
             let mut problems = Vec::new();
             // The one we are in comes first and need not be entered, which takes a capability (CAP_SYS_ADMIN).
-            let here = fs::metadata("/proc/self/ns/net").map_or(0, |m| m.ino());
+            let here = fs::metadata(OWN).map_or(0, |m| m.ino());
             let (own, others): (Vec<_>, Vec<_>) = namespaces.iter().partition(|namespace| namespace.inode == here);
             let enter = |namespace: &Namespace| match namespace.inode == here {
                 true => Ok(()),
@@ -96,6 +118,17 @@ fn add(found: &mut BTreeMap<u64, File>, path: &Path) {
     if let Some(metadata) = file.metadata().ok().filter(|_| is_namespace) {
         found.insert(metadata.ino(), file);
     }
+}
+
+/// Whether this process is in or below `cgroup`.
+#[must_use]
+pub fn is_in(cgroup: &Path) -> bool {
+    // The root, which has no type, has everybody.
+    let mut found = !cgroup.join("cgroup.type").exists();
+    if !found {
+        for_each_process(cgroup, &mut |pid| found |= pid == std::process::id());
+    }
+    found
 }
 
 fn for_each_process(cgroup: &Path, visit: &mut dyn FnMut(u32)) {

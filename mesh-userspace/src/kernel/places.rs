@@ -93,6 +93,12 @@ impl Places {
         self.barred
     }
 
+    /// The namespaces it has been opened in, by their inodes.
+    #[must_use]
+    pub fn inodes(&self) -> BTreeSet<u64> {
+        self.open.values().map(|open| open.netns.inode()).collect()
+    }
+
     /// Takes listeners of a daemon that is followed. They are handed out where their namespaces are found: those who
     /// wait there to be accepted are not turned away.
     pub fn inherit(&mut self, sockets: impl IntoIterator<Item = (Place, OwnedFd)>) {
@@ -109,7 +115,7 @@ impl Places {
         })
     }
 
-    /// These are the namespaces with clients, and no others: opens what is new, tries again what was refused, closes the
+    /// These are the namespaces with clients (one may stand there twice), and no others: opens what is new, tries again what was refused, closes the
     /// rest.
     pub fn found(&mut self, listeners: &Listeners, namespaces: &[Namespace], tell: &mut dyn FnMut(Change)) {
         let inodes: BTreeSet<u64> = namespaces.iter().map(|namespace| namespace.inode).collect();
@@ -117,8 +123,8 @@ impl Places {
         for netns in gone.collect::<Vec<_>>() {
             self.close(listeners, netns, tell);
         }
-        let known: BTreeSet<u64> = self.open.values().map(|open| open.netns.inode()).collect();
-        for namespace in namespaces.iter().filter(|namespace| !known.contains(&namespace.inode)) {
+        let mut known = self.inodes();
+        for namespace in namespaces.iter().filter(|namespace| known.insert(namespace.inode)) {
             match Netns::of(namespace, self.mark) {
                 Ok(netns) => self.enter(netns),
                 Err(e) => self.bar(&e, tell),

@@ -16,7 +16,7 @@ use aya::{
 };
 use mesh_common::{
     breaker::Word,
-    endpoint::{self, EndpointCounts, EndpointRow, EndpointState, EndpointTimes, Picks, Slot},
+    endpoint::{Counter, self, EndpointCounts, EndpointRow, EndpointState, EndpointTimes, Picks, Slot},
     names,
     reason::ServiceCounts,
     select::Rows,
@@ -302,11 +302,12 @@ impl Tables {
         self.endpoint_counts.read(id).unwrap_or_default()
     }
 
-    /// Adds connections of an endpoint that ended unseen.
-    pub fn add_closed(&self, id: u32, missing: u64) {
-        /// Position of `closed` in the row.
-        const CLOSED: usize = 3;
-        self.endpoint_counts.now().add_to_word(id, CLOSED, missing);
+    /// Adds to a counter of the endpoint in `slot`, unless its row is another one's by now: connections that the kernel did
+    /// not see.
+    pub fn add_to(&self, slot: Slot, counter: Counter, n: u64) {
+        if self.has(slot) {
+            self.endpoint_counts.now().add_to_word(slot.id(), counter.word(), n);
+        }
     }
 
     /// How long things took at an endpoint. A system call, unless nothing was ever measured.

@@ -28,6 +28,8 @@ pub trait Circuits: fmt::Debug + Send + Sync {
     fn open(&self) -> u64;
     /// Whether it is this request's turn to try a service that is wholly open: once in `interval_ms`.
     fn may_try(&self, now: u64, interval_ms: u32) -> bool;
+    /// No request tries the service before `until`, should it be wholly open.
+    fn hold_off(&self, until: u64);
     /// A circuit went from another state to this one.
     fn changed(&self, endpoint: Slot, to: Word);
 }
@@ -88,6 +90,13 @@ impl Circuit for Cell<'_> {
         match self.shared {
             Some((circuits, _)) => circuits.give_place(),
             None => drop(self.service.own_circuits.open.fetch_sub(1, Ordering::AcqRel)),
+        }
+    }
+
+    fn hold_off(&self, until: u64) {
+        match self.shared {
+            Some((circuits, _)) => circuits.hold_off(until),
+            None => self.service.own_circuits.probe_at.store(until, Ordering::Release),
         }
     }
 

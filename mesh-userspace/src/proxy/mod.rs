@@ -74,7 +74,7 @@ pub use message::{Message, Request, RequestHead, Response, ResponseHead};
 pub use net::{Destination, Sockets};
 pub use picks::Picks;
 pub use reason::{ByReason, Reason};
-pub use state::{ByStatus, DURATION_BOUNDS, Durations, EndpointState, METHODS, Retry, ServiceState, States};
+pub use state::{ByStatus, Counts, DURATION_BOUNDS, Durations, EndpointState, METHODS, Retry, ServiceState, States};
 pub use table::{Entry, Service, Share, Table};
 pub use told::{Line, Trace, TraceId, Try, Used};
 pub use worker::{RequestLog, Shared, Tracer, Workers};

@@ -3,7 +3,7 @@
 use super::{
     deadline::Clock,
     reason::Reason,
-    state::Connected,
+    state::{Connected, Counts},
     table::{Endpoint, Service},
     upstream::Upstream,
 };
@@ -29,6 +29,10 @@ pub trait Sockets: fmt::Debug + Send + Sync {
     /// # Errors
     /// The system's.
     fn socket(&self, to: &Destination) -> io::Result<OwnedFd>;
+    /// Where a connection is counted that leads to an endpoint with a row; `None`: by the kernel.
+    fn counts(&self, _to: &Destination) -> Option<Arc<dyn Counts>> {
+        None
+    }
     /// What tells this namespace from others.
     fn namespace(&self) -> u64;
 }
@@ -68,7 +72,8 @@ pub(super) async fn connect(
     let socket = TcpSocket::from_std_stream(std::net::TcpStream::from(socket));
     let alarm = clock.alarm();
     alarm.set(service.facts.settings.connect_timeout);
-    let connected = Connected::opens(&endpoint.state);
+    let counts = sockets.counts(&to);
+    let connected = Connected::opens(&endpoint.state, counts.clone());
     let failed = match alarm.before(socket.connect(to.address)).await {
         Err(_) => NoConnection::TimedOut,
         Ok(Ok(stream)) => {
@@ -76,8 +81,8 @@ pub(super) async fn connect(
             let _ = stream.set_nodelay(true);
             connected.is_established();
             // An endpoint without a row is none that the kernel knows.
-            let counted = endpoint.row.is_none().then(|| Arc::clone(&endpoint.state));
-            return Ok((Upstream::new(stream, counted), connected));
+            let counts = if endpoint.row.is_none() { Some(Arc::clone(&endpoint.state) as _) } else { counts };
+            return Ok((Upstream::new(stream, counts), connected));
         }
         Ok(Err(e)) => match e.kind() {
             io::ErrorKind::TimedOut => NoConnection::TimedOut,

@@ -7,11 +7,12 @@ use crate::{
 };
 use mesh_common::{
     breaker::{State, Word},
-    endpoint::EndpointCounts,
+    endpoint::{Counter, EndpointCounts},
     reason::Failure,
 };
 use std::{
     collections::HashMap,
+    fmt,
     net::SocketAddr,
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
@@ -84,13 +85,29 @@ pub struct Connections {
     received: AtomicU64,
 }
 
-impl Connections {
-    pub(super) fn sent(&self, bytes: usize) {
-        self.sent.fetch_add(bytes as u64, Ordering::Relaxed);
-    }
+/// Where connections to an endpoint are counted that no kernel sees.
+pub trait Counts: fmt::Debug + Send + Sync {
+    /// So many more.
+    fn add(&self, counter: Counter, n: u64);
+}
 
-    pub(super) fn received(&self, bytes: usize) {
-        self.received.fetch_add(bytes as u64, Ordering::Relaxed);
+impl Counts for EndpointState {
+    fn add(&self, counter: Counter, n: u64) {
+        self.connections.add(counter, n);
+    }
+}
+
+impl Connections {
+    fn add(&self, counter: Counter, n: u64) {
+        let counter = match counter {
+            Counter::Opened => &self.opened,
+            Counter::Established => &self.established,
+            Counter::Closed => &self.closed,
+            Counter::Failed(why) => &self.failures[why as usize],
+            Counter::Sent => &self.sent,
+            Counter::Received => &self.received,
+        };
+        counter.fetch_add(n, Ordering::Relaxed);
     }
 
     /// How many there were, and what went over them.
@@ -111,29 +128,41 @@ impl Connections {
 
 /// A connection to an endpoint, counted from its begin to its end.
 #[derive(Debug)]
-pub(super) struct Connected(Arc<EndpointState>);
+pub(super) struct Connected {
+    endpoint: Arc<EndpointState>,
+    /// Where else.
+    also: Option<Arc<dyn Counts>>,
+}
 
 impl Connected {
     /// One begins.
-    pub(super) fn opens(endpoint: &Arc<EndpointState>) -> Self {
-        endpoint.connections.opened.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(endpoint))
+    pub(super) fn opens(endpoint: &Arc<EndpointState>, also: Option<Arc<dyn Counts>>) -> Self {
+        let connected = Self { endpoint: Arc::clone(endpoint), also };
+        connected.count(Counter::Opened);
+        connected
     }
 
     /// It is established.
     pub(super) fn is_established(&self) {
-        self.0.connections.established.fetch_add(1, Ordering::Relaxed);
+        self.count(Counter::Established);
     }
 
     /// It is not going to be.
     pub(super) fn failed(self, why: Failure) {
-        self.0.connections.failures[why as usize].fetch_add(1, Ordering::Relaxed);
+        self.count(Counter::Failed(why));
+    }
+
+    fn count(&self, counter: Counter) {
+        self.endpoint.add(counter, 1);
+        if let Some(also) = &self.also {
+            also.add(counter, 1);
+        }
     }
 }
 
 impl Drop for Connected {
     fn drop(&mut self) {
-        self.0.connections.closed.fetch_add(1, Ordering::Relaxed);
+        self.count(Counter::Closed);
     }
 }
 

@@ -1,6 +1,7 @@
 //! A connection to an endpoint, and what goes over it: counted here where no kernel does.
 
-use super::{http1::Transport, state::EndpointState};
+use super::{http1::Transport, state::Counts};
+use mesh_common::endpoint::Counter;
 use std::{
     io::{self, IoSlice},
     pin::Pin,
@@ -17,18 +18,18 @@ use tokio::{
 pub(super) struct Upstream {
     stream: TcpStream,
     /// Where its bytes are counted; `None`: the kernel does.
-    counted: Option<Arc<EndpointState>>,
+    counted: Option<Arc<dyn Counts>>,
 }
 
 impl Upstream {
-    /// `counted`: for whom its bytes are counted, where no kernel counts them.
-    pub(super) const fn new(stream: TcpStream, counted: Option<Arc<EndpointState>>) -> Self {
+    /// `counted`: where its bytes are counted; `None`: the kernel does.
+    pub(super) const fn new(stream: TcpStream, counted: Option<Arc<dyn Counts>>) -> Self {
         Self { stream, counted }
     }
 
     fn sent(&self, result: io::Result<usize>) -> io::Result<usize> {
-        if let (Some(endpoint), Ok(n)) = (&self.counted, &result) {
-            endpoint.connections.sent(*n);
+        if let (Some(counts), Ok(n)) = (&self.counted, &result) {
+            counts.add(Counter::Sent, *n as u64);
         }
         result
     }
@@ -38,8 +39,8 @@ impl AsyncRead for Upstream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
-        if let Some(endpoint) = &self.counted {
-            endpoint.connections.received(buffer.filled().len() - before);
+        if let Some(counts) = &self.counted {
+            counts.add(Counter::Received, (buffer.filled().len() - before) as u64);
         }
         Poll::Ready(Ok(()))
     }
@@ -96,6 +97,7 @@ impl Transport for Upstream {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proxy::EndpointState;
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
         net::TcpListener,
@@ -107,7 +109,7 @@ mod tests {
         for (counts, expected) in [(true, (7, 3)), (false, (0, 0))] {
             let endpoint = Arc::<EndpointState>::default();
             let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-            let mut upstream = Upstream::new(stream, counts.then(|| Arc::clone(&endpoint)));
+            let mut upstream = Upstream::new(stream, counts.then(|| Arc::clone(&endpoint) as _));
             let mut peer = listener.accept().await.unwrap().0;
             peer.write_all(b"abc").await.unwrap();
             upstream.read_exact(&mut [0; 3]).await.unwrap();

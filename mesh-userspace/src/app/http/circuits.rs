@@ -42,6 +42,10 @@ impl Circuits for InTables {
         self.tables.may_try(self.service, now, interval_ms)
     }
 
+    fn hold_off(&self, until: u64) {
+        self.tables.hold_off(self.service, until);
+    }
+
     fn changed(&self, endpoint: Slot, to: Word) {
         self.tables.count_transition(endpoint.id(), to.state());
     }

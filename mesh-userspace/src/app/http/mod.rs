@@ -6,7 +6,7 @@ mod sockets;
 mod status;
 
 use super::{
-    capture::{Capture, Take},
+    capture::{Capture, Take, is_needed},
     daemon::{Daemon, State, now},
     logs,
     traces::Tracing,
@@ -172,7 +172,7 @@ pub(super) fn start(daemon: &Arc<Daemon>, inherited: ProxyListeners) -> io::Resu
         match netns.listen_beside(address, BACKLOG, workers.count(), inherited) {
             Ok(listeners) => {
                 *http.explicit() = listeners.iter().map(OwnedFd::try_clone).collect::<io::Result<_>>()?;
-                let sockets: Arc<dyn Sockets> = Arc::new(InNamespace { netns, tables: tables.clone() });
+                let sockets: Arc<dyn Sockets> = Arc::new(InNamespace { netns, tables: tables.clone(), seen: daemon.seen });
                 for (worker, socket) in listeners.into_iter().enumerate() {
                     let (socket, sockets) = (socket.into(), Arc::clone(&sockets));
                     // There may be more than workers, of a daemon that had more.
@@ -195,7 +195,7 @@ pub(super) fn start(daemon: &Arc<Daemon>, inherited: ProxyListeners) -> io::Resu
     // It is set once: the daemon starts once.
     let _ = http.workers.set(Mutex::new(workers));
     if let Some(tables) = tables {
-        let take = Arc::new(ToWorkers { workers: Arc::clone(&http.workers), tables });
+        let take = Arc::new(ToWorkers { workers: Arc::clone(&http.workers), tables, seen: daemon.seen });
         let capture = Capture::start(daemon, config.proxy.port, http.count, captured, take)?;
         let _ = http.capture.set(capture);
     }
@@ -245,12 +245,14 @@ fn locked(workers: &OnceLock<Mutex<Workers>>) -> Option<MutexGuard<'_, Workers>>
 struct ToWorkers {
     workers: Arc<OnceLock<Mutex<Workers>>>,
     tables: Arc<Tables>,
+    /// Whether the kernel sees the daemon's own connections.
+    seen: bool,
 }
 
 impl Take for ToWorkers {
     fn take(&self, worker: usize, listener: Captured) {
         let Captured { socket, family: _, netns } = listener;
-        let sockets = Arc::new(InNamespace { netns, tables: Some(Arc::clone(&self.tables)) });
+        let sockets = Arc::new(InNamespace { netns, tables: Some(Arc::clone(&self.tables)), seen: self.seen });
         let captures = Arc::new(Dialled(Arc::clone(&self.tables)));
         if let Some(workers) = locked(&self.workers) {
             workers.listen(worker, Listener { socket: socket.into(), sockets, captures: Some(captures) });
@@ -306,7 +308,7 @@ impl Daemon {
         self.http.shared.table.store(Arc::new(table));
         self.http.configure(&state.config.telemetry);
         if let Some(capture) = self.http.capture.get() {
-            capture.look();
+            capture.look(is_needed(&state.snapshot));
         }
     }
 }
