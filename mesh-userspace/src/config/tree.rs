@@ -4,13 +4,13 @@ use super::report::Place;
 use std::borrow::Cow;
 
 /// A value in a file.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Node<'t> {
     pub(super) at: Place,
     pub(super) kind: Kind<'t>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Kind<'t> {
     Scalar {
         text: Cow<'t, str>,
@@ -24,7 +24,7 @@ pub(super) enum Kind<'t> {
 }
 
 /// A key with its value.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Entry<'t> {
     pub(super) key: Cow<'t, str>,
     pub(super) at: Place,

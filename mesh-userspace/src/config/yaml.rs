@@ -1,5 +1,6 @@
 //! Text of a file → its tree. Iterative: depth costs no stack. What YAML can say and a configuration has no use for
-//! (several documents, anchors, tags, keys that are not names) is refused here, once.
+//! (several documents, tags, keys that are not names) is refused here, once. Values that aliases name are copied to where
+//! they are used.
 
 use super::{
     field::{self, Step},
@@ -12,12 +13,16 @@ use std::{borrow::Cow, collections::HashMap};
 /// No key of a configuration lies deeper than a dozen levels.
 const DEPTH: usize = 64;
 
+/// As many values aliases may copy in a file: a few lines of them can name billions.
+const COPIED: usize = 1_000_000;
+
 /// What to do about an IPv6 address that YAML takes for a list.
 const IPV6: &str = "put an IPv6 address in quotes: \"[fd00::10]:80\"";
 
 /// The tree of a file; none if it is empty, or cannot be read as YAML (which is then reported).
 pub(super) fn parse<'t>(file: u16, text: &'t str, report: &mut Report) -> Option<Node<'t>> {
-    let mut builder = Builder { file, report, stack: Vec::new(), root: None, documents: 0 };
+    let mut builder =
+        Builder { file, report, stack: Vec::new(), root: None, documents: 0, anchors: HashMap::new(), copied: 0 };
     let mut parser = Parser::new_from_str(text);
     while let Some(event) = parser.next_event() {
         match event {
@@ -41,6 +46,17 @@ struct Builder<'t, 'r> {
     stack: Vec<Open<'t>>,
     root: Option<Node<'t>>,
     documents: usize,
+    /// What anchors stand at, by their numbers.
+    anchors: HashMap<usize, Anchored<'t>>,
+    /// How many values aliases copied.
+    copied: usize,
+}
+
+/// A value that aliases may name.
+struct Anchored<'t> {
+    node: Node<'t>,
+    /// How many values it is, and how deep they lie.
+    size: (usize, usize),
 }
 
 /// A list or mapping whose end has not come yet.
@@ -50,12 +66,27 @@ struct Open<'t> {
     key: Option<Key<'t>>,
     /// Whether it had a key that was refused.
     spoiled: bool,
+    /// The number of its anchor; 0: it has none.
+    anchor: usize,
 }
 
 enum Key<'t> {
     Name(Cow<'t, str>, Place),
     /// A key that was refused: its value goes with it.
     Bad,
+}
+
+/// How many values a value is, and how many levels of lists and mappings.
+fn size(node: &Node<'_>) -> (usize, usize) {
+    let of = |inner: &mut dyn Iterator<Item = &Node<'_>>| {
+        let (values, depth) = inner.map(size).fold((0, 0), |all, one| (all.0 + one.0, all.1.max(one.1)));
+        (values + 1, depth + 1)
+    };
+    match &node.kind {
+        Kind::List(items) => of(&mut items.iter()),
+        Kind::Map(entries) => of(&mut entries.iter().map(|entry| &entry.value)),
+        Kind::Scalar { .. } | Kind::Bad => (1, 0),
+    }
 }
 
 impl<'t> Builder<'t, '_> {
@@ -71,22 +102,22 @@ impl<'t> Builder<'t, '_> {
                     return false;
                 }
             }
-            Event::Alias(_) | Event::UnresolvedAlias(_) => {
-                self.refuse(at, "aliases (*name) are not supported", Some("write the value out".to_owned()));
-                self.close(Node { at, kind: Kind::Bad });
-            }
+            Event::Alias(anchor) => return self.copy(at, anchor),
+            Event::UnresolvedAlias(_) => return self.copy(at, 0),
             Event::Scalar(text, style, anchor, tag) => {
-                self.properties(at, anchor, tag.is_some());
+                self.tagged(at, tag.is_some());
                 let quoted = style != ScalarStyle::Plain;
-                self.close(Node { at, kind: Kind::Scalar { text, quoted } });
+                let node = Node { at, kind: Kind::Scalar { text, quoted } };
+                self.anchor(anchor, &node);
+                self.close(node);
             }
             Event::SequenceStart(_, anchor, tag) => {
-                self.properties(at, anchor, tag.is_some());
-                return self.open(Node { at, kind: Kind::List(Vec::new()) });
+                self.tagged(at, tag.is_some());
+                return self.open(Node { at, kind: Kind::List(Vec::new()) }, anchor);
             }
             Event::MappingStart(_, anchor, tag) => {
-                self.properties(at, anchor, tag.is_some());
-                return self.open(Node { at, kind: Kind::Map(Vec::new()) });
+                self.tagged(at, tag.is_some());
+                return self.open(Node { at, kind: Kind::Map(Vec::new()) }, anchor);
             }
             Event::SequenceEnd | Event::MappingEnd => {
                 if let Some(open) = self.stack.pop() {
@@ -103,6 +134,7 @@ impl<'t> Builder<'t, '_> {
                         Kind::List(items) => items.shrink_to_fit(),
                         Kind::Scalar { .. } | Kind::Bad => {}
                     }
+                    self.anchor(open.anchor, &node);
                     self.close(node);
                 }
             }
@@ -111,12 +143,44 @@ impl<'t> Builder<'t, '_> {
         true
     }
 
-    fn open(&mut self, node: Node<'t>) -> bool {
+    fn open(&mut self, node: Node<'t>, anchor: usize) -> bool {
         if self.stack.len() == DEPTH {
-            self.refuse(node.at, format!("nested deeper than {DEPTH} levels"), None);
+            return self.too_deep(node.at);
+        }
+        self.stack.push(Open { node, key: None, spoiled: false, anchor });
+        true
+    }
+
+    fn too_deep(&mut self, at: Place) -> bool {
+        self.refuse(at, format!("nested deeper than {DEPTH} levels"), None);
+        false
+    }
+
+    /// Remembers what an anchor stands at.
+    fn anchor(&mut self, anchor: usize, node: &Node<'t>) {
+        if anchor != 0 {
+            self.anchors.insert(anchor, Anchored { size: size(node), node: node.clone() });
+        }
+    }
+
+    /// Puts a copy of what an alias names in its place; false if there is no point in going on.
+    fn copy(&mut self, at: Place, anchor: usize) -> bool {
+        let Some(Anchored { node, size: (size, depth) }) = self.anchors.get(&anchor) else {
+            let remedy = "name one that has ended before".to_owned();
+            self.refuse(at, "this alias (*name) names nothing, or a value that it is in", Some(remedy));
+            self.close(Node { at, kind: Kind::Bad });
+            return true;
+        };
+        self.copied += size;
+        if self.copied > COPIED {
+            self.refuse(at, format!("aliases (*name) copy more than {COPIED} values"), None);
             return false;
         }
-        self.stack.push(Open { node, key: None, spoiled: false });
+        if self.stack.len() + depth > DEPTH {
+            return self.too_deep(at);
+        }
+        let node = node.clone();
+        self.close(node);
         true
     }
 
@@ -185,14 +249,7 @@ impl<'t> Builder<'t, '_> {
         field::name(steps.chain(key.map(Step::Key)))
     }
 
-    fn properties(&mut self, at: Place, anchor: usize, tagged: bool) {
-        if anchor != 0 {
-            self.refuse(
-                at,
-                "anchors (&name) are not supported",
-                Some("write the value out where it is used".to_owned()),
-            );
-        }
+    fn tagged(&mut self, at: Place, tagged: bool) {
         if tagged {
             self.refuse(at, "tags (!name) are not supported", Some("leave the tag out".to_owned()));
         }

@@ -133,3 +133,38 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn aliases_stand_for_what_they_name() {
+    let text = "
+services:
+  - name: one
+    addresses: [10.0.0.1:80]
+    health_check: &never { type: none }
+    endpoints: &ends [{ address: 10.1.0.1:80, weight: &heavy 7 }]
+  - name: two
+    addresses: [10.0.0.2:80]
+    health_check: *never
+    endpoints: *ends
+  - { name: three, addresses: [10.0.0.3:80], endpoints: [{ address: 10.1.0.2:80, weight: *heavy }] }
+";
+    let written = text.replace("*never", "{ type: none }").replace("*ends", "[{ address: 10.1.0.1:80, weight: 7 }]");
+    let written = ["&never ", "&ends ", "&heavy "].iter().fold(written.replace("*heavy", "7"), |t, a| t.replace(a, ""));
+    let dumped = |text: &str| serde_json::to_string(&check(text).unwrap().config).unwrap();
+    assert_eq!(dumped(text), dumped(&written));
+}
+
+#[test]
+fn a_few_aliases_do_not_become_billions_of_values_nor_levels_without_end() {
+    let mut wide = "node:\n  l0: &l0 [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\n".to_owned();
+    let mut deep = format!("node:\n  l0: &l0 {}1{}\n", "[".repeat(30), "]".repeat(30));
+    for level in 1..12 {
+        let last = format!("*l{}", level - 1);
+        wide += &format!("  l{level}: &l{level} [{}]\n", [last.as_str(); 10].join(", "));
+        deep += &format!("  l{level}: &l{level} {}{last}{}\n", "[".repeat(20), "]".repeat(20));
+    }
+    for (text, refusal) in [(wide, "copy more than 1000000 values"), (deep, "nested deeper than 64 levels")] {
+        let errors = check(&text).unwrap_err().to_string();
+        assert!(errors.contains(refusal), "{errors:.300}");
+    }
+}
