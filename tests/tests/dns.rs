@@ -148,6 +148,31 @@ fn what_is_known_stays_while_nobody_answers_and_the_status_says_so() {
 }
 
 #[test]
+fn servers_are_asked_in_their_order_and_the_next_one_where_one_fails() {
+    let world = world!();
+    let _backends = backends(&world);
+    let (first, second) = (DnsServer::new(), DnsServer::new());
+    first.set(NAME, Records::addresses(&["10.1.0.1"], 1));
+    second.treat(NAME, Manner::Denies);
+    let both = [&first, &second].map(|dns| dns.address().to_string());
+    let setup = setup(&world, &first, json!({ "dns": format!("{NAME}:8080") }));
+    let mesh = setup.with(|config| config["discovery"]["dns"]["servers"] = json!(both)).start();
+    // Whoever is quicker: each is for some of so many questions.
+    let asked = first.asked(NAME);
+    eventually("it is asked again and again", || if first.asked(NAME) >= asked + 6 { Ok(()) } else { Err("not yet") });
+    assert_eq!(endpoints(&mesh), ["10.1.0.1:8080".to_owned()].into());
+    assert_eq!(second.asked(NAME), 0, "the first one knows");
+    second.set(NAME, Records::addresses(&["10.1.0.2"], 1));
+    for manner in [Manner::Fails, Manner::IsSilent] {
+        first.treat(NAME, manner);
+        until_answering(&world, &["B2"]);
+        assert_eq!(source(&mesh)["error"], Value::Null, "{manner:?}");
+        first.set(NAME, Records::addresses(&["10.1.0.1"], 1));
+        until_answering(&world, &["B1"]);
+    }
+}
+
+#[test]
 fn a_denial_is_believed_on_repetition_only() {
     let world = world!();
     let _backends = backends(&world);

@@ -16,6 +16,8 @@ use mesh_tests::{
 use std::{
     collections::BTreeSet,
     io::{Read, Write},
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -185,6 +187,27 @@ fn a_list_comes_in_pages_and_watches_go_on_wherever_connections_break() {
         holds("what happened meanwhile", || who(&world), |who| *who == only(&[name]));
     }
     assert_eq!(lists(), before, "nothing is listed again where a watch can go on");
+}
+
+#[test]
+fn watches_that_always_break_are_told_of_and_lists_tell_instead() {
+    let world = world!();
+    let (_backends, kube) = stage(&world);
+    let mesh = setup(&world, &kube).start();
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                kube.cut();
+                thread::sleep(Duration::from_millis(20));
+            }
+        });
+        says(&mesh, "ends each time soon after it began");
+        set(&kube, &["10.1.0.2"]);
+        holds("what happened meanwhile", || who(&world), |who| *who == only(&["B2"]));
+        stop.store(true, Ordering::Relaxed);
+    });
+    holds("in touch", || source(&mesh), |source| source["error"].is_null());
 }
 
 #[test]

@@ -32,8 +32,9 @@ pub(super) struct Watch {
     stirred: Arc<Notify>,
 }
 
-/// What tells one state of a file from another: path, inode, size, time of change in nanoseconds.
-type Stamp = (PathBuf, u64, u64, i64, i64);
+/// What tells one state of a file from another: path, inode, size, time of change in nanoseconds; `None`: what stands there
+/// leads nowhere, which is not the same as nothing.
+type Stamp = (PathBuf, Option<(u64, u64, i64, i64)>);
 
 /// Tells when something stirs.
 #[derive(Debug)]
@@ -134,11 +135,11 @@ fn directories(named: Option<&Path>) -> BTreeSet<PathBuf> {
     directories
 }
 
+/// What is there, of what is read.
 fn files(main: PathBuf, conf: &Path) -> Vec<PathBuf> {
     let mut paths = vec![main];
-    if let Ok(entries) = fs::read_dir(conf) {
-        paths.extend(entries.filter_map(Result::ok).map(|entry| entry.path()));
-    }
+    let entries = fs::read_dir(conf).into_iter().flatten().filter_map(Result::ok).map(|entry| entry.path());
+    paths.extend(entries.filter(|path| config::is_read(path)));
     paths.sort();
     paths
 }
@@ -146,10 +147,13 @@ fn files(main: PathBuf, conf: &Path) -> Vec<PathBuf> {
 fn stamps(named: Option<&Path>) -> Vec<Stamp> {
     let (main, conf) = config::places(named);
     let stamp = |path: PathBuf| {
-        let m = fs::metadata(&path).ok()?;
-        Some((path, m.ino(), m.size(), m.ctime(), m.ctime_nsec()))
+        fs::symlink_metadata(&path).ok()?;
+        let state = fs::metadata(&path).ok().map(|m| (m.ino(), m.size(), m.ctime(), m.ctime_nsec()));
+        Some((path, state))
     };
-    files(main, &conf).into_iter().filter_map(stamp).collect()
+    // A directory in its place, or none, is told from an empty one.
+    let directory = conf.is_dir().then(|| (conf.clone(), None));
+    files(main, &conf).into_iter().filter_map(stamp).chain(directory).collect()
 }
 
 #[cfg(test)]
@@ -176,6 +180,16 @@ mod tests {
         fs::write(directory.path().join("conf.d/a.yaml"), "b").unwrap();
         assert!(!watch.changed());
         assert!(watch.changed());
+        // A link that leads nowhere is something, which is over when it is gone.
+        let link = directory.path().join("conf.d/b.yaml");
+        std::os::unix::fs::symlink("nowhere", &link).unwrap();
+        assert!(!watch.changed());
+        assert!(watch.changed());
+        fs::remove_file(&link).unwrap();
+        assert!(!watch.changed());
+        assert!(watch.changed());
+        fs::write(directory.path().join("conf.d/noise.log"), "nobody reads it").unwrap();
+        assert!(!watch.changed() && !watch.changed());
     }
 
     #[tokio::test]

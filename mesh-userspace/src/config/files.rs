@@ -165,6 +165,14 @@ fn whole(path: &Path, problem: &str, remedy: Option<&str>) -> Finding {
     }
 }
 
+/// Whether a file beside others in `conf.d` is read, or looks as if it was meant to be, by its name.
+#[must_use]
+pub fn is_read(path: &Path) -> bool {
+    // Hidden entries are half-written files of editors, and the inner workings of a mounted ConfigMap.
+    let hidden = path.file_name().unwrap_or_default().as_encoded_bytes().starts_with(b".");
+    !hidden && matches!(path.extension().and_then(OsStr::to_str), Some("yaml" | "yml" | "YAML" | "YML" | "Yaml"))
+}
+
 /// The files of a directory that are read, in name order, and those that look as if they were meant to be.
 fn list(directory: &Path) -> Result<(Vec<PathBuf>, Vec<PathBuf>), Refusal> {
     let entries = match fs::read_dir(directory) {
@@ -176,15 +184,11 @@ fn list(directory: &Path) -> Result<(Vec<PathBuf>, Vec<PathBuf>), Refusal> {
     for entry in entries {
         paths.push(entry?.path());
     }
-    // Hidden entries are half-written files of editors, and the inner workings of a mounted ConfigMap.
-    paths.retain(|path| !path.file_name().unwrap_or_default().as_encoded_bytes().starts_with(b"."));
+    paths.retain(|path| is_read(path));
     // What was changed at run time wins over all other files, whatever their names.
     paths.sort_by_cached_key(|path| (path.file_name() == Some(OsStr::new(super::RUNTIME_FILE)), path.clone()));
     let others = paths.extract_if(.., |path| path.extension() != Some(OsStr::new("yaml"))).collect::<Vec<_>>();
-    let others = others.into_iter().filter(|path| {
-        matches!(path.extension().and_then(OsStr::to_str), Some("yml" | "YAML" | "YML" | "Yaml")) && path.is_file()
-    });
-    let others = others.collect();
+    let others = others.into_iter().filter(|path| path.is_file()).collect();
     if paths.len() >= MOST {
         return Err(Refusal::TooMany(paths.len()));
     }

@@ -60,7 +60,7 @@ pub use decimal::{Decimal, Percent, Rate, Ratio};
 pub use describe::Template;
 pub use discovery::{Discovery, Dns, DnsServer, Enabled, Etcd, Kubernetes, MaybeCidr, Registry, check_etcd};
 pub use duration::Duration;
-pub use files::{DEFAULT_PATH, Files, places};
+pub use files::{DEFAULT_PATH, Files, is_read, places};
 pub use fraction::Fraction;
 pub use path::Cgroup;
 pub use persist::{Change, PersistError, RUNTIME_FILE, persist, persisted};

@@ -205,7 +205,7 @@ pub struct CircuitBreaker {
     /// No more than this part of a service's endpoints has an open circuit at a time, but always one may.
     #[schemars(range(min = 1, max = 100))]
     pub max_open_percent: u32,
-    /// While no endpoint of a service admits connections, one is let through this often.
+    /// While no endpoint of a service admits connections, one is let through this often, first so long after a circuit opened.
     pub probe_interval: Duration,
     /// HTTP: what counts as a failure. Of TCP services `connect_failure`, `reset` and `timeout` always do.
     pub count: Vec<Counted>,

@@ -318,6 +318,13 @@ impl Reducer {
         match self.said.get_mut(&key) {
             Some(held) if !held.said.instances.is_empty() && !self.grace.is_zero() => {
                 held.seen = true;
+                if !self.doubted.contains_key(&key) {
+                    let (source, name) = (key.0.word(), &key.1);
+                    let (endpoints, grace) = (held.said.instances.len(), self.grace);
+                    tracing::info!(
+                        "{source}: {name}: an answer has nobody; {endpoints} endpoints stay for {grace:?} (empty_grace)"
+                    );
+                }
                 self.doubted.entry(key).or_insert((now, None)).1 = said;
             }
             _ => self.service(key, said, true, now),
@@ -369,6 +376,11 @@ impl Reducer {
         let due = |(source, _): &(Source, String), since: Duration| in_touch(source) && since + grace <= now;
         let believed: Vec<_> = self.doubted.extract_if(|key, (since, _)| due(key, *since)).collect();
         for (key, (_, said)) in believed {
+            tracing::warn!(
+                "{}: {}: nobody is left, as all answers say: its endpoints are dropped",
+                key.0.word(),
+                key.1
+            );
             self.service(key, said, true, now);
         }
         self.make_dirty(describe);

@@ -20,7 +20,7 @@ use hickory_resolver::{
 use std::{
     fs,
     net::{IpAddr, SocketAddr},
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime},
 };
 
@@ -30,35 +30,44 @@ const RESOLV_CONF: &str = "/etc/resolv.conf";
 /// The port of DNS.
 const DNS: u16 = 53;
 
-/// How long one question may take: all servers, and TCP where an answer is too long for UDP.
+/// How long one question may take: all servers together, and TCP where an answer is too long for UDP.
 const PATIENCE: Duration = Duration::from_secs(3);
+
+/// As many servers are asked at most, as by the C library (`MAXNS`).
+const SERVERS: usize = 3;
 
 /// Targets of one name that are looked up at the same time.
 const TARGETS_AT_ONCE: usize = 8;
 
 /// Asks servers, and keeps nothing of what they answer: when to ask again is decided elsewhere.
+///
+/// One after the other, in their order, as the C library does: whoever names an internal server and then a public one does
+/// not mean that the quicker of them is right. What the first says that answers counts, also that there is no such name.
 #[derive(Debug)]
 pub(super) struct Resolver {
     servers: Vec<SocketAddr>,
     own: Option<Own>,
     direct: Direct,
-    made: Mutex<Option<(Option<SystemTime>, Library<DirectDns>)>>,
+    made: Mutex<Option<(Option<SystemTime>, Servers)>>,
 }
+
+/// One for each server.
+type Servers = Arc<[Library<DirectDns>]>;
 
 impl Resolver {
     pub(super) fn new(settings: &Resolve, direct: Direct) -> Self {
         Self { servers: settings.servers.clone(), own: settings.own.clone(), direct, made: Mutex::new(None) }
     }
 
-    /// The resolver for now: another one after `/etc/resolv.conf` has changed, if that counts.
-    fn now(&self) -> Result<Library<DirectDns>, String> {
+    /// The servers of now: others after `/etc/resolv.conf` has changed, if that counts.
+    fn now(&self) -> Result<Servers, String> {
         let changed = || fs::metadata(RESOLV_CONF).and_then(|m| m.modified()).ok();
         let stamp = if self.servers.is_empty() { changed() } else { None };
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((of, resolver)) = &*made
+        if let Some((of, servers)) = &*made
             && *of == stamp
         {
-            return Ok(resolver.clone());
+            return Ok(Arc::clone(servers));
         }
         let (config, options) = match &*self.servers {
             [] => {
@@ -70,17 +79,24 @@ impl Resolver {
                 (ResolverConfig::from_parts(None, Vec::new(), servers), ResolverOpts::default())
             }
         };
-        let mut builder = Library::builder_with_config(config, self.direct.dns());
-        *builder.options_mut() = options;
-        let options = builder.options_mut();
-        options.cache_size = 0;
-        options.use_hosts_file = ResolveHosts::Never;
-        options.edns0 = true;
-        options.timeout = PATIENCE;
-        options.attempts = 0;
-        let resolver = builder.build().map_err(|e| e.to_string())?;
-        *made = Some((stamp, resolver.clone()));
-        Ok(resolver)
+        let servers = &config.name_servers()[..config.name_servers().len().min(SERVERS)];
+        let share = PATIENCE / u32::try_from(servers.len().max(1)).unwrap_or(u32::MAX);
+        let resolver = |server: &NameServerConfig| {
+            let (domain, search) = (config.domain().cloned(), config.search().to_vec());
+            let config = ResolverConfig::from_parts(domain, search, vec![server.clone()]);
+            let mut builder = Library::builder_with_config(config, self.direct.dns());
+            *builder.options_mut() = options.clone();
+            let options = builder.options_mut();
+            options.cache_size = 0;
+            options.use_hosts_file = ResolveHosts::Never;
+            options.edns0 = true;
+            options.timeout = share;
+            options.attempts = 0;
+            builder.build().map_err(|e| e.to_string())
+        };
+        let servers: Servers = servers.iter().map(resolver).collect::<Result<_, _>>()?;
+        *made = Some((stamp, Arc::clone(&servers)));
+        Ok(servers)
     }
 
     /// The system's servers but for this daemon itself, which answers with VIPs: a service would become its own endpoint.
@@ -131,21 +147,27 @@ impl Resolver {
     }
 
     async fn ask<T>(&self, name: &str, kind: RecordType, take: impl Fn(&RData) -> Option<T>) -> Reply<T> {
-        let found = match (Name::from_utf8(name), self.now()) {
+        let (name, servers) = match (Name::from_utf8(name), self.now()) {
             (Err(e), _) => return Reply::Failed(format!("{name}: {e}")),
             (_, Err(why)) => return Reply::Failed(why),
-            (Ok(name), Ok(resolver)) => resolver.lookup(name, kind).await,
+            (Ok(name), Ok(servers)) => (name, servers),
         };
-        match found {
-            Ok(found) => records(&found, take),
-            Err(NetError::Dns(DnsError::NoRecordsFound(none)))
-                if matches!(none.response_code, ResponseCode::NXDomain | ResponseCode::NoError) =>
-            {
-                Reply::Nobody(none.negative_ttl.map(|ttl| Duration::from_secs(ttl.into())))
-            }
-            Err(NetError::Dns(DnsError::ResponseCode(code))) => Reply::Failed(format!("{kind}: {code}")),
-            Err(e) => Reply::Failed(format!("{kind}: {e}")),
+        let mut failed: Option<String> = None;
+        for server in servers.iter() {
+            let why = match server.lookup(name.clone(), kind).await {
+                Ok(found) => return records(&found, take),
+                Err(NetError::Dns(DnsError::NoRecordsFound(none)))
+                    if matches!(none.response_code, ResponseCode::NXDomain | ResponseCode::NoError) =>
+                {
+                    return Reply::Nobody(none.negative_ttl.map(|ttl| Duration::from_secs(ttl.into())));
+                }
+                Err(NetError::Dns(DnsError::ResponseCode(code))) => format!("{kind}: {code}"),
+                Err(e) => format!("{kind}: {e}"),
+            };
+            // What the first one says is told: the others are there for when it fails.
+            failed.get_or_insert(why);
         }
+        Reply::Failed(failed.unwrap_or_else(|| "no server is named".to_owned()))
     }
 }
 

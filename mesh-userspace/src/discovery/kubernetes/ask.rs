@@ -49,7 +49,14 @@ impl Failure {
 
     /// Whether the server has forgotten what it is asked to go on from.
     pub(super) fn is_gone(&self) -> bool {
-        self.status == Some(StatusCode::GONE.as_u16())
+        // Or it has been set back, as from a backup: what it knows is older. It says so in words, and as 504 (`Timeout`,
+        // `ResourceVersionTooLarge`).
+        let is_set_back = || self.why.to_ascii_lowercase().contains("too large resource version");
+        match self.status {
+            Some(410) => true,
+            Some(504) => is_set_back(),
+            _ => false,
+        }
     }
 
     /// Whether the server does not know who asks: a token or certificate may be another one by now.
@@ -254,6 +261,14 @@ mod tests {
         assert!(why.ends_with("rbac.yaml does: no"), "{why}");
         let why = refused(StatusCode::FORBIDDEN, "list", "services", "/api/v1", "");
         assert!(why.contains("API group \"\""), "{why}");
+    }
+
+    #[test]
+    fn what_a_server_does_not_know_is_listed_anew() {
+        let is_gone = |status, why: &str| Failure { status: Some(status), ..Failure::new(why) }.is_gone();
+        assert!(is_gone(410, "too old resource version: 1 (2)"));
+        assert!(is_gone(504, "the API server refuses (504): Timeout: Too large resource version: 9, current: 5"));
+        assert!(!is_gone(504, "the API server refuses (504)") && !is_gone(500, "Too large resource version"));
     }
 
     #[test]

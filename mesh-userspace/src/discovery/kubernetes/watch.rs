@@ -31,6 +31,9 @@ const KEEP: f64 = 300.0;
 /// A watch that ended sooner did not go well.
 const LASTING: Duration = Duration::from_secs(2);
 
+/// So many of them in a row that told nothing are a fault: of what happens nothing is heard.
+const BROKEN: u32 = 3;
+
 /// What became of a kind of objects.
 #[derive(Debug)]
 pub(super) enum Event<T> {
@@ -94,8 +97,8 @@ impl<T, S> Ear<T, S> {
 
 /// How a watch came to its end.
 enum End {
-    /// The server ended it, or the connection broke.
-    Closed,
+    /// The server ended it, or the connection broke, as this says; and whether anything was heard before.
+    Closed(String, bool),
     /// Nobody knows any more what happened since.
     Gone,
 }
@@ -105,6 +108,8 @@ pub(super) async fn watch<T: Kept, S: Send>(scope: Scope, direct: Direct, ear: E
     let mut server = None;
     // How often in a row something failed.
     let mut failures = 0;
+    // How often in a row a watch told nothing.
+    let mut broken = 0;
     // Up to where everything is known; `None`: nothing is.
     let mut version: Option<String> = None;
     // The first list may be a little old, which spares the server: what happened since is told by the watch.
@@ -126,17 +131,29 @@ pub(super) async fn watch<T: Kept, S: Send>(scope: Scope, direct: Direct, ear: E
         };
         let wait = match outcome {
             Ok(None) => continue,
-            Ok(Some(End::Closed)) if began.elapsed() >= LASTING => {
-                failures = 0;
+            Ok(Some(End::Closed(..))) if began.elapsed() >= LASTING => {
+                (failures, broken) = (0, 0);
                 delay(0, fastrand::f64())
             }
             Ok(Some(end)) => {
-                if matches!(end, End::Gone) {
-                    tracing::debug!(kind = T::PLURAL, "listed anew: what happened since is not known to the server");
-                    (version, from_cache) = (None, false);
-                }
                 let wait = delay(failures, fastrand::f64());
                 failures += 1;
+                match end {
+                    End::Gone => {
+                        tracing::debug!(
+                            kind = T::PLURAL,
+                            "listed anew: what happened since is not known to the server"
+                        );
+                        (version, from_cache) = (None, false);
+                    }
+                    End::Closed(why, false) if broken + 1 >= BROKEN => {
+                        let why = format!("the watch of {} ends each time soon after it began: {why}", T::PLURAL);
+                        ear.tell(Event::Lost(why)).await;
+                        // A list tells all that the watch does not.
+                        (version, from_cache) = (None, false);
+                    }
+                    End::Closed(_, heard) => broken = if heard { 0 } else { broken + 1 },
+                }
                 wait
             }
             Err(failure) => {
@@ -314,16 +331,18 @@ async fn follow<T: Kept, S: Send>(
         format!("watch=1&allowWatchBookmarks=true&timeoutSeconds={seconds:.0}&resourceVersion={}", escape(version));
     let mut answer = server.get::<T>("watch", &scope.path::<T>(&query)).await?;
     ear.tell(Event::InTouch).await;
+    let mut heard = false;
     loop {
         // A connection that breaks, or is silent, is only another one to be made: from where it was.
         let line = match answer.line(LARGEST, SILENCE).await {
             Ok(Some(line)) => line,
-            Ok(None) => return Ok(End::Closed),
+            Ok(None) => return Ok(End::Closed("the server ended it".to_owned(), heard)),
             Err(failure) => {
                 tracing::debug!(kind = T::PLURAL, "{}", failure.why);
-                return Ok(End::Closed);
+                return Ok(End::Closed(failure.why, heard));
             }
         };
+        heard = true;
         let mut skipped = Vec::new();
         let (told, new) = decode_line::<T>(&line, &mut skipped)
             // Nobody knows what it said: as if it had been missed.

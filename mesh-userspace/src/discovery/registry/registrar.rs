@@ -232,13 +232,13 @@ impl Registrar {
     }
 
     /// Waits until a change is in force, a quarter of a second at most: with very much to do it takes longer. In a burst of
-    /// changes only the first ones wait.
-    pub async fn in_force<T>(&self, made: &Made<T>) {
+    /// changes only the first ones wait. Whether it is known to be in force.
+    pub async fn in_force<T>(&self, made: &Made<T>) -> bool {
         if !made.waits {
-            return;
+            return false;
         }
         let mut version = self.in_force.subscribe();
-        let _ = timeout(IN_FORCE, version.wait_for(|version| *version >= made.version)).await;
+        matches!(timeout(IN_FORCE, version.wait_for(|version| *version >= made.version)).await, Ok(Ok(_)))
     }
 
     /// So many of the services that the source told are in force.
