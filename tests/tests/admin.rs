@@ -6,7 +6,9 @@
     reason = "in tests a broken expectation is a failure"
 )]
 
-use mesh_tests::{Backend, Daemon, World, holds, http, json, metrics::Metrics, ports::Port, service, world};
+use mesh_tests::{
+    Backend, Daemon, Proxy, World, holds, http, http_with, json, metrics::Metrics, ports::Port, service, world,
+};
 
 const VIP: &str = "10.96.0.10:80";
 const E1: &str = "10.1.0.1:8080";
@@ -127,6 +129,33 @@ fn the_admin_socket_answers_what_the_port_answers() {
         let socket = http::unix(&mesh.socket_path(), "GET", path, "").unwrap();
         assert_eq!((socket.status, socket.body), (200, mesh.http("GET", path).body), "{path}");
     }
+}
+
+#[test]
+fn what_a_configuration_keeps_secret_is_told_at_the_socket_only() {
+    let route = json!({
+        "match": { "path_prefix": "/", "headers": { "x-api-key": "key-seven" } },
+        "to": [{ "service": "web" }],
+        "headers": { "request": { "set": { "authorization": "Bearer abcdefgh" } } },
+    });
+    let web = http_with("web", &[E1], json!({ "routes": [route], "health_check": { "path": "/hz?key=of-health" } }));
+    let mut mesh = Proxy::new(json!([web]));
+    mesh.cli(&["register", "shop", E2, "--metadata", "token=of-shop"]).done();
+    let secrets = ["key-seven", "abcdefgh", "of-health", "of-shop", "of-etcd"];
+    let told = |text: &str| secrets.map(|secret| text.contains(secret));
+    let at_socket = |path| http::unix(&mesh.socket_path(), "GET", path, "").unwrap().body;
+    assert_eq!(told(&at_socket("/v1/config")), [true, true, true, false, false]);
+    assert!(at_socket("/v1/registry").contains("of-shop"));
+    for path in ["/v1/config", "/v1/registry"] {
+        let body = mesh.http("GET", path).body;
+        assert_eq!(told(&body), [false; 5], "{body}");
+        assert!(body.contains("***"), "{body}");
+    }
+    // A mistake quotes what it finds.
+    mesh.configure(|config| config["discovery"] = json!({ "etcd": { "endpoints": ["http://u:of-etcd@host"] } }));
+    mesh.cli(&["config", "reload"]).ended(1).refused(&["of-etcd"]);
+    let status = mesh.http("GET", "/v1/status").body;
+    assert!(status.contains("discovery.etcd") && !status.contains("of-etcd"), "{status}");
 }
 
 #[test]

@@ -373,6 +373,9 @@ pub trait Door: Send + Sync + 'static {
     /// Does what is asked. It is run to its end even if the caller has gone, so a change is never left half made.
     fn handle(&self, request: Request) -> BoxFuture<'_, Result<Response, Refusal>>;
 
+    /// The same answer without what a configuration keeps secret: for TCP, where everybody may ask.
+    fn without_secrets(&self, answer: Response) -> Response;
+
     /// All metrics in Prometheus text format, piece by piece as they are written, until `sink` has enough. Called on a thread
     /// where blocking is allowed; `sink` may block.
     ///

@@ -364,16 +364,16 @@ where
     let closes = site.is_busy();
     let result = match permitted(&request, site) {
         Ok(Call::Write(change)) => match body(request).await.and_then(|body| change.read(&body)) {
-            Ok(request) => ask(request, &site.door).await,
+            Ok(request) => ask(request, site).await,
             Err(e) => Err(e),
         },
         Ok(Call::Register { service, id }) => {
             match body(request).await.and_then(|body| registration::read(service, id, &body)) {
-                Ok(registration) => ask(super::Request::Register(registration), &site.door).await,
+                Ok(registration) => ask(super::Request::Register(registration), site).await,
                 Err(e) => Err(e),
             }
         }
-        Ok(Call::Ask(request)) => ask(request, &site.door).await,
+        Ok(Call::Ask(request)) => ask(request, site).await,
         Ok(Call::Watch { service }) => {
             watch(site, site.door.watch(service, events::last_event(request.headers()))).await
         }
@@ -473,10 +473,13 @@ where
 
 /// The door's answer. It runs as a task of its own: if the client goes away a change is still made to its end, and if
 /// the door panics the client still hears of it.
-async fn ask(request: super::Request, door: &Arc<dyn Door>) -> Result<Response<Content>, HttpError> {
-    let door = Arc::clone(door);
+async fn ask(request: super::Request, site: &Site) -> Result<Response<Content>, HttpError> {
+    let door = Arc::clone(&site.door);
     let answer = tokio::spawn(async move { door.handle(request).await }).await;
-    let answer: Answer = answer.map_err(|e| Refusal::internal(format!("the request was not finished: {e}")))??;
+    let mut answer: Answer = answer.map_err(|e| Refusal::internal(format!("the request was not finished: {e}")))??;
+    if matches!(site.surface, Surface::ReadOnly { .. }) {
+        answer = site.door.without_secrets(answer);
+    }
     let status = match &answer {
         Answer::Registered(registered) if registered.created => StatusCode::CREATED,
         _ => StatusCode::OK,

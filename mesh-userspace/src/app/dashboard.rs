@@ -4,6 +4,7 @@ use super::{
     answer,
     counts::Counts,
     daemon::{Daemon, State},
+    secrets::Secrets,
     transitions::Circuits,
 };
 use crate::{
@@ -90,7 +91,8 @@ impl Daemon {
     /// The whole node now, compared with what was `before`.
     fn live(&self, before: &mut Before) -> Live {
         // They lock the state themselves.
-        let (status, ready) = (self.status(), self.readiness());
+        let (mut status, ready) = (self.status(), self.readiness());
+        Secrets::default().clean_status(&mut status);
         self.count_live();
         let state = self.state();
         let now = Instant::now();

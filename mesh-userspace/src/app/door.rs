@@ -3,6 +3,7 @@
 use super::{
     daemon::{Daemon, NotReloaded, Reloaded, State},
     explain::Asked,
+    secrets::{MASK, Secrets, is_named_so},
     succession::Succession,
 };
 use crate::{
@@ -23,12 +24,30 @@ use std::{net::SocketAddr, ops::ControlFlow, path::PathBuf, sync::Arc};
 pub(super) struct Doorkeeper(pub(super) Arc<Daemon>, pub(super) Arc<Succession>);
 
 impl Door for Doorkeeper {
+    fn without_secrets(&self, answer: Response) -> Response {
+        let secrets = Secrets::default();
+        match answer {
+            Response::Config(config) => Response::Config(secrets.without(config)),
+            Response::Status(mut status) => {
+                secrets.clean_status(&mut status);
+                Response::Status(status)
+            }
+            Response::Registry(mut instances) => {
+                let metadata = instances.iter_mut().flat_map(|instance| &mut instance.metadata);
+                metadata.filter(|(name, _)| is_named_so(name)).for_each(|(_, value)| *value = MASK.to_owned());
+                Response::Registry(instances)
+            }
+            other => other,
+        }
+    }
+
     fn handle(&self, request: Request) -> BoxFuture<'_, Result<Response, Refusal>> {
         let daemon = Arc::clone(&self.0);
         Box::pin(async move {
             daemon.refuse_circles(&request)?;
+            let doubts = |service: &str, address, weight| daemon.not_as_registered(service, address, weight);
             // Thousands of them say again and again that they are alive: that must cost next to nothing.
-            let request = match daemon.registry.handle(request).await {
+            let request = match daemon.registry.handle(request, &doubts).await {
                 Ok(answer) => return answer,
                 Err(other) => other,
             };

@@ -30,6 +30,7 @@ mod recount;
 mod registry;
 mod report;
 mod run;
+mod secrets;
 mod source;
 mod succession;
 mod supervise;

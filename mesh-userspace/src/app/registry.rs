@@ -163,17 +163,26 @@ impl Registry {
         Ok(copy.transpose()?.map(|listener| (Passed::Tcp, listener.into())))
     }
 
-    /// Does what changes the registry; gives back all other requests.
-    pub(super) async fn handle(&self, request: Request) -> Result<Result<Response, Refusal>, Request> {
+    /// Does what changes the registry; gives back all other requests. `doubts`: what is in force in another way than an
+    /// instance of a service, with an address and a weight, says.
+    pub(super) async fn handle(
+        &self,
+        request: Request,
+        doubts: &(dyn Fn(&str, SocketAddr, u16) -> Vec<String> + Sync),
+    ) -> Result<Result<Response, Refusal>, Request> {
         Ok(match request {
-            Request::Register(registration) => self.register(registration).await,
+            Request::Register(registration) => self.register(registration, doubts).await,
             Request::Heartbeat { service, id } => self.heartbeat(&service, &id),
             Request::Deregister { service, id } => self.deregister(&service, &id).await,
             other => return Err(other),
         })
     }
 
-    async fn register(&self, asked: Registration) -> Result<Response, Refusal> {
+    async fn register(
+        &self,
+        asked: Registration,
+        doubts: &(dyn Fn(&str, SocketAddr, u16) -> Vec<String> + Sync),
+    ) -> Result<Response, Refusal> {
         let Registration { service, id, address, weight, zone, metadata, ttl } = asked;
         let ttl = match ttl {
             Some(text) => self::ttl(&text)?,
@@ -188,12 +197,15 @@ impl Registry {
             Put::Replaced => format!("{service}: {name} is registered anew: weight {weight}, ttl {ttl}"),
             Put::Same => format!("{service}: {name} was registered so already; its ttl of {ttl} begins again"),
         };
+        let mut warnings = Vec::new();
         if made.what != Put::Same {
             tracing::info!("registry: {message}");
-            self.registrar.in_force(&made).await;
+            if self.registrar.in_force(&made).await {
+                warnings = doubts(&service, address, weight);
+            }
         }
         let (created, ttl) = (made.what == Put::Created, ttl.to_string());
-        Ok(Response::Registered(Registered { message, warnings: Vec::new(), created, ttl }))
+        Ok(Response::Registered(Registered { message, warnings, created, ttl }))
     }
 
     fn heartbeat(&self, service: &str, id: &str) -> Result<Response, Refusal> {
@@ -250,6 +262,22 @@ impl Daemon {
         match self.http.shared.table.load().owner_of_any(address) {
             None => Ok(()),
             Some(owner) => Err(Refusal::invalid(format!("address: {address}: a VIP of the service {}", owner.name))),
+        }
+    }
+
+    /// What is in force in another way than an instance that was just registered says, which others may know better.
+    pub(super) fn not_as_registered(&self, service: &str, address: SocketAddr, weight: u16) -> Vec<String> {
+        let snapshot = Arc::clone(&self.state().snapshot);
+        let Some(found) = snapshot.service(service) else {
+            return vec![format!("there is no service {service} all the same: `mesh status` says why")];
+        };
+        match found.endpoints.iter().find(|endpoint| endpoint.address == address) {
+            None => vec![format!("{address} is no endpoint of {service} all the same: `mesh status` says why")],
+            Some(endpoint) if endpoint.weight != weight => {
+                let known = endpoint.weight;
+                vec![format!("the weight of {address} stays {known}: what the files, or an operator, say of it counts")]
+            }
+            Some(_) => Vec::new(),
         }
     }
 

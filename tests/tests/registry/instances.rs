@@ -1,7 +1,7 @@
 //! What is registered takes connections, until it is deregistered or not heard of; what makes no sense is refused.
 
 use crate::{E1, E2, VIP, ask, put, registered, started, userspace};
-use mesh_tests::{Value, holds, http, json, service, world};
+use mesh_tests::{Value, daemon::Setup, holds, http, json, service, world};
 use std::{
     fmt::Debug,
     thread,
@@ -100,6 +100,22 @@ fn a_service_that_only_the_registry_knows_is_a_service() {
     assert_eq!((&source["synced"], source["last_update"].is_string()), (&json!(true), true));
     mesh.cli(&["deregister", "shop", "10.0.0.5:80"]).done();
     assert!(mesh.json(&["services"]).as_array().unwrap().iter().all(|s| s["name"] != "shop"));
+}
+
+#[test]
+fn who_registers_hears_what_others_know_better() {
+    let mut of_files = service("web", &[VIP], &[E1]);
+    of_files["hosts"] = json!(["web.example"]);
+    let mesh = started(Setup::userspace(json!([of_files])).with(|c| c["proxy"] = json!({ "http": "" })));
+    let warnings = |path: &str, body: Value| {
+        let answer: Value = serde_json::from_str(&put(&mesh, path, &body).body).unwrap();
+        answer["warnings"].clone()
+    };
+    assert_eq!(warnings("web/a", json!({ "address": E2, "weight": 9 })), json!([]));
+    let told = warnings("web/b", json!({ "address": E1, "weight": 9 }));
+    assert!(told[0].as_str().unwrap().contains("stays 1"), "{told}");
+    let told = warnings("web.example/c", json!({ "address": E2 }));
+    assert!(told[0].as_str().unwrap().contains("no service web.example"), "{told}");
 }
 
 #[test]

@@ -2,15 +2,14 @@
 
 mod archive;
 mod host;
-mod secrets;
 
 use super::check;
+use super::secrets::Secrets;
 use crate::{
     api::{Client, Time},
     config,
 };
 use archive::Archive;
-use secrets::Secrets;
 use serde_json::Value;
 use std::{
     fmt::Write as _,
@@ -79,7 +78,7 @@ pub fn bugreport(named: Option<&Path>, socket: &Path, output: Option<PathBuf>) -
 
 /// Returns what could not be had.
 fn fill(archive: &mut Archive, named: Option<&Path>, socket: &Path, now: Time) -> std::io::Result<Vec<String>> {
-    let (mut secrets, mut notes) = (Secrets::default(), Vec::new());
+    let (mut secrets, mut notes) = (Secrets::strict(), Vec::new());
     let files = match config::load(named, &super::host()) {
         Ok(loaded) => serde_json::to_value(loaded.config).map_err(|e| e.to_string()),
         Err(errors) => Err(errors.to_string()),
