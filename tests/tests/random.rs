@@ -118,12 +118,14 @@ fn what_clients_counted_adds_up_while_counters_are_read() {
         }
         let loads = loads(&world, seed, 3, 4);
         thread::sleep(Duration::from_secs(5));
+        eventually("counters are read often", || match scrapes.load(Ordering::Relaxed) {
+            often if often > 20 => Ok(()),
+            n => Err(format!("{n} times")),
+        });
         loads.into_iter().for_each(|load| clients.add(load.stop()));
         stop.store(true, Ordering::Relaxed);
     });
-    let scrapes = scrapes.into_inner();
-    eprintln!("{scrapes} scrapes; {clients:?}");
-    assert!(scrapes > 20, "{scrapes}");
+    eprintln!("{} scrapes; {clients:?}", scrapes.into_inner());
     adds_up(&mesh, &clients);
 }
 

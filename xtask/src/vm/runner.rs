@@ -16,6 +16,8 @@ const HEARTBEAT: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(10);
 /// How much of what a failed test printed is told.
 const TOLD: usize = 200;
+/// And of what it said when it stumbled.
+const STUMBLED: usize = 10;
 
 /// A test to run.
 #[derive(Debug)]
@@ -113,10 +115,13 @@ fn judge(status: ExitStatus, skips: &str) -> Outcome {
     }
 }
 
-/// The last lines of a text.
+/// The last lines of a text, after those that say where a test stumbled: daemons show their logs after that, which are long.
 fn end_of(text: &str) -> Vec<&str> {
     let lines: Vec<&str> = text.lines().collect();
-    lines[lines.len().saturating_sub(TOLD)..].to_vec()
+    let end = lines.len().saturating_sub(TOLD);
+    let stumbled = lines[..end].iter().position(|line| line.contains(" panicked at "));
+    let stumbled = stumbled.map_or(&[][..], |at| &lines[at..end.min(at + STUMBLED)]);
+    [stumbled, &lines[end..]].concat()
 }
 
 #[cfg(test)]
@@ -133,6 +138,16 @@ mod tests {
         );
         assert_eq!(judge(badly, "dns::a: x\n"), Outcome::Failed("it failed".into()));
         assert_eq!(judge(killed, ""), Outcome::Failed("signal 9".into()));
+    }
+
+    #[test]
+    fn where_a_test_stumbled_is_told_before_the_end_of_what_it_said() {
+        let log = "log\n".repeat(500);
+        let text = format!("begin\nthread 'x' panicked at a.rs:1:2:\nleft is not right\n{log}end\n");
+        let told = end_of(&text);
+        assert_eq!(told[..2], ["thread 'x' panicked at a.rs:1:2:", "left is not right"]);
+        assert_eq!((told.len(), told.last()), (STUMBLED + TOLD, Some(&"end")));
+        assert_eq!(end_of("one\ntwo"), ["one", "two"]);
     }
 
     #[test]
