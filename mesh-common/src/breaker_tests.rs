@@ -77,7 +77,11 @@ fn five_failures_in_a_row_open_a_circuit_and_four_do_not() {
     assert_eq!((circuit.state(), circuit.word().deadline()), (State::Open, 30_000));
     assert_eq!((circuit.enter(29_999), circuit.open.get()), (None, 1));
     let interval = u64::from(LIMITS.probe_interval_ms);
-    assert_eq!(circuit.held_off.get(), interval, "a service that is wholly open is tried after an interval, not at once");
+    assert_eq!(
+        circuit.held_off.get(),
+        interval,
+        "a service that is wholly open is tried after an interval, not at once"
+    );
 }
 
 #[test]

@@ -34,10 +34,10 @@ fn main() -> ExitCode {
             say(&mut std::io::stdout(), &format!("{}: valid", file.display()));
         }),
         Command::ConfigSchema => match serde_json::to_string_pretty(&config::schema()) {
-            Ok(schema) => {
-                say(&mut std::io::stdout(), &schema);
-                Ok(())
-            }
+            Ok(schema) => match writeln!(std::io::stdout(), "{schema}") {
+                Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(format!("it cannot be written: {e}")),
+                _ => Ok(()),
+            },
             Err(e) => Err(e.to_string()),
         },
         Command::Check { config, show } => return cli::report(&app::check(config.as_deref()), show),

@@ -421,6 +421,13 @@ fn operators_hold_circuits_open_and_close_them() {
     mesh.cli(&["circuit", "reset", "web"]).done();
     let answers = world.ask_times(VIP, 10);
     assert_eq!(answers.iter().filter(|who| *who == "B2").count(), 5);
+    let metrics = mesh.metrics();
+    for endpoint in [LIVE, DEAD] {
+        for to in ["open", "closed"] {
+            let labels = [("service", "web"), ("endpoint", endpoint), ("to", to)];
+            assert_eq!(metrics.count("mesh_circuit_transitions_total", &labels), 1.0, "{endpoint} {to}");
+        }
+    }
 }
 
 #[test]

@@ -2,8 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "in tests a broken expectation is a failure")]
 
 use mesh_tests::{
-    Backend, Cgroup, Daemon, Value, Wire, World, container::keep, daemon::Setup, eventually, get, holds, http_with, json,
-    process, world,
+    Backend, Cgroup, Daemon, Value, Wire, World, container::keep, daemon::Setup, eventually, get, holds, http_with,
+    json, process, world,
 };
 use std::{
     io::{ErrorKind, Read, Write},
@@ -162,6 +162,25 @@ fn a_daemon_that_may_not_enter_pods_says_so() {
     let told = holds("a warning", || warnings(&mesh, "cannot be entered"), |told| told.len() == 1);
     assert!(told[0].contains("CAP_SYS_ADMIN and CAP_SYS_PTRACE"), "{told:?}");
     assert_eq!(ask(&pod), Ok("one direct".to_owned()));
+}
+
+#[test]
+fn what_is_no_request_is_counted_for_the_service_that_was_dialled() {
+    let world = world!();
+    let pod = world.pod("pod");
+    let _endpoint = endpoint(&pod, "pod");
+    let mesh = daemon(&world, &json!({}));
+    until_captured(&pod);
+    let mut wire = Wire::over(pod.dial(VIP).unwrap().into());
+    wire.send("GET / HTTP/9.9\r\n\r\n");
+    assert_eq!(wire.head().unwrap().status(), 400);
+    let labels = [("service", "web"), ("reason", "bad_request")];
+    let rejected = || mesh.metrics().count("mesh_requests_rejected_total", &labels);
+    holds("it is counted", rejected, |n| *n == 1.0);
+    assert_eq!(mesh.metrics().count("http_responses_total", &[("service", "web"), ("status", "400")]), 1.0);
+    let lines = holds("it is logged", || requests(&mesh), |lines| lines.iter().any(|line| line["status"] == 400));
+    let line = lines.iter().find(|line| line["status"] == 400).unwrap();
+    assert_eq!([&line["service"], &line["method"], &line["path"]], [&json!("web"), &Value::Null, &Value::Null]);
 }
 
 #[test]

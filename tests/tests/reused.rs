@@ -107,9 +107,15 @@ fn a_v6_socket_that_went_to_a_v4_endpoint_in_vain_gets_v4_endpoints_from_then_on
 fn a_socket_that_was_refused_counts_again_where_it_gets_through() {
     let world = world!();
     let _echoes = [world.echo(E1), world.echo(E6)];
+    // Every refusal is to be the endpoint's: an open circuit would answer in its place.
+    let gone = |name: &str, vip: &str, endpoint: &str| {
+        let mut gone = service(name, &[vip], &[endpoint]);
+        gone["circuit_breaker"] = json!({ "failure_threshold": 0 });
+        gone
+    };
     let mesh = world.daemon(json!([
-        service("gone4", &["10.96.0.20:80"], &["10.1.0.9:9"]),
-        service("gone6", &["[fd00::20]:80"], &["[fd01::9]:9"]),
+        gone("gone4", "10.96.0.20:80", "10.1.0.9:9"),
+        gone("gone6", "[fd00::20]:80", "[fd01::9]:9"),
         service("four", &[VIP], &[E1]),
         service("six", &[VIP6], &[E6]),
     ]));

@@ -69,6 +69,12 @@ fn twenty_takeovers_under_load_turn_nobody_away_and_forget_nothing() {
     mesh.cli(&["endpoints", "drain", "other", E2]).done();
     mesh.cli(&["endpoints", "weight", "web", E2, "3"]).done();
     mesh.cli(&["lb", "set", "web", "random"]).done();
+    // On a fast machine there are more connects to one endpoint than ports, which rest for a minute.
+    let more_ports = || {
+        std::fs::write("/proc/sys/net/ipv4/ip_local_port_range", "20000 65000")?;
+        std::fs::write("/proc/sys/net/ipv4/tcp_tw_reuse", "1")
+    };
+    world.netns().enter(more_ports).unwrap();
     let hammers = [0, 1].map(|_| Hammer::start(world.cgroup(), world.netns(), &[VIP, OTHER]));
     let (stop, asked) = (AtomicBool::new(false), AtomicU32::new(0));
     let (first, socket, admin) = (mesh.pid(), mesh.socket_path(), mesh.admin());

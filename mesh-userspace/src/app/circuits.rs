@@ -12,7 +12,10 @@ use crate::{
     model::{BreakerOverride, Endpoint, OverrideError, Service},
 };
 use mesh_common::breaker;
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, atomic::Ordering},
+};
 
 impl Daemon {
     /// The circuits of all endpoints, or those of one service.
@@ -44,7 +47,16 @@ impl Daemon {
             };
             return Err(Refusal::new(Kind::Conflict, message));
         }
+        let turned: Vec<SocketAddr> = {
+            let now = Circuits::new(self, &state);
+            closed
+                .iter()
+                .copied()
+                .filter(|address| now.word(service, *address).state() != breaker::State::Open)
+                .collect()
+        };
         let problems = self.hold(&mut state, service, &closed, true)?;
+        turned.iter().for_each(|address| self.count_turn(&state, service, *address, breaker::State::Open));
         let left = state.snapshot.service(service).and_then(|s| nothing_left(service, &s.endpoints));
         drop(state);
         let message = match closed.as_slice() {
@@ -68,9 +80,13 @@ impl Daemon {
         let held: Vec<SocketAddr> = aimed_at.iter().filter(|(_, held)| *held).map(|(address, _)| *address).collect();
         let mut reset = held.clone();
         for (address, held) in aimed_at {
+            let was_closed = Circuits::new(self, &state).word(service, address).state() == breaker::State::Closed;
             // One that was held may have been opened by traffic as well.
             if self.close_circuit(&mut state, &found, address) && !held {
                 reset.push(address);
+            }
+            if held && was_closed {
+                self.count_turn(&state, service, address, breaker::State::Closed);
             }
         }
         let problems = if held.is_empty() {
@@ -152,6 +168,20 @@ impl Daemon {
         let mut changed = changed(format!("{service}: {}", parts.join(", ")), written);
         changed.warnings = warnings;
         Ok(Response::Changed(changed))
+    }
+
+    /// Counts that a circuit came into a state because an operator wanted it.
+    fn count_turn(&self, state: &State, service: &str, address: SocketAddr, to: breaker::State) {
+        let datapath = state.datapath.as_ref().zip(self.tables());
+        match datapath.and_then(|(datapath, tables)| Some((tables, datapath.endpoint_row(service, address)?))) {
+            Some((tables, slot)) => tables.count_transition(slot.id(), to),
+            None => {
+                let table = self.http.shared.table.load();
+                if let Some(endpoint) = table.service(service).and_then(|service| service.endpoint(address)) {
+                    endpoint.transitions[to as usize].fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        }
     }
 
     /// Holds circuits open, or no longer. Returns what did not fit into the tables.

@@ -77,20 +77,16 @@ impl<'a> Counts<'a> {
         times.unwrap_or_default()
     }
 
-    /// What was picked, for connections and for requests: each policy and tier once. `connects`: whether the kernel has
+    /// What was picked, for connections and for requests, apart: the kernel's counters outlive those of the proxy. `connects`: whether the kernel has
     /// any to tell, which costs a system call.
     pub(super) fn picks(&self, service: &str, connects: bool) -> Vec<Picked> {
         let own = self.requests(service).map(|service| service.state().picks.counts().collect::<Vec<_>>());
-        let own = own.unwrap_or_default().into_iter().map(|(policy, tier, n)| (policy.word(), tier.word(), n));
-        let mut picks: Vec<Picked> = own.collect();
+        let own = own.unwrap_or_default().into_iter();
+        let mut picks: Vec<Picked> = own.map(|(policy, tier, n)| (policy.word(), tier.word(), "request", n)).collect();
         let kernel = self.kernel.filter(|_| connects).map(|(tables, datapath)| datapath.picks(tables, service));
         for (policy, tiers) in Policy::ALL.into_iter().zip(kernel.iter().flatten()) {
             for (tier, n) in Tier::ALL.into_iter().zip(tiers).filter(|(_, n)| **n > 0) {
-                let (policy, tier) = (policy.word(), tier.word());
-                match picks.iter_mut().find(|(p, t, _)| (*p, *t) == (policy, tier)) {
-                    Some((_, _, all)) => *all += n,
-                    None => picks.push((policy, tier, *n)),
-                }
+                picks.push((policy.word(), tier.word(), "connect", *n));
             }
         }
         picks

@@ -81,7 +81,8 @@ impl Daemon {
                     continue;
                 }
                 before.insert(slot.0, counts);
-                if let (false, Some(own)) = (self.seen, table.service(&service.name).and_then(|s| s.endpoint(address))) {
+                if let (false, Some(own)) = (self.seen, table.service(&service.name).and_then(|s| s.endpoint(address)))
+                {
                     live.insert(slot.0, own.connections.counts().active());
                 }
             }

@@ -64,7 +64,9 @@ impl Printer {
     fn print(&mut self, event: &Received) -> Result<(), ExitCode> {
         if event.kind == "missed" {
             // Not among the lines: a program that reads them would stumble.
-            note(&format!("mesh: too slow: lines were missed: {}", event.data));
+            let read = serde_json::from_str::<serde_json::Value>(&event.data).unwrap_or_default();
+            let lines = read["lines"].as_u64().map_or_else(String::new, |lines| format!("{lines} "));
+            note(&format!("mesh: {lines}lines were missed: they are not kept any more"));
             return Ok(());
         }
         let unprintable = |e: String| {

@@ -16,7 +16,7 @@ use aya::{
 };
 use mesh_common::{
     breaker::Word,
-    endpoint::{Counter, self, EndpointCounts, EndpointRow, EndpointState, EndpointTimes, Picks, Slot},
+    endpoint::{self, Counter, EndpointCounts, EndpointRow, EndpointState, EndpointTimes, Picks, Slot},
     names,
     reason::ServiceCounts,
     select::Rows,

@@ -102,7 +102,7 @@ pub struct Breaker {
     pub half_open_requests: u32,
     /// No more than this part of a service's endpoints is open at a time, but always one: 1 to 100.
     pub max_open_percent: u32,
-    /// While no endpoint of a service admits connections, one is let through this often.
+    /// While no endpoint of a service admits connections, one is let through this often, first so long after a circuit opened.
     pub probe_interval: Duration,
 }
 

@@ -311,7 +311,11 @@ impl Record {
         self.status = Some(status);
         let is_error = status.is_client_error() || status.is_server_error();
         self.endpoint = None;
-        match &self.service {
+        let of_malformed = match &self.about {
+            About::Malformed(_, Some(name)) => self.worker.shared.table.load().service(name).map(Arc::clone),
+            _ => None,
+        };
+        match self.service.as_ref().or(of_malformed.as_ref()) {
             Some(service) => {
                 service.state.rejected.count(reason);
                 service.state.own_responses.count(status);
@@ -439,7 +443,7 @@ impl Drop for Record {
             }
             About::Malformed(client, service) => {
                 if self.worker.shared.is_logged() {
-                    self.worker.lines.push(self.line(*client, None, duration), service.as_ref(), Some(""));
+                    self.worker.lines.push(self.line(*client, None, duration), service.as_ref(), None);
                 }
             }
             About::Request(client, asked) => {

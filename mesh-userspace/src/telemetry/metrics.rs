@@ -93,8 +93,8 @@ pub type ProgramRuns = (&'static str, u64, u64);
 /// A table's name, entries in use (`None`: cannot be counted), capacity, and bytes.
 pub type MapUse = (&'static str, Option<u64>, u64, u64);
 
-/// How often a policy (its word) picked an endpoint of a tier (its word).
-pub type Picked = (&'static str, &'static str, u64);
+/// How often a policy (its word) picked an endpoint of a tier (its word), for a `connect` or a `request`.
+pub type Picked = (&'static str, &'static str, &'static str, u64);
 
 /// One service.
 #[derive(Clone, Debug)]
@@ -179,10 +179,11 @@ fn per_service(report: &Report, text: &mut Text<'_>) {
     by_reason(text, "mesh_connects_passed_total", help, Reason::passes);
     let help = "Connects that this node could not make: no route to the endpoint, or no free local port.";
     of_reason(text, "mesh_connects_local_trouble_total", help, Reason::LocalTrouble);
-    let help = "Connects, and tries of requests, for which an endpoint was picked, by how, and by how near it is.";
-    text.family(("mesh_picks_total", help, Kind::Counter), ["service", "policy", "tier"], |metrics| {
+    let help = "Connects, and tries of requests, for which an endpoint was picked, by how, by how near it is, and for which of both.";
+    text.family(("mesh_picks_total", help, Kind::Counter), ["service", "policy", "tier", "for"], |metrics| {
         for service in services {
-            service.picks.iter().for_each(|(policy, tier, n)| metrics.whole([&service.name, policy, tier], *n));
+            let picks = service.picks.iter();
+            picks.for_each(|(policy, tier, what, n)| metrics.whole([&service.name, policy, tier, what], *n));
         }
     });
     let help = "Connects that were forwarded without a record, for want of kernel memory: not counted further.";
@@ -384,7 +385,7 @@ mod tests {
         let service = ServiceReport {
             name: "web".to_owned(),
             counts,
-            picks: vec![("peak_ewma", "zone", 4)],
+            picks: vec![("peak_ewma", "zone", "request", 4)],
             endpoints: vec![used, idle],
         };
         let dropped = [("queue", 0), ("stderr", 2), ("kernel", 0), ("refused", 5)];

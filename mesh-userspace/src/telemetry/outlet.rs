@@ -90,7 +90,7 @@ impl Pipe {
     }
 
     fn run(&self, mut end: impl Write + AsFd) {
-        let mut lines = Vec::new();
+        let (mut lines, mut cut) = (Vec::new(), false);
         loop {
             let mut waiting = self.lock();
             waiting.writing = false;
@@ -102,7 +102,7 @@ impl Pipe {
             mem::swap(&mut lines, &mut waiting.lines);
             waiting.writing = true;
             drop(waiting);
-            let lost = write(&mut end, &lines);
+            let lost = write(&mut end, &lines, &mut cut);
             self.dropped.fetch_add(lost, Ordering::Relaxed);
             lines.clear();
             lines.shrink_to(KEPT);
@@ -110,13 +110,28 @@ impl Pipe {
     }
 }
 
-/// Writes all of it; how many lines were lost, because nobody reads any more or a file system is full. What was written of
-/// one that was cut off is ended, should there be room again.
-fn write(end: &mut (impl Write + AsFd), all: &[u8]) -> u64 {
-    let mut lines = all;
-    while !lines.is_empty() {
-        match end.write(lines) {
-            Ok(written) if written > 0 => lines = &lines[written..],
+/// Writes all of it; how many lines were lost, because nobody reads any more or a file system is full. `cut`: whether what
+/// was written last is a part of a line, which is ended before anything else is written.
+fn write(end: &mut (impl Write + AsFd), all: &[u8], cut: &mut bool) -> u64 {
+    let count = |lines: &[u8]| lines.iter().filter(|byte| **byte == b'\n').count() as u64;
+    *cut = *cut && push(end, b"\n") == 0;
+    if *cut {
+        return count(all);
+    }
+    let written = push(end, all);
+    let lost = &all[written..];
+    let is_part = written > 0 && all[written - 1] != b'\n';
+    // It has room for a byte sooner than for a line.
+    *cut = !lost.is_empty() && is_part && push(end, b"\n") == 0;
+    count(lost)
+}
+
+/// Writes as much of it as can be; how much that was.
+fn push(end: &mut (impl Write + AsFd), all: &[u8]) -> usize {
+    let mut rest = all;
+    while !rest.is_empty() {
+        match end.write(rest) {
+            Ok(written) if written > 0 => rest = &rest[written..],
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
             // Another process that has the same file may have made it so.
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
@@ -125,11 +140,7 @@ fn write(end: &mut (impl Write + AsFd), all: &[u8]) -> u64 {
             Ok(_) | Err(_) => break,
         }
     }
-    if !lines.is_empty() && lines.len() < all.len() && all[..all.len() - lines.len()].last() != Some(&b'\n') {
-        // It has room for a byte sooner than for a line; if not, the next line stands behind what there is of this one.
-        let _ = end.write(b"\n");
-    }
-    lines.iter().filter(|byte| **byte == b'\n').count() as u64
+    all.len() - rest.len()
 }
 
 impl Drop for Flush {
@@ -202,7 +213,8 @@ mod tests {
 
     impl Write for Nearly {
         fn write(&mut self, lines: &[u8]) -> io::Result<usize> {
-            let written = if lines.len() == 1 { 1 } else { lines.len().min(mem::take(&mut self.0)) };
+            let written = lines.len().min(self.0);
+            self.0 -= written;
             self.2.extend_from_slice(&lines[..written]);
             if written > 0 { Ok(written) } else { Err(io::ErrorKind::StorageFull.into()) }
         }
@@ -215,9 +227,15 @@ mod tests {
     #[test]
     fn a_line_that_is_cut_off_does_not_take_the_next_one_with_it() {
         let mut end = Nearly(5, std::fs::File::open("/dev/null").unwrap(), Vec::new());
-        assert_eq!(write(&mut end, b"one\ntwo\nthree\n"), 2);
-        assert_eq!(write(&mut end, b"\n"), 0);
-        assert_eq!(end.2, b"one\nt\n\n");
+        let mut cut = false;
+        assert_eq!(write(&mut end, b"one\ntwo\nthree\n", &mut cut), 2);
+        assert_eq!(write(&mut end, b"four\n", &mut cut), 1);
+        // There is room again.
+        end.0 = 11;
+        assert_eq!(write(&mut end, b"five\nsix\nseven\n", &mut cut), 1);
+        end.0 = 100;
+        assert_eq!(write(&mut end, b"eight\n", &mut cut), 0);
+        assert_eq!(end.2, b"one\nt\nfive\nsix\ns\neight\n");
     }
 
     #[test]

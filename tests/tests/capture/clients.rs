@@ -255,6 +255,8 @@ fn sockets_of_other_kinds_are_captured_too() {
     let device = world.tcp(Domain::IPV4);
     device.bind_device(Some(b"lo")).unwrap();
     let _b1 = world.backend("B1", ENDPOINT);
+    // Who went there before was refused, which opened its circuit.
+    stage.kernel.tables().close(V4, WEB);
     device.connect(&addr(VIP).into()).unwrap();
     assert_eq!(stage.kernel.tables().endpoint_counts(V4.id()).established, 1);
     assert_eq!(stage.count(Reason::NoListener), 1);

@@ -74,7 +74,7 @@ fn example() -> Result<Report, String> {
     let service = ServiceReport {
         name: "web".to_owned(),
         counts: [1; Reason::COUNT],
-        picks: vec![("round_robin", "zone", 1)],
+        picks: vec![("round_robin", "zone", "connect", 1)],
         endpoints: vec![EndpointReport {
             address: address.to_string(),
             counts: EndpointCounts { transitions: [1; 3], ..EndpointCounts::default() },

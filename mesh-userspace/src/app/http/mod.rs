@@ -172,7 +172,8 @@ pub(super) fn start(daemon: &Arc<Daemon>, inherited: ProxyListeners) -> io::Resu
         match netns.listen_beside(address, BACKLOG, workers.count(), inherited) {
             Ok(listeners) => {
                 *http.explicit() = listeners.iter().map(OwnedFd::try_clone).collect::<io::Result<_>>()?;
-                let sockets: Arc<dyn Sockets> = Arc::new(InNamespace { netns, tables: tables.clone(), seen: daemon.seen });
+                let sockets: Arc<dyn Sockets> =
+                    Arc::new(InNamespace { netns, tables: tables.clone(), seen: daemon.seen });
                 for (worker, socket) in listeners.into_iter().enumerate() {
                     let (socket, sockets) = (socket.into(), Arc::clone(&sockets));
                     // There may be more than workers, of a daemon that had more.
