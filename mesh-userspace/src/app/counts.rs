@@ -77,8 +77,8 @@ impl<'a> Counts<'a> {
         times.unwrap_or_default()
     }
 
-    /// What was picked, for connections and for requests, apart: the kernel's counters outlive those of the proxy. `connects`: whether the kernel has
-    /// any to tell, which costs a system call.
+    /// What was picked, for connections and for requests, apart: the kernel's counters outlive those of the proxy.
+    /// `connects`: whether the kernel has any to tell, which costs a system call.
     pub(super) fn picks(&self, service: &str, connects: bool) -> Vec<Picked> {
         let own = self.requests(service).map(|service| service.state().picks.counts().collect::<Vec<_>>());
         let own = own.unwrap_or_default().into_iter();

@@ -41,7 +41,8 @@ static PARAMETER: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r#"(/[^\
 /// Credentials as HTTP has them.
 static CREDENTIALS: LazyLock<Option<Regex>> =
     LazyLock::new(|| Regex::new(r#"(?i)\b(bearer|basic|digest)\s+[a-z0-9._~+/=-]{4,}"#).ok());
-/// What a mistake in a configuration quotes: what was found, and a key that is no plain name, as where `:` has no space after it.
+/// What a mistake in a configuration quotes: what was found, and a key that is no plain name, as where `:` has no space
+/// after it.
 static FOUND: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r#"(\bfound |\.)"(?:[^"\\]|\\.)*""#).ok());
 
 impl Secrets {

@@ -115,8 +115,8 @@ impl Places {
         })
     }
 
-    /// These are the namespaces with clients (one may stand there twice), and no others: opens what is new, tries again what was refused, closes the
-    /// rest.
+    /// These are the namespaces with clients (one may stand there twice), and no others: opens what is new, tries again what
+    /// was refused, closes the rest.
     pub fn found(&mut self, listeners: &Listeners, namespaces: &[Namespace], tell: &mut dyn FnMut(Change)) {
         let inodes: BTreeSet<u64> = namespaces.iter().map(|namespace| namespace.inode).collect();
         let gone = self.open.iter().filter(|(_, open)| !inodes.contains(&open.netns.inode())).map(|(netns, _)| *netns);
