@@ -29,11 +29,6 @@ impl Daemon {
         Ok(services.iter().flat_map(of).collect())
     }
 
-    /// Closes the circuit of an endpoint, and says whether anything spoke against the endpoint.
-    fn close_circuit(&self, state: &mut State, service: &Service, address: SocketAddr) -> bool {
-        self.close(state, service, address).is_some_and(|word| !word.is_calm())
-    }
-
     /// Holds the circuit of an endpoint open, or those of all endpoints of a service.
     pub(super) fn trip_circuit(&self, service: &str, address: Option<SocketAddr>) -> Result<Response, Refusal> {
         let mut state = self.state_to_change()?;
@@ -80,13 +75,14 @@ impl Daemon {
         let held: Vec<SocketAddr> = aimed_at.iter().filter(|(_, held)| *held).map(|(address, _)| *address).collect();
         let mut reset = held.clone();
         for (address, held) in aimed_at {
-            let was_closed = Circuits::new(self, &state).word(service, address).state() == breaker::State::Closed;
-            // One that was held may have been opened by traffic as well.
-            if self.close_circuit(&mut state, &found, address) && !held {
-                reset.push(address);
-            }
-            if held && was_closed {
-                self.count_turn(&state, service, address, breaker::State::Closed);
+            let was = self.close(&mut state, &found, address).unwrap_or_default();
+            match held {
+                false if !was.is_calm() => reset.push(address),
+                // One that was held may have been opened by traffic as well, and closing that is counted.
+                true if was.state() == breaker::State::Closed => {
+                    self.count_turn(&state, service, address, breaker::State::Closed);
+                }
+                _ => {}
             }
         }
         let problems = if held.is_empty() {
@@ -145,7 +141,7 @@ impl Daemon {
             // Nor are they open any more.
             let found = find(&state, service)?;
             for endpoint in &found.endpoints {
-                self.close_circuit(&mut state, &found, endpoint.address);
+                self.close(&mut state, &found, endpoint.address);
             }
             self.refresh(&mut state);
         }

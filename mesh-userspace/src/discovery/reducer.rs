@@ -9,7 +9,7 @@ use super::{
 use crate::model::{Protocol, Service};
 use ipnet::IpNet;
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet, hash_map::Entry},
     net::SocketAddr,
     sync::Arc,
     time::Duration,
@@ -318,14 +318,18 @@ impl Reducer {
         match self.said.get_mut(&key) {
             Some(held) if !held.said.instances.is_empty() && !self.grace.is_zero() => {
                 held.seen = true;
-                if !self.doubted.contains_key(&key) {
-                    let (source, name) = (key.0.word(), &key.1);
-                    let (endpoints, grace) = (held.said.instances.len(), self.grace);
-                    tracing::info!(
-                        "{source}: {name}: an answer has nobody; {endpoints} endpoints stay for {grace:?} (empty_grace)"
-                    );
+                let (endpoints, grace) = (held.said.instances.len(), self.grace);
+                match self.doubted.entry(key) {
+                    Entry::Occupied(mut doubt) => doubt.get_mut().1 = said,
+                    Entry::Vacant(place) => {
+                        let (source, name) = place.key();
+                        let source = source.word();
+                        tracing::info!(
+                            "{source}: {name}: an answer has nobody; {endpoints} endpoints stay for {grace:?} (empty_grace)"
+                        );
+                        place.insert((now, said));
+                    }
                 }
-                self.doubted.entry(key).or_insert((now, None)).1 = said;
             }
             _ => self.service(key, said, true, now),
         }
